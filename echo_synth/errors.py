@@ -1,0 +1,29 @@
+"""Errors that a user can act on; the command line prints them in one or two lines, without a traceback."""
+
+
+class EchoSynthError(Exception):
+    """Base of every expected error: says what was found, what was expected and what to do."""
+
+
+class SpecError(EchoSynthError):
+    """A file under data_specs, or an option that names something in it, is wrong."""
+
+
+class DataError(EchoSynthError):
+    """An input file or folder is missing, damaged or not what it claims to be."""
+
+
+class ExistsError(EchoSynthError):
+    """Something would be overwritten that nobody asked to overwrite."""
+
+
+class LeakageError(EchoSynthError):
+    """Held-out test patients were about to reach training or generation."""
+
+
+class RunError(EchoSynthError):
+    """A run folder (weights, state, settings) does not fit what was asked of it."""
+
+
+class TrainingError(EchoSynthError):
+    """Training cannot go on, e.g. a loss is not finite."""

@@ -1,0 +1,287 @@
+"""data_specs as validated objects: the one place where its files are read.
+
+Every unknown key is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from echo_synth.errors import SpecError
+
+SIZES = ("tiny", "small", "base", "paper")
+DIFFUSION_MODELS = ("sdm", "ve", "vp", "edm", "edm-l128", "edm-l64")
+VAE_MODELS = ("gamma-vae-64", "gamma-vae-128")
+
+
+class Strict(BaseModel):
+    """Immutable, and closed: a key that is not declared is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CfgField(Strict):
+    type: Literal["int", "float", "str"]
+    values: tuple[str, ...] = ()
+    doc: str = ""
+
+
+class CamusSpec(Strict):
+    """CAMUS's file layout, both releases."""
+
+    views: tuple[str, ...]
+    phases: tuple[str, ...]
+    patient_pattern: str
+    database_folders: tuple[str, ...]
+    split_folders: tuple[str, ...]
+    split_files: dict[Literal["train", "val", "test"], str]
+    image_name: str
+    mask_suffix: str
+    file_endings: tuple[str, ...]
+    cfg_name: str
+    cfg_fields: dict[str, CfgField]
+
+
+class Tissue(Strict):
+    name: str
+    nnunet: int
+    colour: tuple[int, int, int]
+
+
+class LabelSpec(Strict):
+    """Tissue ids, nnU-Net labels and measured structures."""
+
+    tissues: dict[int, Tissue]
+    nnunet_labels: dict[str, int]
+    structures: dict[str, tuple[int, ...]]
+    semantic_classes: int
+
+
+class MapSpec(Strict):
+    """How condition maps are drawn; units in data_specs/presets/maps.yaml."""
+
+    repeats: int
+    rotation_deg: float
+    shift_vertical: float
+    scale: tuple[float, float]
+    shear_deg: float
+    elastic_control_points: int
+    elastic_locked_borders: int
+    elastic_max_px: float
+    elastic_min_jacobian: float
+
+
+class VaeSize(Strict):
+    channels: tuple[int, ...]
+    blocks: int = Field(ge=1)
+    norm_groups: int
+    level_attention: bool = Field(description="self-attention after the blocks of the last level")
+    mid_attention: bool = Field(description="self-attention in the bottleneck")
+
+
+class UNetSize(Strict):
+    channels: int
+    channel_mult: tuple[int, ...]
+    blocks: int = Field(ge=1)
+    attention: tuple[int, ...] = Field(description="resolutions with self-attention, px")
+    dropout: float = Field(ge=0, lt=1)
+    spade_hidden: int = Field(description="channels between the label map and its γ and β")
+
+
+class VaeLossWeights(Strict):
+    reconstruction: float = 10.0
+    perceptual: float = 1e-3
+    latent: float = 1e-2
+    kl: float = 1e-3
+
+
+class TrainingSpec(Strict):
+    """How long and how a model trains. Lengths are counted in images, as the paper does."""
+
+    images: int = Field(gt=0)
+    batch: int = Field(gt=0, description="global batch, over all processes and accumulation steps")
+    optimizer: Literal["adamw", "sgd"]
+    lr: float = Field(gt=0)
+    clip_norm: float = Field(gt=0)
+    ema_std: float = Field(ge=0, description="0 keeps the raw weights")
+    warmup_images: int = 0
+    weights: VaeLossWeights = VaeLossWeights()
+
+
+class VaeSpec(Strict):
+    kind: Literal["vae"]
+    title: str
+    resolution: int
+    latent_resolution: int
+    alpha_prior: float = Field(gt=0)
+    beta_prior: float = Field(gt=0)
+    sizes: dict[str, VaeSize]
+    training: TrainingSpec
+    size_training: dict[str, dict[str, Any]] = {}
+
+
+class DiffusionSpec(Strict):
+    kind: Literal["diffusion"]
+    title: str
+    dataset_name: str
+    resolution: int
+    precond: Literal["edm", "ve", "vp", "iddpm"]
+    network: Literal["adm", "ddpmpp", "ncsnpp"]
+    vae: str | None
+    sizes: dict[str, UNetSize]
+    training: TrainingSpec
+    size_training: dict[str, dict[str, Any]] = {}
+
+
+ModelSpec = Annotated[VaeSpec | DiffusionSpec, Field(discriminator="kind")]
+
+
+def root() -> Path:
+    """Folder of data_specs, in a checkout and in an installed wheel alike."""
+    import data_specs
+
+    return Path(data_specs.__file__).parent
+
+
+def _known_keys(model: Any, location: tuple[Any, ...]) -> list[str]:
+    """Field names declared at `location` inside `model`, as far as they can be followed."""
+    for part in location:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            break
+        field = model.model_fields.get(str(part))
+        if field is None:  # the tag of a discriminated union, or the unknown key itself
+            continue
+        inner = [a for a in (field.annotation, *get_args(field.annotation)) if isinstance(a, type)]
+        models = [a for a in inner if issubclass(a, BaseModel)]
+        model = models[0] if models else None
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _explain(error: Any, model: Any, source: str) -> str:
+    where = ".".join(str(p) for p in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{source}: {where or 'the file'}: {error['msg']} (found {error['input']!r:.60})"
+    known = _known_keys(model, error["loc"])
+    near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.0)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return f"{source}: unknown key '{where}'{hint}"
+
+
+def validate(model: type[Any], data: Any, source: str) -> Any:
+    """`data` as a `model`. Raises SpecError that names `source`, the key and the nearest known one."""
+    try:
+        return TypeAdapter(model).validate_python(data)
+    except ValidationError as e:
+        first = e.errors()[0]
+        target = model
+        if isinstance(data, dict) and data.get("kind") in ("vae", "diffusion"):
+            target = VaeSpec if data["kind"] == "vae" else DiffusionSpec
+        raise SpecError(_explain(first, target, source)) from None
+
+
+def load(relative: str, model: Any) -> Any:
+    """Read and validate one YAML file below data_specs."""
+    path = root() / relative
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as e:
+        raise SpecError(f"data_specs/{relative}: {e}") from None
+    return validate(model, data, f"data_specs/{relative}")
+
+
+@cache
+def camus() -> CamusSpec:
+    """CAMUS's layout."""
+    spec: CamusSpec = load("camus.yaml", CamusSpec)
+    return spec
+
+
+@cache
+def labels() -> LabelSpec:
+    """Tissues, labels and structures."""
+    spec: LabelSpec = load("labels.yaml", LabelSpec)
+    return spec
+
+
+@cache
+def maps() -> MapSpec:
+    """The paper's transformations of condition maps."""
+    spec: MapSpec = load("presets/maps.yaml", MapSpec)
+    return spec
+
+
+@cache
+def model(name: str) -> VaeSpec | DiffusionSpec:
+    """Preset of one model. Raises SpecError that names the nearest known model."""
+    known = {p.stem for p in (root() / "presets/models").glob("*.yaml")}
+    if name not in known:
+        near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
+        raise SpecError(f"unknown model '{name}', did you mean '{near[0]}'? Known: {', '.join(sorted(known))}")
+    spec: VaeSpec | DiffusionSpec = load(f"presets/models/{name}.yaml", ModelSpec)
+    return spec
+
+
+def diffusion_model(name: str) -> DiffusionSpec:
+    """Preset of a diffusion model. Raises SpecError for anything else."""
+    spec = model(name)
+    if not isinstance(spec, DiffusionSpec):
+        raise SpecError(f"'{name}' is a VAE; expected one of {', '.join(DIFFUSION_MODELS)}")
+    return spec
+
+
+def vae_model(name: str) -> VaeSpec:
+    """Preset of a Γ-VAE. Raises SpecError for anything else."""
+    spec = model(name)
+    if not isinstance(spec, VaeSpec):
+        raise SpecError(f"'{name}' is a diffusion model; expected one of {', '.join(VAE_MODELS)}")
+    return spec
+
+
+def size_of(spec: VaeSpec | DiffusionSpec, size: str) -> Any:
+    """Network settings of one size. Raises SpecError for an unknown size."""
+    if size not in spec.sizes:
+        raise SpecError(f"unknown size '{size}'; {spec.title} has {', '.join(spec.sizes)}")
+    return spec.sizes[size]
+
+
+def training_of(spec: VaeSpec | DiffusionSpec, size: str, **overrides: Any) -> TrainingSpec:
+    """Training settings of one size, `overrides` (None means: keep the preset's) applied last."""
+    merged = spec.training.model_dump() | spec.size_training.get(size, {})
+    merged |= {k: v for k, v in overrides.items() if v is not None}
+    result: TrainingSpec = validate(TrainingSpec, merged, f"training settings of {spec.title}, size {size}")
+    return result
+
+
+def official_split() -> dict[str, list[str]]:
+    """CAMUS's published patient lists by split name (train, val, test)."""
+    return read_split(root() / "splits" / "official")
+
+
+def read_split(folder: Path) -> dict[str, list[str]]:
+    """Patient ids of each split from a folder of CAMUS's subgroup files.
+
+    Raises SpecError for a missing file, a malformed line, or a patient that is listed twice.
+    """
+    import re
+
+    result: dict[str, list[str]] = {}
+    seen: dict[str, str] = {}
+    for name, filename in camus().split_files.items():
+        path = folder / filename
+        if not path.is_file():
+            raise SpecError(f"{path}: missing; --split expects a folder with {', '.join(camus().split_files.values())}")
+        patients = path.read_text(encoding="utf-8").split()
+        for p in patients:
+            if not re.match(camus().patient_pattern, p):
+                raise SpecError(f"{path}: '{p}' is not a patient id such as patient0001")
+            if p in seen:
+                raise SpecError(f"{path}: {p} is listed twice (also in {seen[p]}); each patient belongs to one split")
+            seen[p] = filename
+        result[name] = sorted(patients)
+    return result

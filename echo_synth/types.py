@@ -1,0 +1,32 @@
+"""Plain records that the stages share. No behaviour beyond naming."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+VIEWS = ("2CH", "4CH")
+PHASES = ("ED", "ES")
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, order=True)
+class CaseId:
+    """patient x view x phase: one image, one mask."""
+
+    patient: str
+    view: str
+    phase: str
+
+    def __str__(self) -> str:
+        return f"{self.patient}_{self.view}_{self.phase}"
+
+    @classmethod
+    def parse(cls, name: str) -> CaseId:
+        """Case of a name such as patient0001_2CH_ED or patient0001_2CH_ED_aug3_seed0.
+
+        Raises ValueError when the name does not start with patient, view and phase.
+        """
+        parts = name.split("_")
+        if len(parts) < 3 or parts[1] not in VIEWS or parts[2] not in PHASES:
+            raise ValueError(f"'{name}' is not a case name such as patient0001_2CH_ED")
+        return cls(parts[0], parts[1], parts[2])
