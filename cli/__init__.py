@@ -1,0 +1,1 @@
+"""The `echosynth` command: thin commands over echo_synth."""

@@ -1,0 +1,49 @@
+"""What every command does the same way: show its settings, stop on a dry run, say what it wrote."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: paths as text, records as dictionaries."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump()
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def begin(command: str, settings: Mapping[str, Any], dry_run: bool) -> dict[str, Any]:
+    """Print the resolved settings (with a dry run only) and return them ready for settings.json.
+
+    Raises typer.Exit(0) after printing when `dry_run`.
+    """
+    from echo_synth import __version__
+
+    resolved = {"command": command, "version": __version__, **plain(settings)}
+    if dry_run:
+        import json
+
+        typer.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
+        typer.echo("dry run: nothing was written")
+        raise typer.Exit(0)
+    return resolved
+
+
+def say(line: str) -> None:
+    """A line for the person watching; results that scripts read go to standard output instead."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def done(*lines: str) -> None:
+    """The closing summary: what was written and what to do next."""
+    for line in lines:
+        typer.echo(line)

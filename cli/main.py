@@ -1,0 +1,59 @@
+"""The application, and the boundary at which expected errors become one or two lines."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from cli import data_commands, downstream_commands, generate_commands, train_commands
+
+app = typer.Typer(
+    name="echosynth",
+    help="Synthetic echocardiograms that train real models: CAMUS, Γ-VAE, semantic diffusion, nnU-Net, statistics.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (data_commands, train_commands, generate_commands, downstream_commands):
+    group.register(app)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from echo_synth import __version__
+
+        typer.echo(f"echosynth {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Add --debug to any command for a full traceback. Files go below ECHOSYNTH_HOME (default ./echosynth_home)."""
+
+
+def main() -> None:
+    """Console entry point. Exit codes: 0 done, 1 a clear error, 2 wrong usage, 130 interrupted."""
+    debug = "--debug" in sys.argv or bool(os.environ.get("ECHOSYNTH_DEBUG"))
+    sys.argv = [a for a in sys.argv if a != "--debug"]
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues or starts again safely", file=sys.stderr)
+        sys.exit(130)
+    except Exception as e:
+        if debug:
+            raise
+        from cli.boundary import explain
+
+        print(f"error: {explain(e)}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

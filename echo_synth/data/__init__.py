@@ -1,0 +1,1 @@
+"""From files to arrays: CAMUS, the phantom, the nnU-Net raw format, condition maps, prepared arrays."""
