@@ -1,0 +1,111 @@
+"""Fixed-size arrays on disk: what training reads, memory-mapped, made once per dataset."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from echo_synth.data import nnunet_raw
+from echo_synth.data.resize import resize_image, resize_labels
+from echo_synth.data.sector import sector_mask, tissue_map
+from echo_synth.errors import DataError
+from echo_synth.files import new_folder, read_json, write_json
+from echo_synth.home import home
+from echo_synth.parallel import parallel_map
+from echo_synth.progress import track
+from echo_synth.types import VIEWS
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Training and validation cases of one dataset; test cases are never prepared.
+
+    Attributes:
+        images: (N, 256, 256) uint8, grey levels, 0 outside the sector.
+        tissues: (N, 256, 256) uint8, ids 0..4.
+        views: (N,) uint8, 0 for 2CH and 1 for 4CH.
+        cases: rows of cases.csv in the arrays' order.
+        fingerprint: changes when any pixel or the order does.
+    """
+
+    images: NDArray[np.uint8]
+    tissues: NDArray[np.uint8]
+    views: NDArray[np.uint8]
+    cases: pd.DataFrame
+    fingerprint: str
+
+    def rows(self, split: str) -> NDArray[np.intp]:
+        """Positions of one split's cases."""
+        return np.flatnonzero(self.cases["split"].to_numpy() == split)
+
+
+def _prepare_one(row: dict[str, Any], dataset: nnunet_raw.RawDataset, size: int) -> tuple[Any, Any]:
+    image = nnunet_raw.read_pixels(dataset.image_path(row["case"], row["split"]))
+    labels = nnunet_raw.read_pixels(dataset.label_path(row["case"], row["split"]))
+    if image.shape != labels.shape:
+        raise DataError(f"{row['case']} of {dataset.name}: image {image.shape} and labels {labels.shape} differ")
+    grid = (size, size)
+    sector = resize_labels(sector_mask(image), grid).astype(bool)
+    tissues = tissue_map(resize_labels(labels, grid), sector)
+    pixels = np.clip(np.rint(resize_image(image, grid)), 0, 255)
+    return np.where(sector, pixels, 0).astype(np.uint8), tissues
+
+
+def prepare(dataset: nnunet_raw.RawDataset, size: int = 256) -> Prepared:
+    """Prepared arrays of `dataset`, from the cache when its cases have not changed since.
+
+    Raises DataError when the dataset has no training case.
+    """
+    cases = dataset.cases()
+    cases = cases[cases["split"] != "test"].sort_values("case").reset_index(drop=True)
+    if not (cases["split"] == "train").any():
+        raise DataError(f"{dataset.path}: no training case in cases.csv")
+    folder = home() / "prepared" / f"{dataset.name}_{size}"
+    source = _source_fingerprint(dataset, cases)
+    if not (folder / "prepared.json").is_file() or read_json(folder / "prepared.json")["source"] != source:
+        _write(dataset, cases, folder, size, source)
+    return _open(folder)
+
+
+def _source_fingerprint(dataset: nnunet_raw.RawDataset, cases: pd.DataFrame) -> str:
+    digest = hashlib.sha256()
+    for row in cases.itertuples():
+        path = dataset.image_path(str(row.case), str(row.split))
+        digest.update(f"{row.case} {row.split} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _write(dataset: nnunet_raw.RawDataset, cases: pd.DataFrame, folder: Path, size: int, source: str) -> None:
+    with new_folder(folder, overwrite=True) as new:
+        shape = (len(cases), size, size)
+        images = np.lib.format.open_memmap(new / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+        tissues = np.lib.format.open_memmap(new / "tissues.npy", mode="w+", dtype=np.uint8, shape=shape)
+        work = partial(_prepare_one, dataset=dataset, size=size)
+        rows = cases.to_dict("records")
+        digest = hashlib.sha256()
+        for i, (image, tissue) in enumerate(track(parallel_map(work, rows), len(rows), "prepare", "cases")):
+            images[i], tissues[i] = image, tissue
+            digest.update(image.tobytes())
+            digest.update(tissue.tobytes())
+        images.flush()
+        tissues.flush()
+        cases.to_csv(new / "cases.csv", index=False)
+        write_json(new / "prepared.json", {"source": source, "fingerprint": digest.hexdigest()[:16], "size": size})
+
+
+def _open(folder: Path) -> Prepared:
+    cases = pd.read_csv(folder / "cases.csv", dtype={"case": str, "view": str})
+    return Prepared(
+        images=np.load(folder / "images.npy", mmap_mode="r"),
+        tissues=np.load(folder / "tissues.npy", mmap_mode="r"),
+        views=np.asarray([VIEWS.index(v) for v in cases["view"]], np.uint8),
+        cases=cases,
+        fingerprint=read_json(folder / "prepared.json")["fingerprint"],
+    )

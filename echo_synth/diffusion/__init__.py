@@ -1,0 +1,1 @@
+"""Semantically guided denoisers: SPADE U-Nets, preconditioning, losses. Knows no files."""

@@ -1,0 +1,188 @@
+"""What all U-Nets here are built of: resampling convolution, embeddings, the residual block.
+
+Formulas: Karras et al. 2022 (EDM), appendix F; ADM (Dhariwal & Nichol 2021); Song et al. 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import pi, sqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from echo_synth.diffusion.spade import Modulation, Spade, group_norm
+
+
+class Resample(nn.Module):
+    """Factor-two up- or downsampling of every channel with a separable filter.
+
+    Args:
+        direction: "up" or "down".
+        taps: filter, e.g. [1, 1] (box) or [1, 3, 3, 1]; normalised here.
+    """
+
+    filter: Tensor
+
+    def __init__(self, direction: str, taps: Sequence[float]) -> None:
+        super().__init__()
+        f = torch.as_tensor(taps, dtype=torch.float32)
+        f = torch.outer(f, f) / f.sum() ** 2
+        self.up = direction == "up"
+        self.padding = (len(taps) - 1) // 2
+        self.box = list(taps) == [1, 1]
+        self.register_buffer("filter", f * 4 if self.up else f, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.box:  # the same numbers from kernels that move less memory
+            return F.interpolate(x, scale_factor=2.0, mode="nearest") if self.up else F.avg_pool2d(x, 2)
+        channels = x.shape[1]
+        weight = self.filter.to(x.dtype).expand(channels, 1, -1, -1)
+        convolve = F.conv_transpose2d if self.up else F.conv2d
+        return convolve(x, weight, stride=2, padding=self.padding, groups=channels)
+
+
+class FusedDown(nn.Module):
+    """3x3 convolution and filtered downsampling as one padded operation (NCSN++'s input pyramid)."""
+
+    def __init__(self, inputs: int, outputs: int, taps: Sequence[float]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        nn.init.xavier_uniform_(self.weight)
+        self.resample = Resample("down", taps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        p = self.resample.padding
+        y = F.conv2d(x, self.weight.to(x.dtype), padding=1 + p)
+        f = self.resample.filter.to(y.dtype).expand(y.shape[1], 1, -1, -1)
+        return F.conv2d(y, f, stride=2, groups=y.shape[1]) + self.bias.to(y.dtype).reshape(1, -1, 1, 1)
+
+
+class PositionalEmbedding(nn.Module):
+    """Sinusoids of the noise label: (N,) to (N, channels), cosines first."""
+
+    def __init__(self, channels: int, endpoint: bool) -> None:
+        super().__init__()
+        self.channels, self.endpoint = channels, endpoint
+
+    def forward(self, label: Tensor) -> Tensor:
+        half = self.channels // 2
+        steps = torch.arange(half, device=label.device, dtype=torch.float32)
+        frequencies = (1 / 10000) ** (steps / (half - self.endpoint))
+        angle = torch.outer(label.float(), frequencies)
+        return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class FourierEmbedding(nn.Module):
+    """Random Fourier features of the noise label: (N,) to (N, channels), cosines first."""
+
+    freqs: Tensor
+
+    def __init__(self, channels: int, scale: float = 16.0) -> None:
+        super().__init__()
+        self.register_buffer("freqs", torch.randn(channels // 2) * scale)
+
+    def forward(self, label: Tensor) -> Tensor:
+        angle = torch.outer(label.float(), 2 * pi * self.freqs)
+        return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class UNetBlock(nn.Module):
+    """Residual block with noise embedding, optional resampling, SPADE and self-attention.
+
+    Args:
+        inputs, outputs: channels of x, (N, C, H, W).
+        embedding: channels of the noise embedding, (N, E).
+        resample: "up", "down" or None, before the first convolution and on the shortcut.
+        attention: whether self-attention follows.
+        adaptive_scale: the embedding gives scale and shift of the second normalisation (ADM)
+            instead of a bias before it (Song).
+        head_channels: channels of an attention head; 0 means one head.
+        project_skip: a 1x1 convolution on the shortcut of resampling blocks too (Song).
+        spade: (classes, hidden) in the decoder, None in the encoder.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        embedding: int,
+        *,
+        resample: str | None = None,
+        attention: bool = False,
+        adaptive_scale: bool,
+        head_channels: int,
+        project_skip: bool,
+        skip_scale: float,
+        dropout: float,
+        eps: float,
+        taps: Sequence[float],
+        spade: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.outputs = inputs, outputs
+        self.adaptive_scale, self.skip_scale, self.dropout = adaptive_scale, skip_scale, dropout
+        self.heads = (max(1, outputs // head_channels) if head_channels else 1) if attention else 0
+
+        def norm(channels: int) -> nn.Module:
+            return Spade(channels, *spade, eps) if spade else group_norm(channels, eps)
+
+        self.resample = Resample(resample, taps) if resample else nn.Identity()
+        self.norm0 = norm(inputs)
+        self.conv0 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.affine = nn.Linear(embedding, outputs * (2 if adaptive_scale else 1))
+        self.norm1 = norm(outputs)
+        self.conv1 = _zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
+        project = inputs != outputs or (project_skip and resample is not None)
+        self.skip = nn.Conv2d(inputs, outputs, 1) if project else nn.Identity()
+        if self.heads:
+            self.norm2 = norm(outputs)
+            self.qkv = nn.Conv2d(outputs, outputs * 3, 1)
+            self.proj = _zeroed(nn.Conv2d(outputs, outputs, 1))
+
+    def forward(self, x: Tensor, embedding: Tensor, modulations: dict[str, Modulation] | None = None) -> Tensor:
+        m = modulations or {}
+        h = self.conv0(self.resample(F.silu(_normalise(self.norm0, x, m.get("norm0")))))
+        params = self.affine(embedding)[:, :, None, None]
+        if self.adaptive_scale:
+            scale, shift = params.chunk(2, dim=1)
+            h = F.silu(torch.addcmul(shift, _normalise(self.norm1, h, m.get("norm1")), scale + 1))
+        else:
+            h = F.silu(_normalise(self.norm1, h + params, m.get("norm1")))
+        h = self.conv1(F.dropout(h, self.dropout, self.training))
+        x = (h + self.skip(self.resample(x))) * self.skip_scale
+        if self.heads:
+            x = (self.proj(self._attend(_normalise(self.norm2, x, m.get("norm2")))) + x) * self.skip_scale
+        return x
+
+    def _attend(self, x: Tensor) -> Tensor:
+        n, c, height, width = x.shape
+        qkv = self.qkv(x).reshape(n, self.heads, c // self.heads, 3, height * width)
+        q, k, v = (t.transpose(-1, -2) for t in qkv.unbind(3))  # (N, heads, H W, C / heads)
+        attended = F.scaled_dot_product_attention(q, k, v)
+        return attended.transpose(-1, -2).reshape(n, c, height, width)
+
+    def spades(self, size: tuple[int, int]) -> list[tuple[str, Spade, tuple[int, int]]]:
+        """This block's SPADE layers with the grid each works on, when x arrives at `size`."""
+        up = isinstance(self.resample, Resample) and self.resample.up
+        after = (size[0] * 2, size[1] * 2) if up else size
+        sizes = {"norm0": size, "norm1": after, "norm2": after}
+        return [(n, s, sizes[n]) for n in sizes if isinstance(s := getattr(self, n, None), Spade)]
+
+
+def _normalise(norm: nn.Module, x: Tensor, modulation: Modulation | None) -> Tensor:
+    return norm(x) if modulation is None else norm(x, modulation)
+
+
+def _zeroed(conv: nn.Conv2d) -> nn.Conv2d:
+    """Near-zero start: every residual branch begins as the identity."""
+    with torch.no_grad():
+        conv.weight *= 1e-5
+        if conv.bias is not None:
+            conv.bias.zero_()
+    return conv
+
+
+SONG_SKIP_SCALE = sqrt(0.5)

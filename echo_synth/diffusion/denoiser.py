@@ -1,0 +1,54 @@
+"""Network and preconditioning together: D(x; σ, map)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from echo_synth.diffusion.adm import AdmUNet
+from echo_synth.diffusion.precond import PRECONDS, Precond
+from echo_synth.diffusion.song import SongUNet
+from echo_synth.diffusion.unet import Modulations, SemanticUNet
+
+_NCSNPP = {"embedding_type": "fourier", "residual_input": True, "noise_mult": 2, "taps": (1, 3, 3, 1)}
+
+
+def build_network(kind: str, **settings: object) -> SemanticUNet:
+    """The U-Net of that name: adm, ddpmpp or ncsnpp."""
+    if kind == "adm":
+        return AdmUNet(**settings)  # type: ignore[arg-type]
+    return SongUNet(**settings, **(_NCSNPP if kind == "ncsnpp" else {}))  # type: ignore[arg-type]
+
+
+class Denoiser(nn.Module):
+    """D(x; σ, m): the posterior mean of clean x given noisy x = clean + σ n and label map m.
+
+    Args:
+        network: F.
+        precond: formulation by name (edm, ve, vp, iddpm) or as an object.
+    """
+
+    def __init__(self, network: SemanticUNet, precond: str | Precond) -> None:
+        super().__init__()
+        self.network = network
+        self.precond = PRECONDS[precond]() if isinstance(precond, str) else precond
+
+    def modulate(self, labels: Tensor, dtype: torch.dtype = torch.float32) -> Modulations:
+        """See `SemanticUNet.modulate`."""
+        return self.network.modulate(labels, dtype)
+
+    def forward(self, x: Tensor, sigma: Tensor, modulations: Modulations) -> Tensor:
+        """Denoised x.
+
+        Args:
+            x: (N, 1, R, R) float32 or float64, clean data plus noise of standard deviation σ.
+            sigma: (N,) float.
+            modulations: of the label maps, from `modulate`.
+
+        Returns:
+            (N, 1, R, R) in x's dtype.
+        """
+        c = self.precond.scalings(sigma.to(x.dtype).reshape(-1, 1, 1, 1))
+        dtype = self.network.map_layer0.weight.dtype
+        f = self.network((c.input * x).to(dtype), c.noise.flatten(), modulations)
+        return c.skip * x + c.out * f[:, : x.shape[1]].to(x.dtype)

@@ -1,0 +1,42 @@
+"""The denoising loss: each formulation's weighting, inside the sector only."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from echo_synth.diffusion.denoiser import Denoiser
+
+
+def sector_mean(values: Tensor, sector: Tensor) -> Tensor:
+    """Mean of `values` over the pixels where `sector` is 1, for each image: (N, 1, H, W) to (N,), float32.
+
+    Per image, so that the loss of a batch does not depend on how it is split over processes.
+    Pixels outside have exactly zero gradient.
+    """
+    mask = sector.float()
+    return (values.float() * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp_min(1)
+
+
+def denoising_loss(
+    denoiser: Denoiser, clean: Tensor, labels: Tensor, sector: Tensor, uniform: Tensor, noise: Tensor
+) -> Tensor:
+    """λ(σ) |D(clean + σ n; σ, m) − clean|², averaged over in-sector pixels, per image (Karras 2022, eq. 108).
+
+    Args:
+        clean: (N, 1, R, R) in [−1, 1].
+        labels: (N, R, R) semantic classes.
+        sector: (N, 1, R, R), 0 or 1.
+        uniform: (N,) in (0, 1); becomes σ.
+        noise: unit normal, like `clean`.
+
+    Returns:
+        (N,) float32.
+    """
+    sigma = denoiser.precond.training_sigma(uniform.float())
+    level = sigma.reshape(-1, 1, 1, 1)
+    modulations = denoiser.modulate(labels)
+    denoised = denoiser(clean + level * noise, sigma, modulations)
+    with torch.autocast(clean.device.type, enabled=False):
+        error = denoiser.precond.loss_weight(level) * (denoised.float() - clean) ** 2
+        return sector_mean(error, sector)

@@ -1,0 +1,143 @@
+"""Preconditioning: D(x; σ) = c_skip x + c_out F(c_in x; c_noise), and the noise levels of training.
+
+One class a formulation; each is Karras et al. 2022, table 1, as code.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from math import inf
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from echo_synth.sampling.schedules import iddpm_levels, vp_sigma
+
+
+class Scalings(NamedTuple):
+    """Factors of one noise level, each the shape of σ."""
+
+    skip: Tensor
+    out: Tensor
+    input: Tensor
+    noise: Tensor
+
+
+class Precond(ABC):
+    """A formulation. σ tensors are float32 or float64, any shape."""
+
+    sigma_min: float = 0.0
+    sigma_max: float = inf
+    out_channels: int = 1
+
+    @abstractmethod
+    def scalings(self, sigma: Tensor) -> Scalings:
+        """c_skip, c_out, c_in, c_noise at σ."""
+
+    @abstractmethod
+    def training_sigma(self, uniform: Tensor) -> Tensor:
+        """Noise levels of training from `uniform` draws in (0, 1), same shape."""
+
+    @abstractmethod
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        """λ(σ) of the squared error of D."""
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        """Nearest noise level that the network was trained at."""
+        return sigma
+
+
+class EdmPrecond(Precond):
+    """EDM: σ_data 0.5, log-normal σ with P_mean −1.2 and P_std 1.2."""
+
+    def __init__(self, sigma_data: float = 0.5, p_mean: float = -1.2, p_std: float = 1.2) -> None:
+        self.sigma_data, self.p_mean, self.p_std = sigma_data, p_mean, p_std
+
+    def scalings(self, sigma: Tensor) -> Scalings:
+        d2 = self.sigma_data**2
+        total = (sigma**2 + d2).sqrt()
+        return Scalings(d2 / total**2, sigma * self.sigma_data / total, 1 / total, sigma.log() / 4)
+
+    def training_sigma(self, uniform: Tensor) -> Tensor:
+        # The inverse of the normal CDF instead of a normal draw: stratified uniforms stay stratified.
+        return (torch.special.ndtri(uniform) * self.p_std + self.p_mean).exp()
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
+
+
+class VePrecond(Precond):
+    """Variance exploding: σ log-uniform in [0.02, 100]."""
+
+    sigma_min, sigma_max = 0.02, 100.0
+
+    def scalings(self, sigma: Tensor) -> Scalings:
+        one = torch.ones_like(sigma)
+        return Scalings(one, sigma, one, (0.5 * sigma).log())
+
+    def training_sigma(self, uniform: Tensor) -> Tensor:
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** uniform
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        return 1 / sigma**2
+
+
+class VpPrecond(Precond):
+    """Variance preserving: β_d 19.9, β_min 0.1, t uniform in [1e-5, 1], 1000 noise labels."""
+
+    def __init__(self, beta_d: float = 19.9, beta_min: float = 0.1, levels: int = 1000, t_min: float = 1e-5) -> None:
+        self.beta_d, self.beta_min, self.levels, self.t_min = beta_d, beta_min, levels, t_min
+        self.sigma_min = vp_sigma(t_min, beta_d, beta_min)
+        self.sigma_max = vp_sigma(1.0, beta_d, beta_min)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """σ(t)."""
+        return (0.5 * self.beta_d * t**2 + self.beta_min * t).expm1().sqrt()
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """t(σ), the inverse of `sigma`."""
+        return ((self.beta_min**2 + 2 * self.beta_d * (1 + sigma**2).log()).sqrt() - self.beta_min) / self.beta_d
+
+    def scalings(self, sigma: Tensor) -> Scalings:
+        noise = (self.levels - 1) * self.time(sigma)
+        return Scalings(torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), noise)
+
+    def training_sigma(self, uniform: Tensor) -> Tensor:
+        return self.sigma(self.t_min + uniform * (1 - self.t_min))
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        return 1 / sigma**2
+
+
+class IddpmPrecond(Precond):
+    """iDDPM: 1000 noise levels of the cosine schedule; two output channels, the first predicts the noise."""
+
+    out_channels = 2
+
+    def __init__(self, levels: int = 1000, c1: float = 0.001, c2: float = 0.008) -> None:
+        self.levels = levels
+        self.u = iddpm_levels(levels, c1, c2)
+        self.sigma_min, self.sigma_max = float(self.u[levels - 1]), float(self.u[0])
+
+    def index(self, sigma: Tensor) -> Tensor:
+        """Index of the nearest noise level; 0 is the noisiest."""
+        u = self.u.to(sigma.device, torch.float32)
+        return torch.cdist(sigma.float().reshape(1, -1, 1), u.reshape(1, -1, 1)).argmin(2).reshape(sigma.shape)
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return self.u.to(sigma.device)[self.index(sigma)].to(sigma.dtype)
+
+    def scalings(self, sigma: Tensor) -> Scalings:
+        noise = (self.levels - 1 - self.index(sigma)).to(sigma.dtype)
+        return Scalings(torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), noise)
+
+    def training_sigma(self, uniform: Tensor) -> Tensor:
+        index = (uniform * self.levels).long().clamp(0, self.levels - 1)
+        return self.u.to(uniform.device)[index].to(uniform.dtype)
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        return 1 / sigma**2
+
+
+PRECONDS: dict[str, type[Precond]] = {"edm": EdmPrecond, "ve": VePrecond, "vp": VpPrecond, "iddpm": IddpmPrecond}

@@ -1,0 +1,1 @@
+"""The Γ-VAE: distribution, network, loss. Knows no files."""

@@ -1,0 +1,173 @@
+"""Encoder and decoder of the Γ-VAE, on MONAI's building blocks.
+
+Symmetric, one latent channel; each level halves (or doubles) the grid. The module layout, and
+so the order of its blocks, is that of MONAI's AutoencoderKL, from which the paper started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from monai.networks.blocks import SpatialAttentionBlock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from echo_synth.vae.gamma import mean_gamma, sample_gamma, softplus10
+
+Activation = Callable[[Tensor], Tensor]
+_EPS = 1e-6
+
+
+def _conv3(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+class ResidualBlock(nn.Module):
+    """Norm, activation, convolution, twice, plus a shortcut. (N, I, H, W) to (N, O, H, W).
+
+    `activation` is SiLU; the identity reproduces the reference code, which left it out.
+    """
+
+    def __init__(self, inputs: int, outputs: int, groups: int, activation: Activation) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = nn.GroupNorm(groups, inputs, _EPS), _conv3(inputs, outputs)
+        self.norm2, self.conv2 = nn.GroupNorm(groups, outputs, _EPS), _conv3(outputs, outputs)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(self.activation(self.norm1(x)))
+        h = self.conv2(self.activation(self.norm2(h)))
+        return self.shortcut(x) + h
+
+
+class Downsample(nn.Module):
+    """Strided 3x3 convolution, padded on the right and below. (N, C, H, W) to (N, C, H/2, W/2)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Nearest neighbour, then a 3x3 convolution. (N, C, H, W) to (N, C, 2H, 2W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = _conv3(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def _attention(channels: int, groups: int) -> nn.Module:
+    # MONAI's flag picks scaled_dot_product_attention: memory linear in the number of pixels.
+    return SpatialAttentionBlock(2, channels, norm_num_groups=groups, norm_eps=_EPS, use_flash_attention=True)
+
+
+def _bottleneck(channels: int, groups: int, activation: Activation, attention: bool) -> list[nn.Module]:
+    middle = [_attention(channels, groups)] if attention else []
+    first = ResidualBlock(channels, channels, groups, activation)
+    return [first, *middle, ResidualBlock(channels, channels, groups, activation)]
+
+
+def encoder(
+    channels: Sequence[int], blocks: int, groups: int, level_attention: bool, mid_attention: bool, activation: Activation
+) -> nn.Sequential:
+    """(N, 1, H, W) to (N, 1, H / 2^(levels - 1), …)."""
+    layers: list[nn.Module] = [_conv3(1, channels[0])]
+    width = channels[0]
+    for level, outputs in enumerate(channels):
+        last = level == len(channels) - 1
+        for _ in range(blocks):
+            layers.append(ResidualBlock(width, outputs, groups, activation))
+            width = outputs
+            if last and level_attention:
+                layers.append(_attention(width, groups))
+        if not last:
+            layers.append(Downsample(width))
+    layers += _bottleneck(width, groups, activation, mid_attention)
+    return nn.Sequential(*layers, nn.GroupNorm(groups, width, _EPS), _conv3(width, 1))
+
+
+def decoder(
+    channels: Sequence[int], blocks: int, groups: int, level_attention: bool, mid_attention: bool, activation: Activation
+) -> nn.Sequential:
+    """(N, 1, h, w) to (N, 1, h * 2^(levels - 1), …)."""
+    width = channels[-1]
+    layers: list[nn.Module] = [_conv3(1, width), *_bottleneck(width, groups, activation, mid_attention)]
+    for level, outputs in reversed(list(enumerate(channels))):
+        for _ in range(blocks):
+            layers.append(ResidualBlock(width, outputs, groups, activation))
+            width = outputs
+            if level == len(channels) - 1 and level_attention:
+                layers.append(_attention(width, groups))
+        if level > 0:
+            layers.append(Upsample(width))
+    return nn.Sequential(*layers, nn.GroupNorm(groups, width, _EPS), _conv3(width, 1))
+
+
+class GammaVAE(nn.Module):
+    """Γ-VAE with a single latent channel (paper section 2.2 and 2.3).
+
+    Args:
+        channels: width of each level, finest first; the grid halves between levels.
+        blocks: residual blocks a level.
+        norm_groups: groups of every GroupNorm.
+        level_attention, mid_attention: self-attention on the last level, in the bottleneck.
+        alpha_prior, beta_prior: shape and rate of the prior.
+        activation: "silu", or "none" for weights of the reference code.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        blocks: int = 2,
+        norm_groups: int = 32,
+        level_attention: bool = True,
+        mid_attention: bool = True,
+        alpha_prior: float = 3.75,
+        beta_prior: float = 10.8,
+        activation: str = "silu",
+    ) -> None:
+        super().__init__()
+        function: Activation = {"silu": F.silu, "none": _identity}[activation]
+        shape = (channels, blocks, norm_groups, level_attention, mid_attention, function)
+        self.encoder, self.decoder = encoder(*shape), decoder(*shape)
+        self.to_alpha, self.to_beta, self.from_latent = (nn.Conv2d(1, 1, 1) for _ in range(3))
+        self.alpha_prior, self.beta_prior = alpha_prior, beta_prior
+        self.downsampling = 2 ** (len(channels) - 1)
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw maps a and b, (N, 1, h, w), of images (N, 1, H, W) in [0, 1]."""
+        h = self.encoder(images)
+        return self.to_alpha(h), self.to_beta(h)
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Shape and rate of the posterior, (N, 1, h, w), float32, positive: the prior's, scaled by softplus10."""
+        a, b = self.encode(images)
+        return self.alpha_prior * softplus10(a), self.beta_prior * softplus10(b)
+
+    def latent_mask(self, sector: Tensor) -> Tensor:
+        """Sector (N, 1, H, W), 0 or 1, on the latent grid by nearest neighbour; same dtype."""
+        return F.interpolate(sector, scale_factor=1 / self.downsampling, mode="nearest-exact")
+
+    def latent(self, images: Tensor, sector: Tensor) -> Tensor:
+        """E[z] (N, 1, h, w) float32, zero outside the sector. Deterministic."""
+        return mean_gamma(*self.posterior(images)) * self.latent_mask(sector)
+
+    def sample(self, images: Tensor, sector: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """One reparameterised draw of z, zero outside the sector. For training."""
+        return sample_gamma(*self.posterior(images), generator) * self.latent_mask(sector)
+
+    def decode(self, latent: Tensor, sector: Tensor) -> Tensor:
+        """Images (N, 1, H, W), nominally in [0, 1] and not clipped, zero outside the sector."""
+        return self.decoder(self.from_latent(latent)) * sector
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
