@@ -1,0 +1,82 @@
+"""Sampling the probability-flow ODE with an exact budget of network evaluations (NFE)."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from echo_synth.sampling import dpmpp_2m, euler, heun
+from echo_synth.sampling.budget import CountedDenoiser
+from echo_synth.sampling.ode import Churn, Denoise, Trajectory
+from echo_synth.sampling.schedules import Round, clip_sigmas, make_schedule, noise_levels
+
+SOLVERS: dict[str, ModuleType] = {"euler": euler, "heun": heun, "dpmpp-2m": dpmpp_2m}
+
+__all__ = ["SOLVERS", "sample"]
+
+
+def sample(
+    denoise: Denoise,
+    noise: Tensor,
+    *,
+    nfe: int,
+    solver: str = "heun",
+    discretization: str = "edm",
+    schedule: str = "linear",
+    scaling: str = "none",
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    rho: float = 7.0,
+    churn: float = 0.0,
+    churn_options: dict[str, Any] | None = None,
+    round_sigma: Round | None = None,
+    net_sigmas: tuple[float, float] = (0.0, float("inf")),
+) -> Tensor:
+    """Solve dx = −σ̇ σ ∇ log p dt from pure noise to σ = 0 (Karras et al. 2022, algorithm 1 and 2).
+
+    Args:
+        denoise: D(x, σ), called exactly `nfe` times with x of noise's shape, float64, and σ a
+            float64 scalar tensor.
+        noise: unit normal, (N, …), any float dtype; scaled to σ_max inside. Steps are taken in
+            float64.
+        nfe: network evaluations to spend.
+        solver: euler, heun or dpmpp-2m.
+        discretization: where the noise levels lie: edm, vp, ve or iddpm.
+        schedule, scaling: σ(t) (linear, vp, ve) and s(t) (none, vp).
+        sigma_min, sigma_max: default to the discretization's own.
+        rho: exponent of the edm discretization.
+        churn: S_churn of the stochastic sampler, for euler and heun.
+        churn_options: sigma_min, sigma_max, noise, draw; see `Churn`.
+        round_sigma: nearest noise level that the network knows, for discrete ones.
+        net_sigmas: the network's own limits.
+
+    Returns:
+        samples, shape and dtype of `noise`.
+
+    Raises:
+        ValueError: unknown name, nfe below 1, or churn with a multistep solver.
+    """
+    if solver not in SOLVERS:
+        raise ValueError(f"solver '{solver}': expected one of {', '.join(SOLVERS)}")
+    if nfe < 1:
+        raise ValueError(f"nfe is {nfe}, expected at least 1")
+    if churn and solver == "dpmpp-2m":
+        raise ValueError("churn needs a one-step solver: euler or heun")
+    rounding = round_sigma or (lambda s: s)
+    low, high = clip_sigmas(discretization, sigma_min, sigma_max, net_sigmas)
+    law = make_schedule(schedule, scaling, low, high)
+    method = SOLVERS[solver]
+    levels = noise_levels(discretization, method.steps_for(nfe), low, high, rho).to(noise.device)
+    times = law.time(rounding(levels))
+    times = torch.cat([times, torch.zeros_like(times[:1])])
+    counted = CountedDenoiser(denoise)
+    options = Churn(amount=churn, **(churn_options or {}))
+    trajectory = Trajectory(counted, law, times, rounding, options)
+    x = noise.double() * law.sigma(times[0]) * law.scale(times[0])
+    result: Tensor = method.integrate(trajectory, x, nfe)
+    if counted.calls != nfe:
+        raise AssertionError(f"{solver} spent {counted.calls} of {nfe} evaluations")
+    return result.to(noise.dtype)
