@@ -1,0 +1,1 @@
+"""The training engine. Handed a model and a loss; knows no configuration objects of models."""

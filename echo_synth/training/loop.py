@@ -1,0 +1,234 @@
+"""The loop that every network trains in: one GPU, many, or the CPU; killed at any moment, it resumes.
+
+Lengths are counted in images. Sample n of the run depends on (seed, n) alone, so neither a
+resume nor the number of processes changes what is learned, beyond rounding.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from echo_synth.errors import RunError, TrainingError
+from echo_synth.progress import Meter, format_seconds
+from echo_synth.specs import TrainingSpec
+from echo_synth.training.checkpoint import STATE, load_tensors, optimizer_tensors, restore_optimizer, save_tensors
+from echo_synth.training.ema import PowerEma
+from echo_synth.training.history import History
+
+Loss = Callable[[nn.Module, Sequence[int]], Mapping[str, Tensor]]
+Validate = Callable[[nn.Module], Mapping[str, float]]
+Preview = Callable[[nn.Module, History, int], None]
+
+
+@dataclass
+class Engine:
+    """One training run.
+
+    Args:
+        module: the network; its parameters are what trains.
+        loss: maps (module, sample positions) to named scalars, one of them "loss".
+        validate: maps the module (with averaged weights) to named numbers; the first decides
+            which weights are best, lower is better.
+        spec: lengths, batch, optimiser.
+        folder: run folder; state, history and weights go there.
+        seed: of initialisation and sample stream, stored so that a resume can check it.
+        precision: fp32, bf16 or fp16.
+        device: auto, cpu or cuda.
+        preview: draws pictures after each validation.
+        checkpoint_seconds: how much work a kill may cost.
+        validations: how many over the run.
+    """
+
+    module: nn.Module
+    loss: Loss
+    validate: Validate
+    spec: TrainingSpec
+    folder: Path
+    seed: int
+    identity: Mapping[str, Any]
+    precision: str = "fp32"
+    device: str = "auto"
+    preview: Preview | None = None
+    micro_batch: int | None = None
+    checkpoint_seconds: float = 60.0
+    validations: int = 20
+
+    def run(self, resume: bool) -> Mapping[str, float]:
+        """Train to `spec.images`; returns the best validation's numbers, whose weights are kept.
+
+        Raises:
+            TrainingError: the loss is not finite.
+            RunError: the state in `folder` belongs to another run.
+        """
+        self._start(resume)
+        try:
+            while self.step * self.spec.batch < self.spec.images:
+                self._advance()
+            self._validate()
+            self._save_state()
+        finally:
+            self.meter.close()
+            if self.history:
+                self.history.close()
+        return self.best
+
+    def _start(self, resume: bool) -> None:
+        mixed = {"fp32": "no"}.get(self.precision, self.precision)
+        self.accelerator = Accelerator(mixed_precision=mixed, cpu=self.device == "cpu")
+        optimizer = _optimizer(self.module.parameters(), self.spec)
+        self.live, self.optimizer = self.accelerator.prepare(self.module, optimizer)
+        self.parameters = list(self.module.parameters())
+        self.ema = PowerEma(self.parameters, self.spec.ema_std)
+        self.step, self.best, self.validated_step = 0, {}, -1
+        if resume and (self.folder / STATE).is_file():
+            self._load_state()
+        main = self.accelerator.is_main_process
+        self.history = History(self.folder, self.step * self.spec.batch) if main else None
+        self.saved_at = self.logged_at = time.monotonic()
+        self.logged_step, self.running, self.running_count = self.step, {}, 0
+        self.meter = Meter(self.spec.images, self.folder.name, "images", self.step * self.spec.batch)
+        steps = -(-self.spec.images // self.spec.batch)
+        self.validate_every = max(1, steps // self.validations)
+
+    def _positions(self) -> list[int]:
+        """This process's share of the step's global batch."""
+        first = self.step * self.spec.batch
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        if self.spec.batch % world:
+            raise RunError(f"batch {self.spec.batch} does not divide over {world} processes; choose a multiple")
+        return list(range(first + rank, first + self.spec.batch, world))
+
+    def _advance(self) -> None:
+        self.module.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        positions = self._positions()
+        size = self.micro_batch or len(positions)
+        pieces = [positions[i : i + size] for i in range(0, len(positions), size)]
+        for i, piece in enumerate(pieces):
+            self._backward(piece, len(piece) / len(positions), last=i == len(pieces) - 1)
+        self.accelerator.clip_grad_norm_(self.parameters, self.spec.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.ema.update(self.parameters, self.step)
+        self.meter.update(self.spec.batch)
+        self._housekeeping()
+
+    def _backward(self, piece: list[int], share: float, last: bool) -> None:
+        from contextlib import nullcontext
+
+        context = nullcontext() if last else self.accelerator.no_sync(self.live)
+        with context:
+            with self.accelerator.autocast():
+                terms = self.loss(self.live, piece)
+            self._check_finite(terms, piece)
+            self.accelerator.backward(terms["loss"] * share)
+        for name, value in terms.items():
+            self.running[name] = self.running.get(name, 0.0) + float(value.detach()) * share
+        self.running_count += last
+
+    def _check_finite(self, terms: Mapping[str, Tensor], piece: list[int]) -> None:
+        bad = [name for name, v in terms.items() if not torch.isfinite(v.detach())]
+        if bad:
+            raise TrainingError(
+                f"{self.folder.name}: {', '.join(bad)} is not finite at step {self.step} (samples {piece[0]} to "
+                f"{piece[-1]}); lower --lr or use --precision fp32. The last good state is kept: --resume goes on from it"
+            )
+
+    def _learning_rate(self) -> float:
+        """Linear warm-up over the first 2 % of training, then constant; the average does the annealing."""
+        warm = max(1, round(0.02 * self.spec.images / self.spec.batch))
+        return self.spec.lr * min(1.0, (self.step + 1) / warm)
+
+    def _housekeeping(self) -> None:
+        now = time.monotonic()
+        if self.step % self.validate_every == 0:
+            self._validate()
+            self._save_state()
+        elif now - self.saved_at > self.checkpoint_seconds:
+            self._save_state()
+
+    def _validate(self) -> None:
+        if self.validated_step == self.step:
+            return
+        self.validated_step = self.step
+        self._log("train", {k: v / max(1, self.running_count) for k, v in self.running.items()})
+        self.running, self.running_count = {}, 0
+        self.module.eval()
+        self.ema.swap(self.parameters)
+        try:
+            with torch.no_grad(), self.accelerator.autocast():
+                numbers = dict(self.validate(self.module))
+                if self.preview and self.history:
+                    self.preview(self.module, self.history, self.step * self.spec.batch)
+            self._log("val", numbers)
+            self._keep_if_best(numbers)
+        finally:
+            self.ema.swap(self.parameters)
+
+    def _keep_if_best(self, numbers: dict[str, float]) -> None:
+        key = next(iter(numbers))
+        if self.best and numbers[key] >= self.best[key]:
+            return
+        self.best = {**numbers, "images": float(self.step * self.spec.batch)}
+        if self.accelerator.is_main_process:
+            save_tensors(self.folder / "model.safetensors", self.module.state_dict(), {"best": self.best})
+
+    def _log(self, split: str, values: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        images = self.step * self.spec.batch
+        rate = (self.step - self.logged_step) * self.spec.batch / max(now - self.logged_at, 1e-9)
+        if self.history and values:
+            self.history.add(images, self.step, split, values, self._learning_rate(), rate)
+        if split == "val":
+            self.logged_at, self.logged_step = now, self.step
+            if self.accelerator.is_main_process:
+                import sys
+
+                left = format_seconds((self.spec.images - images) / max(rate, 1e-9))
+                shown = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
+                print(f"{self.folder.name}: {images} images, {shown}, {rate:.1f} images/s, {left} left", file=sys.stderr)
+
+    def _save_state(self) -> None:
+        self.saved_at = time.monotonic()
+        if not self.accelerator.is_main_process:
+            return
+        tensors = {f"model.{k}": v for k, v in self.module.state_dict().items()}
+        tensors |= {f"ema.{i}": t for i, t in enumerate(self.ema.average)}
+        tensors |= optimizer_tensors(self.optimizer)
+        metadata = {"step": self.step, "best": self.best, "identity": dict(self.identity), "seed": self.seed,
+                    "validated_step": self.validated_step}  # fmt: skip
+        save_tensors(self.folder / STATE, tensors, metadata)
+
+    def _load_state(self) -> None:
+        tensors, metadata = load_tensors(self.folder / STATE)
+        mine = {**self.identity, "seed": self.seed}
+        theirs = {**metadata["identity"], "seed": metadata["seed"]}
+        changed = [k for k in mine if mine[k] != theirs.get(k)]
+        if changed:
+            k = changed[0]
+            raise RunError(
+                f"{self.folder}: was started with {k} = {theirs.get(k)}, asked to resume with {mine[k]}; "
+                "use the same settings, or another --out"
+            )
+        self.module.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        for i, average in enumerate(self.ema.average):
+            average.copy_(tensors[f"ema.{i}"])
+        restore_optimizer(self.optimizer, tensors)
+        self.step, self.best = metadata["step"], metadata["best"]
+        self.validated_step = metadata["validated_step"]
+
+
+def _optimizer(parameters: Any, spec: TrainingSpec) -> torch.optim.Optimizer:
+    if spec.optimizer == "sgd":
+        return torch.optim.SGD(parameters, spec.lr, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(parameters, spec.lr)

@@ -1,0 +1,38 @@
+"""Randomness by position: sample n of a training run depends on (seed, n) only.
+
+So a resumed run continues with the same data and noise, and the split over processes or
+batches does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def sample_indices(seed: int, positions: Sequence[int], size: int) -> NDArray[np.intp]:
+    """Dataset rows of the given positions in an endless stream of shuffled epochs over `size` rows."""
+    epochs = {p // size for p in positions}
+    orders = {e: np.random.default_rng([seed, e, 0]).permutation(size) for e in epochs}
+    return np.asarray([orders[p // size][p % size] for p in positions])
+
+
+def generator(seed: int, position: int, stream: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Torch generator of one sample. `stream` separates uses (augmentation, noise, …) of one sample."""
+    word = np.random.SeedSequence([seed, position, stream]).generate_state(2)
+    return torch.Generator(device).manual_seed(int(word[0]) << 31 ^ int(word[1]))
+
+
+def normal(seed: int, positions: Sequence[int], shape: Sequence[int], stream: int = 1) -> Tensor:
+    """Unit normal noise (len(positions), *shape), float32, on the CPU."""
+    return torch.stack([torch.randn(*shape, generator=generator(seed, p, stream)) for p in positions])
+
+
+def uniform(seed: int, positions: Sequence[int], stream: int = 2) -> Tensor:
+    """One uniform draw in (0, 1) for each position, (N,), float32."""
+    draws = torch.stack([torch.rand((), generator=generator(seed, p, stream), dtype=torch.float64) for p in positions])
+    return draws.clamp(1e-6, 1 - 1e-6).float()
