@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
 
 
 def convert_camus(
-    src: Annotated[Path, typer.Argument(help="CAMUS: the folder with database_nifti/, or the patient folders' parent.")],
+    src: Annotated[
+        Path, typer.Argument(help="CAMUS: the folder with database_nifti/, or the patient folders' parent.")
+    ],
     dataset_id: DatasetId,
     name: Annotated[str, typer.Option(help="Dataset name: Dataset<ID>_<NAME>.")] = "CAMUS",
     size: Annotated[int, typer.Option(min=16, max=4096, help="Square grid in pixels; millimetres stay true.")] = 256,
@@ -95,9 +97,14 @@ def phantom(
     """
     from echo_synth.data.phantom import write_phantom
 
-    settings = begin("phantom", {"out": out.absolute(), "patients": patients, "seed": seed, "release": release}, dry_run)
+    settings = begin(
+        "phantom", {"out": out.absolute(), "patients": patients, "seed": seed, "release": release}, dry_run
+    )
     write_phantom(out, patients, seed, release, settings, overwrite, workers)
-    done(f"{patients} phantom patients in {out}", f"next: echosynth convert-camus {out} --dataset-id 501 --split {out}/database_split")
+    done(
+        f"{patients} phantom patients in {out}",
+        f"next: echosynth convert-camus {out} --dataset-id 501 --split {out}/database_split",
+    )
 
 
 def make_maps(

@@ -14,5 +14,7 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random foll
 Size = Annotated[str, typer.Option("--size", help="Network size: tiny, small, base or paper.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; default: a new one below ECHOSYNTH_HOME/runs.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[str, typer.Option("--precision", help="auto (bf16 where the hardware has it), fp32, bf16 or fp16.")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="auto (bf16 where the hardware has it), fp32, bf16 or fp16.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out, or the newest unfinished one.")]

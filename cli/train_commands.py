@@ -10,10 +10,15 @@ import typer
 from cli.common import begin, done, say
 from cli.options import DatasetId, Device, DryRun, Out, Overwrite, Precision, Resume, Seed, Size
 
-Images = Annotated[int | None, typer.Option("--images", min=1, help="Training length in images; default: the preset's.")]
+Images = Annotated[
+    int | None, typer.Option("--images", min=1, help="Training length in images; default: the preset's.")
+]
 Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Global batch; default: the preset's.")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate; default: the preset's.")]
-MicroBatch = Annotated[int | None, typer.Option("--micro-batch", min=1, help="Images at once; the batch is accumulated.")]
+Init = Annotated[Path | None, typer.Option("--init", help="Run folder whose weights to start from (fine-tuning).")]
+MicroBatch = Annotated[
+    int | None, typer.Option("--micro-batch", min=1, help="Images at once; the batch is accumulated.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +36,7 @@ def train_vae(
     batch: Batch = None,
     lr: Rate = None,
     micro_batch: MicroBatch = None,
+    init: Init = None,
     seed: Seed = 0,
     precision: Precision = "auto",
     device: Device = "auto",
@@ -50,7 +56,7 @@ def train_vae(
     device = registry.training_device(device)
     settings = Settings(
         model, size, specs.training_of(spec, size, images=images, batch=batch, lr=lr), seed,
-        registry.resolve_precision(precision, device), device, micro_batch,
+        registry.resolve_precision(precision, device), device, micro_batch, init=init,
     )  # fmt: skip
     dataset = nnunet_raw.find(dataset_id)
     folder = run_folder(settings, dataset.name, out, resume, overwrite)
@@ -70,6 +76,7 @@ def train(
     lr: Rate = None,
     micro_batch: MicroBatch = None,
     copies: Annotated[int, typer.Option(min=1, help="Augmented copies of each image whose latents are kept.")] = 6,
+    init: Init = None,
     seed: Seed = 0,
     precision: Precision = "auto",
     device: Device = "auto",
@@ -89,7 +96,7 @@ def train(
     device = registry.training_device(device)
     settings = Settings(
         model, size, specs.training_of(spec, size, images=images, batch=batch, lr=lr), seed,
-        registry.resolve_precision(precision, device), device, micro_batch, copies,
+        registry.resolve_precision(precision, device), device, micro_batch, copies, init,
     )  # fmt: skip
     dataset = nnunet_raw.find(dataset_id)
     vae_run = registry.find_run(spec.vae, vae) if spec.vae else None

@@ -50,7 +50,9 @@ class Meter:
             self._draw(note)
         elif now - self._last_line > _PLAIN_SECONDS:
             self._last_line = now
-            print(f"{self.label}: {self.done}/{self.total}{self._tail(now)} {note}".rstrip(), file=sys.stderr, flush=True)
+            print(
+                f"{self.label}: {self.done}/{self.total}{self._tail(now)} {note}".rstrip(), file=sys.stderr, flush=True
+            )
 
     def _tail(self, now: float) -> str:
         rate = (self.done - self._start_done) / max(now - self._start, 1e-9)

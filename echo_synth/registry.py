@@ -47,12 +47,23 @@ def describe_diffusion(name: str, size: str, vae: str | None) -> dict[str, Any]:
             "precond": spec.precond, "architecture": spec.network, "network": network, "vae": vae}  # fmt: skip
 
 
+def describe_classifier(architecture: str, resolution: int, classes: tuple[str, ...]) -> dict[str, Any]:
+    """model.json of a new view classifier: timm architecture, one input channel, class order."""
+    network = {"in_chans": 1, "num_classes": len(classes), "drop_rate": 0.2}
+    return {"kind": "classifier", "model": "classifier", "size": "paper", "architecture": architecture,
+            "resolution": resolution, "classes": list(classes), "network": network}  # fmt: skip
+
+
 def build(description: dict[str, Any], seed: int = 0) -> nn.Module:
     """The network of a model.json, freshly initialised from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if description["kind"] == "vae":
             return GammaVAE(**description["network"])
+        if description["kind"] == "classifier":
+            import timm
+
+            return timm.create_model(description["architecture"], **description["network"])
         return Denoiser(build_network(description["architecture"], **description["network"]), description["precond"])
 
 

@@ -106,7 +106,7 @@ class TrainingSpec(Strict):
 
     images: int = Field(gt=0)
     batch: int = Field(gt=0, description="global batch, over all processes and accumulation steps")
-    optimizer: Literal["adamw", "sgd"]
+    optimizer: Literal["adamw", "adam", "sgd"]
     lr: float = Field(gt=0)
     clip_norm: float = Field(gt=0)
     ema_std: float = Field(ge=0, description="0 keeps the raw weights")
@@ -285,3 +285,20 @@ def read_split(folder: Path) -> dict[str, list[str]]:
             seen[p] = filename
         result[name] = sorted(patients)
     return result
+
+
+class ClassifierSpec(Strict):
+    """How the view classifier trains."""
+
+    architecture: str
+    resolution: int
+    epochs: int
+    batch: int
+    lr: float
+
+
+@cache
+def classifier() -> ClassifierSpec:
+    """The paper's view classifier."""
+    spec: ClassifierSpec = load("presets/classifier.yaml", ClassifierSpec)
+    return spec

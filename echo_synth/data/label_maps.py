@@ -57,7 +57,7 @@ class Transformation:
     def from_record(cls, row: Mapping[str, Any]) -> Transformation:
         """Inverse of `record`."""
         elastic = np.asarray(row["elastic"], np.float32)
-        points = int(round((elastic.size / 2) ** 0.5))
+        points = round((elastic.size / 2) ** 0.5)
         return cls(
             float(row["rotation_deg"]), float(row["shift_vertical"]), float(row["scale"]),
             float(row["shear_deg"]), elastic.reshape(2, points, points),

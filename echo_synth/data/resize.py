@@ -35,8 +35,6 @@ def _nearest(old: int, new: int) -> NDArray[np.intp]:
     return np.minimum(centres.astype(np.intp), old - 1)
 
 
-def rescale_spacing(
-    spacing: tuple[float, float], old: tuple[int, ...], new: tuple[int, ...]
-) -> tuple[float, float]:
+def rescale_spacing(spacing: tuple[float, float], old: tuple[int, ...], new: tuple[int, ...]) -> tuple[float, float]:
     """Spacing (mm) that keeps the field of view when the grid goes from `old` to `new` (rows, columns)."""
     return spacing[0] * old[0] / new[0], spacing[1] * old[1] / new[1]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echo_synth.diffusion.blocks import PositionalEmbedding, UNetBlock, group_norm
+from echo_synth.diffusion.blocks import PositionalEmbedding, UNetBlock
+from echo_synth.diffusion.spade import group_norm
 from echo_synth.diffusion.unet import Modulations, SemanticUNet
 
 _EPS = 1e-5

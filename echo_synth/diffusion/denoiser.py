@@ -49,6 +49,6 @@ class Denoiser(nn.Module):
             (N, 1, R, R) in x's dtype.
         """
         c = self.precond.scalings(sigma.to(x.dtype).reshape(-1, 1, 1, 1))
-        dtype = self.network.map_layer0.weight.dtype
+        dtype = next(self.network.parameters()).dtype
         f = self.network((c.input * x).to(dtype), c.noise.flatten(), modulations)
         return c.skip * x + c.out * f[:, : x.shape[1]].to(x.dtype)

@@ -15,8 +15,8 @@ from echo_synth.diffusion.blocks import (
     FusedDown,
     PositionalEmbedding,
     UNetBlock,
-    group_norm,
 )
+from echo_synth.diffusion.spade import group_norm
 from echo_synth.diffusion.unet import Modulations, SemanticUNet
 
 _EPS = 1e-6
@@ -95,7 +95,8 @@ class SongUNet(SemanticUNet):
         cosine, sine = self.map_noise(noise_label).to(self.map_layer0.weight.dtype).chunk(2, dim=1)
         embedding = F.silu(self.map_layer0(torch.cat([sine, cosine], dim=1)))
         embedding = F.silu(self.map_layer1(embedding))
-        pyramid, skips = x, []
+        pyramid = x
+        skips: list[Tensor] = []
         for block in self.enc.values():
             if isinstance(block, FusedDown):
                 x = pyramid = skips[-1] = (x + block(pyramid)) * SONG_SKIP_SCALE

@@ -44,14 +44,7 @@ def make_schedule(schedule: str, scaling: str, sigma_min: float, sigma_max: floa
 
     Raises ValueError for an unknown name.
     """
-    if schedule == "linear":
-        sigma, derivative, time = (lambda t: t), torch.ones_like, (lambda s: s)
-    elif schedule == "ve":
-        sigma, derivative, time = torch.sqrt, (lambda t: 0.5 / t.sqrt()), torch.square
-    elif schedule == "vp":
-        sigma, derivative, time = _vp_functions(*_vp_betas(sigma_min, sigma_max))
-    else:
-        raise ValueError(f"schedule '{schedule}': expected linear, ve or vp")
+    sigma, derivative, time = _time_functions(schedule, sigma_min, sigma_max)
     if scaling == "none":
         return Schedule(sigma, derivative, time, torch.ones_like, torch.zeros_like)
     if scaling != "vp":
@@ -61,6 +54,20 @@ def make_schedule(schedule: str, scaling: str, sigma_min: float, sigma_max: floa
         return 1 / (1 + sigma(t) ** 2).sqrt()
 
     return Schedule(sigma, derivative, time, scale, lambda t: -sigma(t) * derivative(t) * scale(t) ** 3)
+
+
+Law = Callable[[Tensor], Tensor]
+
+
+def _time_functions(schedule: str, sigma_min: float, sigma_max: float) -> tuple[Law, Law, Law]:
+    """σ(t), σ̇(t) and t(σ)."""
+    if schedule == "linear":
+        return (lambda t: t), (lambda t: torch.ones_like(t)), (lambda s: s)
+    if schedule == "ve":
+        return (lambda t: t.sqrt()), (lambda t: 0.5 / t.sqrt()), (lambda s: s**2)
+    if schedule == "vp":
+        return _vp_functions(*_vp_betas(sigma_min, sigma_max))
+    raise ValueError(f"schedule '{schedule}': expected linear, ve or vp")
 
 
 def _vp_betas(sigma_min: float, sigma_max: float) -> tuple[float, float]:
@@ -119,7 +126,9 @@ def iddpm_levels(levels: int = 1000, c1: float = 0.001, c2: float = 0.008) -> Te
     return u
 
 
-def clip_sigmas(discretization: str, low: float | None, high: float | None, net: tuple[float, float] = (0.0, inf)) -> tuple[float, float]:
+def clip_sigmas(
+    discretization: str, low: float | None, high: float | None, net: tuple[float, float] = (0.0, inf)
+) -> tuple[float, float]:
     """σ range of a discretization: its defaults where not given, inside what the network was trained for."""
     if discretization not in DEFAULT_SIGMAS:
         raise ValueError(f"discretization '{discretization}': expected {', '.join(DEFAULT_SIGMAS)}")

@@ -87,13 +87,15 @@ class Engine:
         self.live, self.optimizer = self.accelerator.prepare(self.module, optimizer)
         self.parameters = list(self.module.parameters())
         self.ema = PowerEma(self.parameters, self.spec.ema_std)
-        self.step, self.best, self.validated_step = 0, {}, -1
+        self.step, self.validated_step = 0, -1
+        self.best: dict[str, float] = {}
+        self.running: dict[str, float] = {}
         if resume and (self.folder / STATE).is_file():
             self._load_state()
         main = self.accelerator.is_main_process
         self.history = History(self.folder, self.step * self.spec.batch) if main else None
         self.saved_at = self.logged_at = time.monotonic()
-        self.logged_step, self.running, self.running_count = self.step, {}, 0
+        self.logged_step, self.running_count = self.step, 0
         self.meter = Meter(self.spec.images, self.folder.name, "images", self.step * self.spec.batch)
         steps = -(-self.spec.images // self.spec.batch)
         self.validate_every = max(1, steps // self.validations)
@@ -196,7 +198,9 @@ class Engine:
 
                 left = format_seconds((self.spec.images - images) / max(rate, 1e-9))
                 shown = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
-                print(f"{self.folder.name}: {images} images, {shown}, {rate:.1f} images/s, {left} left", file=sys.stderr)
+                print(
+                    f"{self.folder.name}: {images} images, {shown}, {rate:.1f} images/s, {left} left", file=sys.stderr
+                )
 
     def _save_state(self) -> None:
         self.saved_at = time.monotonic()
@@ -231,4 +235,6 @@ class Engine:
 def _optimizer(parameters: Any, spec: TrainingSpec) -> torch.optim.Optimizer:
     if spec.optimizer == "sgd":
         return torch.optim.SGD(parameters, spec.lr, momentum=0.9, nesterov=True)
+    if spec.optimizer == "adam":
+        return torch.optim.Adam(parameters, spec.lr)
     return torch.optim.AdamW(parameters, spec.lr)

@@ -18,7 +18,7 @@ from echo_synth.data.prepared import Prepared, prepare
 from echo_synth.errors import ExistsError, RunError
 from echo_synth.files import check_writable, read_json, write_json
 from echo_synth.specs import TrainingSpec
-from echo_synth.training.checkpoint import STATE
+from echo_synth.training.checkpoint import STATE, load_weights
 from echo_synth.training.diffusion_task import DiffusionTask
 from echo_synth.training.latents import clean_fields
 from echo_synth.training.loop import Engine
@@ -42,9 +42,10 @@ class Settings:
     device: str
     micro_batch: int | None = None
     copies: int = 1
+    init: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"training": self.training.model_dump()}
+        return asdict(self) | {"training": self.training.model_dump(), "init": str(self.init) if self.init else None}
 
     def augmentation(self) -> GeometricRanges:
         return GeometricRanges(flip=_FLIP.get(self.size, 0.5))
@@ -57,16 +58,20 @@ def run_folder(settings: Settings, dataset: str, out: Path | None, resume: bool,
         RunError: nothing to resume.
         ExistsError: `out` holds a run and neither `resume` nor `overwrite` is given.
     """
-    if out is None:
-        folder = _default_folder(settings, dataset, resume)
-    else:
-        folder = out.absolute()
+    folder = _default_folder(settings, dataset, resume) if out is None else out.absolute()
+    return claim_folder(folder, resume, overwrite)
+
+
+def claim_folder(folder: Path, resume: bool, overwrite: bool) -> Path:
+    """`folder`, after making sure that a run may start or go on there; raises as `run_folder`."""
     check_writable(folder)
     started = (folder / STATE).is_file() or (folder / registry.WEIGHTS).is_file()
     if resume and not (folder / STATE).is_file():
         raise RunError(f"{folder}: nothing to resume there (no {STATE})")
     if started and not resume and not overwrite:
-        raise ExistsError(f"{folder} holds a run; pass --resume to continue it, --overwrite to replace it, or another --out")
+        raise ExistsError(
+            f"{folder} holds a run; pass --resume to continue it, --overwrite to replace it, or another --out"
+        )
     return folder
 
 
@@ -94,7 +99,7 @@ def _begin(folder: Path, description: Mapping[str, Any], resolved: Mapping[str, 
 def _run(
     settings: Settings, module: nn.Module, task: VaeTask | DiffusionTask, folder: Path, resume: bool, data: Prepared
 ) -> Mapping[str, float]:
-    module.to(settings.device, memory_format=torch.channels_last)
+    module.to(settings.device).to(memory_format=torch.channels_last)
     identity = {
         "model": settings.model, "size": settings.size, "data": data.fingerprint, "batch": settings.training.batch,
         "lr": settings.training.lr, "images": settings.training.images, "copies": settings.copies,
@@ -106,16 +111,30 @@ def _run(
     return engine.run(resume)
 
 
+def _new_network(description: Mapping[str, Any], settings: Settings) -> nn.Module:
+    """Freshly initialised, or with the weights of `settings.init`."""
+    module = registry.build(dict(description), settings.seed)
+    if settings.init is not None:
+        load_weights(module, registry.open_run(settings.init, description["kind"]).weights)
+    return module
+
+
 def train_gamma_vae(
     settings: Settings, dataset: RawDataset, folder: Path, resume: bool, resolved: Mapping[str, Any]
 ) -> Mapping[str, float]:
     """Train, or continue to train, a Γ-VAE in `folder`; returns the best validation's numbers."""
     data = prepare(dataset)
     description = registry.describe_vae(settings.model, settings.size) | {"trained_on": dataset.name}
-    module = registry.build(description, settings.seed)
+    module = _new_network(description, settings)
     training = settings.training
     task = VaeTask(
-        data, settings.device, settings.seed, training.weights, training.warmup_images, settings.augmentation(), ColourRanges()
+        data,
+        settings.device,
+        settings.seed,
+        training.weights,
+        training.warmup_images,
+        settings.augmentation(),
+        ColourRanges(),
     )
     _begin(folder, description, resolved, resume)
     return _run(settings, module, task, folder, resume, data)
@@ -140,11 +159,13 @@ def train_diffusion(
     ranges, bf16 = settings.augmentation(), settings.precision == "bf16"
     resolution = description["resolution"]
     val_rows = data.rows("val") if len(data.rows("val")) else data.rows("train")
-    train = clean_fields(data, data.rows("train"), resolution, vae, settings.copies, ranges, settings.seed, settings.device, bf16)
+    train = clean_fields(
+        data, data.rows("train"), resolution, vae, settings.copies, ranges, settings.seed, settings.device, bf16
+    )
     val = clean_fields(data, val_rows, resolution, vae, 1, ranges, settings.seed, settings.device, bf16)
     task = DiffusionTask(train, val, settings.device, settings.seed)
     _begin(folder, description, resolved, resume)
-    module = registry.build(description, settings.seed)
+    module = _new_network(description, settings)
     return _run(settings, module, task, folder, resume, data)
 
 

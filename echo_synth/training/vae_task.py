@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ class VaeTask:
         images, sector = self.batch(positions)
         warm = positions[0] >= self.warmup_images
         g = generator(self.seed, positions[0], _LATENT, self.device)
-        network = getattr(module, "module", module)  # inside DistributedDataParallel
+        network: Any = getattr(module, "module", module)  # inside DistributedDataParallel
         return vae_loss(network, images, sector, self.weights, warm, g, self.perceptual)
 
     def validate(self, module: nn.Module) -> Mapping[str, float]:

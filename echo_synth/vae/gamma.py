@@ -27,7 +27,9 @@ def kl_gamma(alpha: Tensor, beta: Tensor, alpha_other: Tensor | float, beta_othe
     """
     with torch.autocast(alpha.device.type if isinstance(alpha, Tensor) else "cpu", enabled=False):
         a, b, c, d = (_wide(v, like=alpha) for v in (alpha, beta, alpha_other, beta_other))
-        return (a - c) * torch.digamma(a) - torch.lgamma(a) + torch.lgamma(c) + c * (b.log() - d.log()) + a * (d - b) / b
+        return (
+            (a - c) * torch.digamma(a) - torch.lgamma(a) + torch.lgamma(c) + c * (b.log() - d.log()) + a * (d - b) / b
+        )
 
 
 def _wide(value: Tensor | float, like: Tensor) -> Tensor:

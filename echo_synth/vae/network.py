@@ -76,7 +76,12 @@ def _bottleneck(channels: int, groups: int, activation: Activation, attention: b
 
 
 def encoder(
-    channels: Sequence[int], blocks: int, groups: int, level_attention: bool, mid_attention: bool, activation: Activation
+    channels: Sequence[int],
+    blocks: int,
+    groups: int,
+    level_attention: bool,
+    mid_attention: bool,
+    activation: Activation,
 ) -> nn.Sequential:
     """(N, 1, H, W) to (N, 1, H / 2^(levels - 1), …)."""
     layers: list[nn.Module] = [_conv3(1, channels[0])]
@@ -95,7 +100,12 @@ def encoder(
 
 
 def decoder(
-    channels: Sequence[int], blocks: int, groups: int, level_attention: bool, mid_attention: bool, activation: Activation
+    channels: Sequence[int],
+    blocks: int,
+    groups: int,
+    level_attention: bool,
+    mid_attention: bool,
+    activation: Activation,
 ) -> nn.Sequential:
     """(N, 1, h, w) to (N, 1, h * 2^(levels - 1), …)."""
     width = channels[-1]
@@ -135,7 +145,8 @@ class GammaVAE(nn.Module):
         activation: str = "silu",
     ) -> None:
         super().__init__()
-        function: Activation = {"silu": F.silu, "none": _identity}[activation]
+        functions: dict[str, Activation] = {"silu": F.silu, "none": _identity}
+        function = functions[activation]
         shape = (channels, blocks, norm_groups, level_attention, mid_attention, function)
         self.encoder, self.decoder = encoder(*shape), decoder(*shape)
         self.to_alpha, self.to_beta, self.from_latent = (nn.Conv2d(1, 1, 1) for _ in range(3))

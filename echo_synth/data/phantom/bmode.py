@@ -40,13 +40,19 @@ class Probe:
     gain_db: float = 0.0
 
 
-def polar_grid(depth_mm: float, half_angle: float, samples: int = 512, beams: int = 176) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def polar_grid(
+    depth_mm: float, half_angle: float, samples: int = 512, beams: int = 176
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Ranges (samples,), mm, and beam angles (beams,), rad, of the field."""
     return np.linspace(0.5, depth_mm, samples), np.linspace(-half_angle, half_angle, beams)
 
 
 def speckle(
-    amplitude: NDArray[np.floating], ranges: NDArray[np.float64], angles: NDArray[np.float64], probe: Probe, rng: np.random.Generator
+    amplitude: NDArray[np.floating],
+    ranges: NDArray[np.float64],
+    angles: NDArray[np.float64],
+    probe: Probe,
+    rng: np.random.Generator,
 ) -> Field:
     """Complex echo field of scatterers whose strength is `amplitude`.
 

@@ -87,7 +87,13 @@ def split_patients(count: int) -> dict[str, list[str]]:
 
 
 def write_phantom(
-    out: Path, patients: int, seed: int, release: str, settings: Mapping[str, Any], overwrite: bool = False, workers: int | None = None
+    out: Path,
+    patients: int,
+    seed: int,
+    release: str,
+    settings: Mapping[str, Any],
+    overwrite: bool = False,
+    workers: int | None = None,
 ) -> None:
     """Make OUT/database_nifti (or OUT/training for the mhd release) and OUT/database_split.
 

@@ -120,7 +120,9 @@ def _amplitude(
 def _interfaces(region: NDArray[np.uint8], ranges: NDArray[np.float64]) -> NDArray[np.float32]:
     """Specular gain, dB: interfaces across the beam reflect back to the probe, those along it do not."""
     solid = np.isin(region, (TISSUE, MYOCARDIUM)).astype(np.float32)
-    gradient = np.abs(ndimage.gaussian_filter1d(ndimage.sobel(ndimage.gaussian_filter(solid, 1.2), axis=0), 1.0, axis=0))
+    gradient = np.abs(
+        ndimage.gaussian_filter1d(ndimage.sobel(ndimage.gaussian_filter(solid, 1.2), axis=0), 1.0, axis=0)
+    )
     epicardial = ndimage.gaussian_filter((region == MYOCARDIUM).astype(np.float32), 1.5)
     rim = np.where(region == TISSUE, epicardial, 0) * 18
     return np.asarray(7 * np.clip(gradient, 0, 1) + rim, np.float32)
@@ -144,7 +146,9 @@ def _lung(ranges: NDArray[np.float64], angles: NDArray[np.float64], rng: np.rand
     return loss
 
 
-def _shadows(ranges: NDArray[np.float64], angles: NDArray[np.float64], count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _shadows(
+    ranges: NDArray[np.float64], angles: NDArray[np.float64], count: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Loss, dB, of ribs and poor contact: beams that lose contact from some depth on, soft-edged."""
     loss = np.zeros((len(ranges), len(angles)))
     weak_edges = 6 * np.clip(np.abs(angles) / angles.max() - 0.75, 0, 1) / 0.25 * rng.uniform(0, 1)
@@ -154,5 +158,3 @@ def _shadows(ranges: NDArray[np.float64], angles: NDArray[np.float64], count: in
         onset = np.clip((ranges - rng.uniform(10, 60)) / 15, 0, 1)
         loss += rng.uniform(6, 16) * onset[:, None] * np.exp(-0.5 * ((angles - centre) / width) ** 2)[None]
     return loss
-
-

@@ -1,0 +1,62 @@
+"""Pack trained runs and maps into data_specs/bundled: fp16 weights, descriptions, 200 maps.
+
+Usage: python docs/pack_bundled.py VAE_RUN EDM_RUN MAPS OUT
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from echo_synth import registry
+from echo_synth.files import write_json
+from echo_synth.training.checkpoint import load_tensors, save_tensors
+
+MAPS = 200
+
+
+def pack_run(run: registry.Run, folder: Path, vae_hash: str | None = None) -> None:
+    """Weights in fp16 and their description; the description names the packed Γ-VAE."""
+    folder.mkdir(parents=True)
+    tensors, _ = load_tensors(run.weights)
+    save_tensors(
+        folder / registry.WEIGHTS, {k: v.to(torch.float16) if v.is_floating_point() else v for k, v in tensors.items()}
+    )
+    write_json(folder / registry.DESCRIPTION, run.description | ({"vae": vae_hash} if vae_hash else {}))
+
+
+def pack_maps(source: Path, folder: Path) -> None:
+    """An even selection of maps with their index."""
+    index = pd.read_parquet(source / "index.parquet")
+    chosen = index.iloc[:: max(1, len(index) // MAPS)].head(MAPS).reset_index(drop=True)
+    folder.mkdir(parents=True)
+    for name in chosen["map"]:
+        shutil.copy(source / f"{name}.png", folder)
+    chosen.to_parquet(folder / "index.parquet", index=False)
+    shutil.copy(source / "held_out.json", folder)
+    settings = json.loads((source / "settings.json").read_text(encoding="utf-8"))
+    kept = {k: settings[k] for k in ("seed", "transformations")} | {
+        "source": "simulated patients, docs/train_bundled.sh"
+    }
+    write_json(folder / "settings.json", kept)
+
+
+def main(vae: str, edm: str, maps: str, out: str) -> None:
+    """Replace OUT."""
+    target = Path(out)
+    shutil.rmtree(target, ignore_errors=True)
+    pack_run(registry.open_run(Path(vae), "vae"), target / "gamma-vae-64")
+    vae_hash = registry.file_hash(target / "gamma-vae-64" / registry.WEIGHTS)
+    pack_run(registry.open_run(Path(edm), "diffusion"), target / "edm-l64", vae_hash)
+    pack_maps(Path(maps), target / "maps")
+    size = sum(f.stat().st_size for f in target.rglob("*.safetensors"))
+    print(f"{target}: weights {size / 1e6:.2f} MB, {MAPS} maps")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,175 @@
+"""The view classifier: 2CH or 4CH from one image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from echo_synth import registry
+from echo_synth.data.augment import ColourRanges, GeometricRanges, colour, draw_affine, draw_colour, warp
+from echo_synth.data.resize import resize_image
+from echo_synth.errors import DataError, RunError
+from echo_synth.files import write_json
+from echo_synth.specs import TrainingSpec
+from echo_synth.training.loop import Engine
+from echo_synth.training.streams import generator, sample_indices
+from echo_synth.types import VIEWS, CaseId
+
+_AUGMENT = 0
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A split of a classification folder in memory: pixels (N, R, R) uint8, classes (N,), names."""
+
+    pixels: NDArray[np.uint8]
+    classes: NDArray[np.int64]
+    names: list[str]
+
+
+def read_pictures(folder: Path, resolution: int) -> Pictures:
+    """All FOLDER/{2CH,4CH}/*.png on a square grid. Raises DataError when there are none, or one is unreadable."""
+    files = [(path, label) for label, view in enumerate(VIEWS) for path in sorted((folder / view).glob("*.png"))]
+    if not files:
+        raise DataError(f"{folder}: no images; expected {folder}/2CH/*.png and {folder}/4CH/*.png")
+    pixels = np.empty((len(files), resolution, resolution), np.uint8)
+    for i, (path, _) in enumerate(files):
+        try:
+            image = np.asarray(Image.open(path).convert("L"))
+        except OSError as e:
+            raise DataError(f"{path}: not a readable image ({e})") from None
+        pixels[i] = np.clip(np.rint(resize_image(image, (resolution, resolution))), 0, 255)
+    return Pictures(pixels, np.asarray([label for _, label in files]), [path.stem for path, _ in files])
+
+
+def check_patients_apart(train: Pictures, other: Pictures, what: str) -> None:
+    """Raise DataError when a patient is in both sets."""
+    shared = {CaseId.parse(n).patient for n in train.names} & {CaseId.parse(n).patient for n in other.names}
+    if shared:
+        raise DataError(
+            f"{sorted(shared)[0]} and {len(shared) - 1} more are in train and in {what}; splits must not share patients"
+        )
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Grey levels 0..255 to about [−1, 1], (N, 1, R, R) float32; the background becomes −1."""
+    return pixels.float() / 127.5 - 1
+
+
+class ClassifierTask:
+    """Batches, loss and validation of the classifier."""
+
+    def __init__(self, train: Pictures, val: Pictures, device: str, seed: int) -> None:
+        self.train, self.val, self.device, self.seed = train, val, device, seed
+
+    def loss(self, module: nn.Module, positions: Sequence[int]) -> Mapping[str, Tensor]:
+        """Cross-entropy of one augmented micro-batch."""
+        rows = sample_indices(self.seed, positions, len(self.train.classes))
+        images = torch.from_numpy(self.train.pixels[rows])[:, None].float() / 255
+        generators = [generator(self.seed, p, _AUGMENT) for p in positions]
+        matrices = torch.stack([draw_affine(g, GeometricRanges(flip=0.0)) for g in generators])
+        colours = torch.stack([draw_colour(g, ColourRanges()) for g in generators])
+        images = warp(images, matrices, "bilinear")
+        images = colour(images, (images > 0).float(), colours)
+        logits = module(normalise(images * 255).to(self.device))
+        target = torch.from_numpy(self.train.classes[rows]).to(self.device)
+        return {"loss": F.cross_entropy(logits.float(), target)}
+
+    def validate(self, module: nn.Module) -> Mapping[str, float]:
+        """Cross-entropy and accuracy on the validation images."""
+        probability = probabilities(module, self.val.pixels, self.device)
+        truth = self.val.classes
+        likelihood = np.where(truth == 1, probability, 1 - probability)
+        return {
+            "loss": float(-np.log(np.clip(likelihood, 1e-7, 1)).mean()),
+            "accuracy": float(((probability >= 0.5) == truth).mean()),
+        }
+
+
+@torch.no_grad()
+def probabilities(module: nn.Module, pixels: NDArray[np.uint8], device: str, batch: int = 32) -> NDArray[np.float64]:
+    """Probability of 4CH for each image (N, R, R), (N,)."""
+    module.eval()
+    parts = []
+    for start in range(0, len(pixels), batch):
+        x = normalise(torch.from_numpy(pixels[start : start + batch])[:, None]).to(device)
+        parts.append(module(x).float().softmax(1)[:, 1].cpu().numpy())
+    result: NDArray[np.float64] = np.concatenate(parts).astype(np.float64)
+    return result
+
+
+def train_classifier(
+    images: Path, folder: Path, architecture: str, resolution: int, training: TrainingSpec, seed: int,
+    precision: str, device: str, resume: bool, resolved: Mapping[str, Any], pretrained: Path | None = None,
+) -> Mapping[str, float]:  # fmt: skip
+    """Train on IMAGES/train, choose by IMAGES/val; returns the best validation's numbers.
+
+    Raises DataError when a split is missing or shares patients with the other.
+    """
+    train, val = read_pictures(images / "train", resolution), read_pictures(images / "val", resolution)
+    check_patients_apart(train, val, "val")
+    description = registry.describe_classifier(architecture, resolution, VIEWS) | {"trained_on": images.name}
+    module = registry.build(description, seed)
+    if pretrained is not None:
+        _load_backbone(module, pretrained)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / registry.DESCRIPTION, description)
+    write_json(folder / "settings.json", resolved)
+    module.to(device).to(memory_format=torch.channels_last)
+    task = ClassifierTask(train, val, device, seed)
+    identity = {
+        "images": str(images),
+        "architecture": architecture,
+        "resolution": resolution,
+        **training.model_dump(include={"batch", "lr", "images"}),
+    }
+    engine = Engine(
+        module, task.loss, task.validate, training, folder, seed, identity, precision, device, validations=10
+    )
+    return engine.run(resume)
+
+
+def _load_backbone(module: nn.Module, path: Path) -> None:
+    """Weights of everything but the head, from a local safetensors file with timm's names."""
+    from echo_synth.training.checkpoint import load_tensors
+
+    tensors, _ = load_tensors(path)
+    own = module.state_dict()
+    fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
+    if len(fitting) < len(own) / 2:
+        raise RunError(
+            f"{path}: fits {len(fitting)} of {len(own)} tensors of this architecture; is it of the same one?"
+        )
+    module.load_state_dict(own | fitting)
+
+
+def predict_views(run: registry.Run, images: Path, device: str) -> pd.DataFrame:
+    """Probability of each class for the test images below `images` (or `images`/test).
+
+    Returns:
+        columns image, patient, view, probability_4CH.
+
+    Raises:
+        RunError: the run's classes are in another order.
+        DataError: no images.
+    """
+    if run.description["classes"] != list(VIEWS):
+        raise RunError(f"{run.folder}: classes are {run.description['classes']}, expected {list(VIEWS)}")
+    folder = images / "test" if (images / "test").is_dir() else images
+    pictures = read_pictures(folder, run.description["resolution"])
+    module = run.load().to(device).to(memory_format=torch.channels_last)
+    probability = probabilities(module, pictures.pixels, device)
+    return pd.DataFrame(
+        {"image": pictures.names, "patient": [CaseId.parse(n).patient for n in pictures.names],
+         "view": [VIEWS[c] for c in pictures.classes], "probability_4CH": probability}
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Synthetic datasets: drawn from maps, streamed to disk, resumable. Handed models, never configurations."""

@@ -1,0 +1,9 @@
+"""Pure functions on arrays: overlap, surface distances, classification, bootstrap."""
+
+from echo_synth.metrics.bootstrap import patient_interval, subset_bootstrap
+from echo_synth.metrics.overlap import dice, largest_component, structure_mask
+from echo_synth.metrics.surface import SurfaceDistances, surface_distances
+
+__all__ = [
+    "SurfaceDistances", "dice", "largest_component", "patient_interval", "structure_mask", "subset_bootstrap", "surface_distances",
+]  # fmt: skip

@@ -1,0 +1,58 @@
+"""Plots, each a function from data to a matplotlib figure; colours are safe for colour-blind readers."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from echo_synth.report.tables import STRUCTURES
+
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
+
+
+def png(figure: Figure) -> bytes:
+    """`figure` as PNG, closed afterwards."""
+    buffer = BytesIO()
+    figure.savefig(buffer, dpi=120, bbox_inches="tight")
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def score_boxes(per_case: pd.DataFrame) -> Figure:
+    """Dice and Hausdorff distance of every case, a box a structure, with the cases as points."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+    jitter = np.random.default_rng(0)
+    for axis, (metric, label) in zip(axes, (("dice", "Dice"), ("hd_mm", "Hausdorff distance, mm")), strict=True):
+        names = list(STRUCTURES)
+        values = [per_case.loc[per_case["structure"] == n, metric].dropna().to_numpy() for n in names]
+        axis.boxplot(values, showfliers=False, widths=0.5, medianprops={"color": ORANGE})
+        for i, v in enumerate(values):
+            axis.plot(i + 1 + jitter.uniform(-0.18, 0.18, len(v)), v, ".", color=BLUE, alpha=0.35, markersize=3)
+        axis.set_xticks(range(1, len(names) + 1), [STRUCTURES[n] for n in names])
+        axis.set_ylabel(label)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return figure
+
+
+def history_curves(history: pd.DataFrame, title: str) -> Figure:
+    """Training and validation loss against images seen."""
+    figure, axis = plt.subplots(figsize=(5.2, 3.2))
+    for split, colour in (("train", GREY), ("val", BLUE)):
+        rows = history[history["split"] == split]
+        if rows.empty:
+            continue
+        name = "loss" if split == "train" else rows["name"].iloc[0]
+        rows = rows[rows["name"] == name]
+        axis.plot(rows["images"], rows["value"], color=colour, label=f"{split} {name}")
+    axis.set(xlabel="images seen", ylabel="loss", title=title, yscale="log")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    return figure

@@ -1,0 +1,130 @@
+"""report.html: one self-contained page of whatever a folder holds, readable offline, on a phone and in print."""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from echo_synth import __version__
+from echo_synth.files import read_json
+from echo_synth.report import figures, tables
+
+_STYLE = """
+:root { color-scheme: light; --ink: #1c2530; --soft: #55606e; --line: #d5dbe2; --accent: #005a8c; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 62rem; padding: 1.5rem 1rem 4rem; font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: #fff; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; } h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; border-bottom: 1px solid var(--line); padding-bottom: .2rem; }
+h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; } p { margin: .4rem 0; } .soft, figcaption { color: var(--soft); font-size: .9rem; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; } thead th { color: var(--soft); font-weight: 600; }
+figure { margin: .8rem 0; } img { max-width: 100%; height: auto; display: block; } a { color: var(--accent); }
+details { margin: .5rem 0; } pre { overflow-x: auto; font-size: .8rem; background: #f5f7f9; padding: .7rem; }
+.grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
+@media print { body { max-width: none; font-size: 11px; } h2 { break-after: avoid; } figure, table { break-inside: avoid; } details { display: none; } }
+"""
+
+
+def table_html(rows: list[list[str]], caption: str) -> str:
+    """Rows, the first of them the header, as an accessible table in a scrolling box."""
+    head = "".join(f'<th scope="col">{escape(c)}</th>' for c in rows[0])
+    body = "".join(
+        f'<tr><th scope="row">{escape(r[0])}</th>' + "".join(f"<td>{escape(c)}</td>" for c in r[1:]) + "</tr>"
+        for r in rows[1:]
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table><caption class="soft">{escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def figure_html(data: bytes, alt: str, caption: str) -> str:
+    """A PNG embedded in the page."""
+    source = base64.b64encode(data).decode("ascii")
+    return f'<figure><img alt="{escape(alt)}" src="data:image/png;base64,{source}"><figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def build(folder: Path) -> str:
+    """The page for everything found below `folder`: evaluations, datasets, training runs."""
+    sections = [*_evaluations(folder), *_datasets(folder), *_runs(folder)]
+    if not sections:
+        sections = ["<p>Nothing to report yet: no evaluation, dataset or run was found.</p>"]
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>EchoSynth report</title><style>{_STYLE}</style></head><body><header><h1>EchoSynth report</h1>"
+        f'<p class="soft">{escape(folder.name)} · made {made} with EchoSynth {__version__}</p></header><main>{"".join(sections)}</main></body></html>'
+    )
+
+
+def _evaluations(folder: Path) -> list[str]:
+    result = []
+    for file in sorted(folder.rglob("metrics.json")):
+        metrics = read_json(file)
+        name = str(file.parent.relative_to(folder)) or file.parent.name
+        parts = [f"<section><h2>Evaluation: {escape(name)}</h2>"]
+        parts.append(
+            '<p class="soft">mean ± standard deviation over bootstrap repeats [patient-level 95 % interval]</p>'
+        )
+        if metrics.get("segmentation"):
+            parts.append(table_html(tables.segmentation_rows(metrics), "Segmentation of the held-out patients"))
+        per_case = file.parent / "per_case.csv"
+        if per_case.is_file():
+            data = figures.png(figures.score_boxes(pd.read_csv(per_case)))
+            parts.append(
+                figure_html(
+                    data, "Box plots of Dice and Hausdorff distance by structure", "Each point is one held-out image."
+                )
+            )
+        if metrics.get("classification"):
+            parts.append(
+                table_html(tables.classification_rows(metrics), "View classification of the held-out patients")
+            )
+        if metrics.get("paired"):
+            parts.append(table_html(tables.paired_rows(metrics), "Difference to the baseline on the same images"))
+        result.append("".join(parts) + _settings(metrics.get("settings", {})) + "</section>")
+    return result
+
+
+def _datasets(folder: Path) -> list[str]:
+    result = []
+    for file in sorted(folder.rglob("preview.png")):
+        settings = read_json(file.parent / "settings.json") if (file.parent / "settings.json").is_file() else {}
+        rows = [["Setting", "Value"]]
+        rows += [
+            [k, str(settings.get(k))]
+            for k in ("model", "size", "nfe", "solver", "count", "seed", "precision", "trained_on")
+            if k in settings
+        ]
+        caption = "The first images of the dataset, each above the map it was drawn from."
+        result.append(
+            f"<section><h2>Synthetic dataset: {escape(file.parent.name)}</h2>"
+            + figure_html(file.read_bytes(), "Grid of synthetic echocardiograms above their label maps", caption)
+            + table_html(rows, "How it was drawn") + _settings(settings) + "</section>"
+        )  # fmt: skip
+    return result
+
+
+def _runs(folder: Path) -> list[str]:
+    plots = []
+    for file in sorted(folder.rglob("history.csv")):
+        history = pd.read_csv(file)
+        if history.empty:
+            continue
+        data = figures.png(figures.history_curves(history, file.parent.name))
+        last = history["images"].max()
+        plots.append(figure_html(data, f"Loss curves of {file.parent.name}", f"{file.parent.name}: {last} images seen"))
+    return [f'<section><h2>Training</h2><div class="grid">{"".join(plots)}</div></section>'] if plots else []
+
+
+def _settings(settings: Any) -> str:
+    import json
+
+    if not settings:
+        return ""
+    text = escape(json.dumps(settings, indent=1, ensure_ascii=False))
+    return f"<details><summary>Settings</summary><pre>{text}</pre></details>"

@@ -1,0 +1,212 @@
+"""nnU-Net trainers for echocardiograms, found through nnUNet_extTrainer.
+
+This folder is on nnU-Net's path alone: nothing of echo_synth may be imported here.
+
+| trainer | epochs x iterations | batch | network |
+|---|---|---|---|
+| nnUNetTrainerEchoSynth | 250 x 250 (the paper's) | 16 | as planned |
+| nnUNetTrainerEchoSynth_25epochs | 25 x 250 | 16 | as planned |
+| nnUNetTrainerEchoSynth_cpu | 24 x 50 | 12 | half width |
+| nnUNetTrainerEchoSynth_smoke | 1 x 2 | 2 | a quarter of the width |
+
+ECHOSYNTH_NNUNET_EPOCHS, _ITERATIONS and _BATCH override the numbers of any of them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from batchgeneratorsv2.helpers.scalar_type import RandomScalar
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
+from batchgeneratorsv2.transforms.intensity.contrast import BGContrast
+from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
+from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+_ROTATION_RAD = 15 * 3.141592653589793 / 180
+
+
+class SectorPreserving(BasicTransform):
+    """Spatial, then intensity transforms that leave everything outside the sector at the background value.
+
+    The background is the image's smallest value: black before nnU-Net's normalisation, a
+    negative constant after it. Zero padding would otherwise come in as mid-grey.
+    """
+
+    def __init__(self, spatial: BasicTransform, intensity: list[BasicTransform]) -> None:
+        super().__init__()
+        self.spatial, self.intensity = spatial, intensity
+
+    def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
+        background = data_dict["image"].amin()
+        data_dict["image"] = data_dict["image"] - background
+        data_dict = self.spatial(**data_dict)
+        outside = data_dict["image"] <= 1e-6
+        for transform in self.intensity:
+            data_dict = transform(**data_dict)
+        data_dict["image"] = torch.where(outside, 0.0, data_dict["image"]) + background
+        return data_dict
+
+
+def echo_transforms(patch_size: Any, deep_supervision_scales: Any) -> ComposeTransforms:
+    """Augmentation a probe could produce: small rotation, scale and shift; gain, gamma, noise, blur. No mirroring."""
+    spatial = SpatialTransform(
+        patch_size, patch_center_dist_from_border=0, random_crop=False, p_elastic_deform=0,
+        p_rotation=0.5, rotation=(-_ROTATION_RAD, _ROTATION_RAD), p_scaling=0.5, scaling=(0.8, 1.25),
+        p_synchronize_scaling_across_axes=1, bg_style_seg_sampling=False, border_mode_seg="constant", padding_value_seg=-1,
+    )  # fmt: skip
+    gain = MultiplicativeBrightnessTransform(BGContrast((0.75, 1.25)), synchronize_channels=True, p_per_channel=1)
+    gamma = GammaTransform(
+        BGContrast((0.7, 1.5)), p_invert_image=0, synchronize_channels=True, p_per_channel=1, p_retain_stats=0
+    )
+    noise = GaussianNoiseTransform(noise_variance=(0, 0.05), p_per_channel=1, synchronize_channels=True)
+    blur = GaussianBlurTransform(
+        blur_sigma=(0.5, 1.2), synchronize_channels=True, synchronize_axes=False, p_per_channel=1
+    )
+    intensity = [
+        RandomTransform(gain, apply_probability=0.3), RandomTransform(gamma, apply_probability=0.3),
+        RandomTransform(noise, apply_probability=0.15), RandomTransform(blur, apply_probability=0.2),
+    ]  # fmt: skip
+    transforms: list[BasicTransform] = [SectorPreserving(spatial, intensity), RemoveLabelTansform(-1, 0)]
+    if deep_supervision_scales is not None:
+        transforms.append(DownsampleSegForDSTransform(ds_scales=deep_supervision_scales))
+    return ComposeTransforms(transforms)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies in bf16; where it is emulated autocast is slower than float32."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as f:
+            flags = next((line for line in f if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+class nnUNetTrainerEchoSynth(nnUNetTrainer):
+    """The paper's settings: Adam 1e-4, 250 epochs, 2d."""
+
+    epochs, iterations, val_iterations, batch = 250, 250, 50, 16
+    width = 1.0
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cuda"),
+    ) -> None:
+        if "2d" not in configuration:
+            raise RuntimeError(
+                f"{type(self).__name__} trains 2-D echocardiograms, found configuration '{configuration}'; use 2d"
+            )
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.initial_lr = 1e-4
+        self.num_epochs = int(os.environ.get("ECHOSYNTH_NNUNET_EPOCHS", self.epochs))
+        self.num_iterations_per_epoch = int(os.environ.get("ECHOSYNTH_NNUNET_ITERATIONS", self.iterations))
+        self.num_val_iterations_per_epoch = min(self.val_iterations, self.num_iterations_per_epoch)
+        # nnU-Net caps the planned batch at 5 % of the dataset; comparisons across dataset sizes need one batch.
+        self.configuration_manager.configuration["batch_size"] = int(
+            os.environ.get("ECHOSYNTH_NNUNET_BATCH", self.batch)
+        )
+        self._autocast = device.type == "cuda" or (device.type == "cpu" and cpu_has_bf16())
+
+    @classmethod
+    def _features(cls, planned: list[int]) -> list[int]:
+        return [max(8, int(f * cls.width)) for f in planned]
+
+    @classmethod
+    def build_network_architecture(  # type: ignore[override]
+        cls, plans_manager: Any, configuration_manager: Any, num_input_channels: int, num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> torch.nn.Module:  # fmt: skip
+        settings = dict(configuration_manager.network_arch_init_kwargs)
+        settings["features_per_stage"] = cls._features(settings["features_per_stage"])
+        return get_network_from_plans(
+            configuration_manager.network_arch_class_name, settings, configuration_manager.network_arch_init_kwargs_req_import,
+            num_input_channels, num_output_channels, allow_init=True, deep_supervision=enable_deep_supervision,
+        )  # fmt: skip
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
+        optimizer = torch.optim.Adam(self.network.parameters(), self.initial_lr)
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[RandomScalar, bool, Any, Any]:
+        _, dummy, initial_patch, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        # Mirrored hearts do not exist in CAMUS's views: neither trained on nor averaged over at prediction.
+        self.inference_allowed_mirroring_axes = None
+        return (-_ROTATION_RAD, _ROTATION_RAD), dummy, initial_patch, None
+
+    @staticmethod
+    def get_training_transforms(
+        patch_size: Any, rotation_for_DA: Any, deep_supervision_scales: Any, *args: Any, **kwargs: Any
+    ) -> BasicTransform:
+        return echo_transforms(patch_size, deep_supervision_scales)
+
+    def _forward_context(self) -> Any:
+        dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=self._autocast)
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        if self.device.type == "cuda":
+            return super().train_step(batch)
+        data = batch["data"].to(self.device)
+        target = [t.to(self.device) for t in batch["target"]] if isinstance(batch["target"], list) else batch["target"]
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._forward_context():
+            output = self.network(data)
+        output = [o.float() for o in output] if isinstance(output, (list, tuple)) else output.float()
+        loss = self.loss(output, target)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+        self.optimizer.step()
+        return {"loss": loss.detach().cpu().numpy()}
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        if self.device.type == "cuda":
+            return super().validation_step(batch)
+        with self._forward_context():
+            return super().validation_step(batch)
+
+
+class nnUNetTrainerEchoSynth_25epochs(nnUNetTrainerEchoSynth):
+    """A tenth of the paper's budget."""
+
+    epochs = 25
+
+
+class nnUNetTrainerEchoSynth_cpu(nnUNetTrainerEchoSynth):
+    """The standard short budget on a CPU: half width, 1200 iterations of 12 images."""
+
+    epochs, iterations, val_iterations, batch = 24, 50, 4, 12
+    width = 0.5
+
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device = torch.device("cpu"),
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.initial_lr = 1e-3  # 1e-4 is for 62 500 iterations; 1200 need larger steps
+
+
+class nnUNetTrainerEchoSynth_smoke(nnUNetTrainerEchoSynth):
+    """Seconds: does the whole chain run?"""
+
+    epochs, iterations, val_iterations, batch = 1, 2, 1, 2
+    width = 0.25

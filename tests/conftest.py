@@ -1,0 +1,58 @@
+"""Shared data: a few phantom patients, converted once per test process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the machine's own nnU-Net or EchoSynth folders reaches a test."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "nnUNet_extTrainer", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five phantom patients in the NIfTI release's layout."""
+    from echo_synth.data.phantom import write_phantom
+
+    folder = tmp_path_factory.mktemp("phantom") / "ph"
+    write_phantom(folder, 5, 3, "nifti", {}, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def converted(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ECHOSYNTH_HOME that holds the phantom as dataset 501, with maps."""
+    from cli.data_commands import convert_camus, make_maps
+
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECHOSYNTH_HOME", str(home))
+        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            patch.delenv(name, raising=False)
+        convert_camus(phantom, 501, name="PHANTOM", split=str(phantom / "database_split"), workers=1)
+        make_maps(501, repeats=2, workers=1)
+    return home
+
+
+@pytest.fixture
+def home(converted: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`converted` as the present ECHOSYNTH_HOME."""
+    monkeypatch.setenv("ECHOSYNTH_HOME", str(converted))
+    return converted
+
+
+@pytest.fixture(scope="session")
+def camus() -> Path:
+    """Real CAMUS data, where the machine has it."""
+    folder = os.environ.get("ECHOSYNTH_CAMUS")
+    if not folder:
+        pytest.skip("ECHOSYNTH_CAMUS is not set")
+    return Path(folder)

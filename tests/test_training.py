@@ -1,0 +1,145 @@
+"""The engine: killed and resumed it gives the same weights; wrong resumes are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from echo_synth.errors import RunError, TrainingError
+from echo_synth.specs import TrainingSpec
+from echo_synth.training.checkpoint import STATE, load_tensors, load_weights, save_tensors
+from echo_synth.training.ema import PowerEma, gamma_of_std
+from echo_synth.training.loop import Engine
+from echo_synth.training.streams import normal, sample_indices, uniform
+
+
+class _Killed(Exception):
+    pass
+
+
+def _engine(folder: Path, die_at: int | None = None, nan_at: int | None = None, **changes: object) -> Engine:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 1))
+    data = torch.randn(37, 4, generator=torch.Generator().manual_seed(5))
+
+    def loss(live: nn.Module, positions: Sequence[int]) -> Mapping[str, Tensor]:
+        if die_at is not None and positions[0] >= die_at:
+            raise _Killed
+        rows = sample_indices(0, positions, len(data))
+        x = data[rows] + 0.1 * normal(0, positions, (4,))
+        value = ((live(x)[:, 0] - data[rows].sum(1)) ** 2).mean()
+        return {"loss": value * (float("nan") if nan_at is not None and positions[0] >= nan_at else 1)}
+
+    def validate(live: nn.Module) -> Mapping[str, float]:
+        return {"mse": float(((live(data)[:, 0] - data.sum(1)) ** 2).mean())}
+
+    spec = TrainingSpec(
+        **({"images": 400, "batch": 8, "optimizer": "adamw", "lr": 1e-2, "clip_norm": 1.0, "ema_std": 0.1} | changes)
+    )  # type: ignore[arg-type]
+    folder.mkdir(exist_ok=True)
+    return Engine(
+        module, loss, validate, spec, folder, 0, {"lr": spec.lr}, device="cpu", checkpoint_seconds=0.0, validations=5
+    )
+
+
+def test_an_interrupted_run_ends_in_the_same_weights(tmp_path: Path) -> None:
+    whole = _engine(tmp_path / "whole")
+    whole.run(resume=False)
+    for moment in (40, 41, 200, 333):
+        with pytest.raises(_Killed):
+            _engine(tmp_path / "broken", die_at=moment).run(resume=(tmp_path / "broken" / STATE).is_file())
+    last = _engine(tmp_path / "broken")
+    last.run(resume=True)
+    for a, b in zip(whole.module.parameters(), last.module.parameters(), strict=True):
+        assert torch.equal(a, b)
+    for name in ("model.safetensors",):
+        one, _ = load_tensors(tmp_path / "whole" / name)
+        two, _ = load_tensors(tmp_path / "broken" / name)
+        assert all(torch.equal(one[k], two[k]) for k in one)
+    histories = [(tmp_path / f / "history.csv").read_text().splitlines() for f in ("whole", "broken")]
+    assert [r.split(",")[:4] for r in histories[0]] == [r.split(",")[:4] for r in histories[1]]
+
+
+def test_it_learns_and_keeps_the_best(tmp_path: Path) -> None:
+    engine = _engine(tmp_path / "run")
+    best = engine.run(resume=False)
+    rows = [r.split(",") for r in (tmp_path / "run/history.csv").read_text().splitlines()[1:]]
+    values = [float(r[4]) for r in rows if r[2] == "val"]
+    assert best["mse"] == pytest.approx(min(values), rel=1e-4)
+    assert min(values) < values[0]
+
+
+def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
+    whole, pieces = _engine(tmp_path / "a"), _engine(tmp_path / "b")
+    pieces.micro_batch = 2
+    whole.run(resume=False)
+    pieces.run(resume=False)
+    for a, b in zip(whole.module.parameters(), pieces.module.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"loss is not finite at step 25 \(samples 200 to 207\)"):
+        _engine(tmp_path / "run", nan_at=200).run(resume=False)
+    _, metadata = load_tensors(tmp_path / "run" / STATE)
+    assert metadata["step"] == 25
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(_Killed):
+        _engine(tmp_path / "run", die_at=100).run(resume=False)
+    with pytest.raises(RunError, match=r"started with lr = 0\.01, asked to resume with 0\.02"):
+        _engine(tmp_path / "run", lr=0.02).run(resume=True)
+
+
+def test_a_damaged_weights_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(b"not safetensors at all")
+    with pytest.raises(RunError, match=r"w\.safetensors: not a readable safetensors file"):
+        load_tensors(tmp_path / "w.safetensors")
+    save_tensors(tmp_path / "x.safetensors", {"weight": torch.zeros(2, 2)})
+    with pytest.raises(RunError, match="does not fit this network"):
+        load_weights(nn.Linear(3, 3), tmp_path / "x.safetensors")
+
+
+def test_each_epoch_sees_every_row_once() -> None:
+    rows = sample_indices(3, list(range(30)), 10)
+    for epoch in range(3):
+        assert sorted(rows[epoch * 10 : epoch * 10 + 10]) == list(range(10))
+    assert not np.array_equal(rows[:10], rows[10:20])
+
+
+def test_noise_depends_on_the_position_only() -> None:
+    assert torch.equal(normal(1, [5, 9], (3,))[1], normal(1, [9], (3,))[0])
+    assert not torch.equal(normal(1, [5], (3,)), normal(2, [5], (3,)))
+    many = uniform(0, list(range(2000)))
+    assert float(many.mean()) == pytest.approx(0.5, abs=0.03)
+
+
+def test_ema_has_the_stated_width() -> None:
+    """Karras 2024, eq. 122: the standard deviation of the averaging profile relative to training time."""
+    for std in (0.05, 0.1, 0.2):
+        ema = PowerEma([torch.zeros(1, dtype=torch.float64)], std)
+        steps, weights = 4000, []
+        for t in range(1, steps + 1):
+            weights.append(1 - (1 - 1 / t) ** (ema.gamma + 1))
+        profile = np.array(weights)
+        tail = np.cumprod((1 - profile)[::-1])[::-1]
+        profile *= np.append(tail[1:], 1)
+        t = np.arange(1, steps + 1) / steps
+        mean = (profile * t).sum()
+        assert np.sqrt((profile * (t - mean) ** 2).sum()) == pytest.approx(std, rel=0.02)
+    assert gamma_of_std(0.1) == pytest.approx(6.94, abs=0.01)
+
+
+def test_without_a_width_the_average_is_the_latest() -> None:
+    p = torch.nn.Parameter(torch.ones(3))
+    ema = PowerEma([p], 0.0)
+    with torch.no_grad():
+        p.fill_(7)
+    ema.update([p], 5)
+    assert torch.equal(ema.average[0], torch.full((3,), 7.0))
