@@ -61,10 +61,11 @@ def test_gaussian_data_has_a_closed_form(discretization: str, schedule: str, sca
         denoise, noise, nfe=999, solver="heun", discretization=discretization, schedule=schedule, scaling=scaling
     )
     level = float(noise_levels(discretization, 500, low, high, 7.0)[0])
-    # iDDPM has 1000 fixed levels of its own, so its steps are not as even as the others'.
-    assert torch.allclose(
-        got, noise * level * d / (d**2 + level**2) ** 0.5, atol=2e-3 if discretization == "iddpm" else 2e-4
-    )
+    # What remains is the first-order last step from σ_min, and coarse steps where σ(t) is uneven.
+    # iDDPM's first levels are far apart (157, 53, …), which t = σ² stretches further.
+    rough = 5e-2 if (schedule, discretization) == ("ve", "iddpm") else 5e-3
+    tolerance = 2 * (low / d) ** 2 + (5e-4 if (schedule, discretization) == ("linear", "edm") else rough)
+    assert torch.allclose(got, noise * level * d / (d**2 + level**2) ** 0.5, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", ["linear", "ve", "vp"])
@@ -95,8 +96,8 @@ def test_churn_keeps_the_distribution_of_gaussian_data() -> None:
     d = 0.5
     generator = torch.Generator().manual_seed(0)
     result = sample(
-        lambda x, s: x * d**2 / (d**2 + s**2), torch.randn(20000, generator=generator, dtype=torch.float64), nfe=79,
-        solver="heun", churn=20, churn_options={"draw": lambda x: torch.randn(x.shape, generator=generator, dtype=x.dtype)},
+        lambda x, s: x * d**2 / (d**2 + s**2), torch.randn(20000, generator=generator, dtype=torch.float64), nfe=799,
+        solver="heun", churn=60, churn_options={"draw": lambda x: torch.randn(x.shape, generator=generator, dtype=x.dtype)},
     )  # fmt: skip
     # Standard error of a variance over n samples is var·sqrt(2/n) = 1 %: 5 % is five of them.
     assert float(result.var()) == pytest.approx(d**2, rel=0.05)

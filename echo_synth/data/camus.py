@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import re
+import struct
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +19,7 @@ from echo_synth.errors import DataError
 from echo_synth.types import CaseId
 
 CfgValue = int | float | str
+_NIFTI_HEADER = 348  # bytes, NIfTI-1
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,7 @@ def _first_existing(folder: Path, stem: str) -> Path | None:
 
 def read_picture(path: Path) -> Picture:
     """Read a 2-D NIfTI or a one-slice .mhd. Raises DataError when it is damaged or not 2-D."""
+    _check_whole(path)
     try:
         # ITK prints its own long message on a damaged file; ours says it in one line.
         sitk.ProcessObject_SetGlobalWarningDisplay(False)
@@ -139,6 +144,26 @@ def read_picture(path: Path) -> Picture:
         raise DataError(f"{path}: has shape {pixels.shape}, expected a 2-D image")
     column, row = image.GetSpacing()[:2]
     return Picture(pixels, (float(row), float(column)))
+
+
+def _check_whole(path: Path) -> None:
+    """Raise DataError when a NIfTI file is shorter than its header says: ITK fills the rest with zeros, silently."""
+    if not path.name.endswith((".nii", ".nii.gz")):
+        return
+    try:
+        raw = path.read_bytes()
+        data = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (OSError, EOFError, zlib.error) as e:
+        raise DataError(f"{path}: damaged or not an image ({e})") from None
+    if len(data) < _NIFTI_HEADER:
+        raise DataError(f"{path}: damaged ({len(data)} bytes, less than a NIfTI header)")
+    order = "<" if struct.unpack_from("<i", data, 0)[0] == _NIFTI_HEADER else ">"
+    dimensions = struct.unpack_from(f"{order}8h", data, 40)
+    (bits,) = struct.unpack_from(f"{order}h", data, 72)
+    (offset,) = struct.unpack_from(f"{order}f", data, 108)
+    pixels = int(np.prod([d for d in dimensions[1 : 1 + dimensions[0]] if d > 0], dtype=np.int64))
+    if len(data) < offset + pixels * bits // 8:
+        raise DataError(f"{path}: damaged ({len(data)} bytes, its header promises {int(offset) + pixels * bits // 8})")
 
 
 def read_case(case: CamusCase) -> tuple[Picture, Picture]:

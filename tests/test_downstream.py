@@ -1,0 +1,174 @@
+"""Evaluation, classifier and nnU-Net on phantom data, through the commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+
+from cli.downstream_commands import bootstrap_eval, report, train_classifier
+from echo_synth.data import nnunet_raw
+from echo_synth.downstream import evaluation
+from echo_synth.errors import DataError, RunError
+from echo_synth.files import read_json, write_json
+
+
+def _copy_labels(target: Path, change=None) -> Path:  # type: ignore[no-untyped-def]
+    source = nnunet_raw.find(501).path / "labelsTs"
+    target.mkdir()
+    for i, path in enumerate(sorted(source.glob("*.nii.gz"))):
+        image = sitk.ReadImage(str(path))
+        pixels = sitk.GetArrayFromImage(image)
+        changed = sitk.GetImageFromArray(change(i, pixels) if change else pixels)
+        changed.CopyInformation(image)
+        sitk.WriteImage(changed, str(target / path.name))
+    return target
+
+
+def _references() -> Path:
+    return nnunet_raw.find(501).path / "labelsTs"
+
+
+def test_perfect_predictions(home: Path, tmp_path: Path) -> None:
+    bootstrap_eval(_copy_labels(tmp_path / "pred"), out=tmp_path / "eval", repeats=50)
+    metrics = read_json(tmp_path / "eval/metrics.json")
+    endo = metrics["segmentation"]["lv_endo"]
+    assert endo["dice"] == {"mean": 1.0, "std": 0.0, "ci95": [1.0, 1.0], "n_images": 4, "n_patients": 1}
+    assert endo["hd_mm"]["mean"] == 0
+    table = pd.read_csv(tmp_path / "eval/per_case.csv")
+    assert list(table.columns[:11]) == [
+        "case", "patient", "view", "phase", "structure", "dice", "hd_mm", "hd95_mm", "assd_mm", "hd_px", "empty_prediction",
+    ]  # fmt: skip
+    assert len(table) == 12
+    assert {"summary.md", "scores.png", "settings.json"} <= {p.name for p in (tmp_path / "eval").iterdir()}
+
+
+def test_shifted_predictions_are_measured_in_millimetres(home: Path, tmp_path: Path) -> None:
+    shifted = _copy_labels(tmp_path / "pred", lambda i, p: np.roll(p, 4, axis=0))
+    rows = evaluation.score_folder(shifted, _references(), workers=1)
+    cases = nnunet_raw.find(501).cases().set_index("case")
+    endo = rows[rows["structure"] == "lv_endo"].set_index("case")
+    for case, row in endo.iterrows():
+        spacing = cases.loc[case, "spacing_row_mm"]
+        assert row["hd_px"] <= 4 + 1e-9
+        assert row["hd_mm"] == pytest.approx(4 * spacing, rel=0.25)
+        assert 0.8 < row["dice"] < 1
+
+
+def test_empty_predictions_are_penalised_and_counted(home: Path, tmp_path: Path) -> None:
+    empty = _copy_labels(tmp_path / "pred", lambda i, p: p * 0 if i == 0 else p)
+    bootstrap_eval(empty, out=tmp_path / "eval", repeats=50)
+    endo = read_json(tmp_path / "eval/metrics.json")["segmentation"]["lv_endo"]
+    assert endo["empty_predictions"] == 1
+    assert endo["dice"]["mean"] == pytest.approx(0.75)
+    assert np.isfinite(endo["hd_mm"]["mean"])
+    table = pd.read_csv(tmp_path / "eval/per_case.csv")
+    assert table.loc[table["empty_prediction"], "hd_px"].unique() == pytest.approx([256 * 2**0.5])
+
+
+def test_pairs_must_match(home: Path, tmp_path: Path) -> None:
+    pred = _copy_labels(tmp_path / "pred")
+    first = sorted(pred.iterdir())[0]
+    (pred / first.name.replace("ED", "XX")).write_bytes(first.read_bytes())
+    with pytest.raises(DataError, match="have no reference"):
+        bootstrap_eval(pred, references=_references(), out=tmp_path / "e")
+    (pred / first.name.replace("ED", "XX")).unlink()
+    first.unlink()
+    with pytest.raises(DataError, match="are missing, e.g."):
+        bootstrap_eval(pred, references=_references(), out=tmp_path / "e")
+    assert not (tmp_path / "e").exists()
+
+
+def test_other_grids_and_labels_are_named(home: Path, tmp_path: Path) -> None:
+    wrong = _copy_labels(tmp_path / "a", lambda i, p: np.where(p == 3, 9, p).astype(np.uint8))
+    with pytest.raises(DataError, match="holds label 9"):
+        evaluation.score_folder(wrong, _references(), workers=1)
+    pred = _copy_labels(tmp_path / "b")
+    path = sorted(pred.iterdir())[0]
+    sitk.WriteImage(sitk.ReadImage(str(path))[:128, :128], str(path))
+    with pytest.raises(DataError, match="predict on the same grid"):
+        evaluation.score_folder(pred, _references(), workers=1)
+
+
+def test_a_baseline_is_compared_case_by_case(home: Path, tmp_path: Path) -> None:
+    good, bad = _copy_labels(tmp_path / "good"), _copy_labels(tmp_path / "bad", lambda i, p: np.roll(p, 6, axis=1))
+    bootstrap_eval(good, baseline=bad, out=tmp_path / "eval", repeats=50)
+    paired = read_json(tmp_path / "eval/metrics.json")["paired"]["lv_endo"]
+    assert paired["dice"]["mean"] > 0
+    assert paired["hd_mm"]["mean"] < 0
+
+
+def test_classifier_learns_resumes_and_reports(home: Path, tmp_path: Path) -> None:
+    pictures = home / "datasets/classification/Dataset501_PHANTOM"
+    run = tmp_path / "run"
+    train_classifier(pictures, out=run, epochs=1, resolution=32, batch=4, precision="fp32")
+    bootstrap_eval(classifier=run, images=pictures, out=tmp_path / "eval", repeats=20)
+    metrics = read_json(tmp_path / "eval/metrics.json")
+    assert metrics["classification"]["accuracy"]["n_images"] == 4
+    views = pd.read_csv(tmp_path / "eval/views.csv")
+    assert views["probability_4CH"].between(0, 1).all()
+    description = read_json(run / "model.json")
+    write_json(run / "model.json", description | {"classes": ["4CH", "2CH"]})
+    with pytest.raises(RunError, match="classes are"):
+        bootstrap_eval(classifier=run, images=pictures, out=tmp_path / "other")
+
+
+def test_a_classifier_needs_images(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no images"):
+        train_classifier(tmp_path, out=tmp_path / "run")
+
+
+def test_the_report_stands_alone(home: Path, tmp_path: Path) -> None:
+    bootstrap_eval(_copy_labels(tmp_path / "pred"), out=tmp_path / "eval", repeats=20)
+    report(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "LV endocardium" in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert '<html lang="en">' in page
+    assert all("alt=" in tag for tag in page.split("<img")[1:])
+
+
+def test_env_names_a_folder_with_the_plugin_only() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "cli.main", "env"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    values = dict(line.removeprefix("export ").split("=", 1) for line in result.stdout.splitlines())
+    folder = Path(values["nnUNet_extTrainer"])
+    assert {p.name for p in folder.glob("*.py")} == {"__init__.py", "echosynth_trainers.py"}
+    assert {"nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "ECHOSYNTH_HOME"} <= set(values)
+
+
+def test_nnunet_trains_and_predicts_with_the_plugin(home: Path, tmp_path: Path) -> None:
+    """nnU-Net's own commands, in their own processes, one epoch of two iterations."""
+    from echo_synth.downstream import segmentation
+
+    log = tmp_path / "log.txt"
+    segmentation.plan_and_preprocess(501, log)
+    segmentation.train(501, "nnUNetTrainerEchoSynth_smoke", log)
+    dataset = nnunet_raw.find(501)
+    segmentation.predict(501, "nnUNetTrainerEchoSynth_smoke", dataset.path / "imagesTs", tmp_path / "pred", log)
+    assert evaluation.pair_cases(tmp_path / "pred", dataset.path / "labelsTs")
+    text = log.read_text()
+    assert "Using splits from existing split file" in text
+    plans = json.loads((home / "nnunet/preprocessed" / dataset.name / "nnUNetPlans.json").read_text())
+    assert len(plans["configurations"]["2d"]["patch_size"]) == 2
+
+
+def test_a_failing_nnunet_command_is_explained(home: Path, tmp_path: Path) -> None:
+    from echo_synth.downstream import segmentation
+
+    with pytest.raises(RunError, match="nnUNetv2_train failed"):
+        segmentation.train(777, "nnUNetTrainerEchoSynth_smoke", tmp_path / "log.txt")
+    assert os.path.isfile(tmp_path / "log.txt")
