@@ -14,6 +14,8 @@ from typing import Any
 from echo_synth.errors import DataError, ExistsError
 
 PARTIAL = ".partial-"
+_UMASK = os.umask(0)
+os.umask(_UMASK)  # the only way to read it
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
@@ -26,6 +28,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
+        os.chmod(temporary, 0o666 & ~_UMASK)  # some writers make private files
         os.replace(temporary, path)
     except OSError as e:
         raise disk_error(e, path) from e

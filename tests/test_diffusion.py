@@ -82,7 +82,7 @@ def test_training_noise_stays_in_range(name: str) -> None:
 
 
 def test_spade_is_its_formula() -> None:
-    spade = Spade(8, 10, 4, 1e-5)
+    spade = Spade(8, 10, 4)
     x, onehot = (
         torch.randn(2, 8, 6, 6),
         torch.nn.functional.one_hot(torch.randint(0, 10, (2, 6, 6)), 10).permute(0, 3, 1, 2).float(),

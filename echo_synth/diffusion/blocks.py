@@ -127,7 +127,7 @@ class UNetBlock(nn.Module):
         self.heads = (max(1, outputs // head_channels) if head_channels else 1) if attention else 0
 
         def norm(channels: int) -> nn.Module:
-            return Spade(channels, *spade, eps) if spade else group_norm(channels, eps)
+            return Spade(channels, *spade) if spade else group_norm(channels, eps)
 
         self.resample = Resample(resample, taps) if resample else nn.Identity()
         self.norm0 = norm(inputs)

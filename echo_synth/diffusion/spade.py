@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Modulation = tuple[Tensor, Tensor]
+_EPS = 1e-5  # also inside networks whose other normalisations use 1e-6
 
 
 def group_norm(channels: int, eps: float) -> nn.GroupNorm:
@@ -25,9 +26,9 @@ class Spade(nn.Module):
         hidden: channels of the shared convolution; 128 in the paper.
     """
 
-    def __init__(self, channels: int, classes: int, hidden: int, eps: float) -> None:
+    def __init__(self, channels: int, classes: int, hidden: int) -> None:
         super().__init__()
-        self.norm = group_norm(channels, eps)
+        self.norm = group_norm(channels, _EPS)
         self.mlp_shared = nn.Sequential(nn.Conv2d(classes, hidden, 3, padding=1), nn.ReLU())
         self.mlp_gamma = nn.Conv2d(hidden, channels, 3, padding=1)
         self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)

@@ -7,6 +7,7 @@ so the order of its blocks, is that of MONAI's AutoencoderKL, from which the pap
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from monai.networks.blocks import SpatialAttentionBlock
@@ -23,18 +24,29 @@ def _conv3(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
-class ResidualBlock(nn.Module):
-    """Norm, activation, convolution, twice, plus a shortcut. (N, I, H, W) to (N, O, H, W).
+@dataclass(frozen=True)
+class Style:
+    """What all blocks of one network share.
 
-    `activation` is SiLU; the identity reproduces the reference code, which left it out.
+    `activation` is SiLU and attention ends in a projection; the reference code lacks the
+    former, and never applies the latter although its weights hold one.
     """
 
-    def __init__(self, inputs: int, outputs: int, groups: int, activation: Activation) -> None:
+    groups: int
+    activation: Activation
+    projection: bool
+
+
+class ResidualBlock(nn.Module):
+    """Norm, activation, convolution, twice, plus a shortcut. (N, I, H, W) to (N, O, H, W)."""
+
+    def __init__(self, inputs: int, outputs: int, style: Style) -> None:
         super().__init__()
+        groups = style.groups
         self.norm1, self.conv1 = nn.GroupNorm(groups, inputs, _EPS), _conv3(inputs, outputs)
         self.norm2, self.conv2 = nn.GroupNorm(groups, outputs, _EPS), _conv3(outputs, outputs)
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-        self.activation = activation
+        self.activation = style.activation
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(self.activation(self.norm1(x)))
@@ -64,24 +76,21 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-def _attention(channels: int, groups: int) -> nn.Module:
+def _attention(channels: int, style: Style) -> nn.Module:
     # MONAI's flag picks scaled_dot_product_attention: memory linear in the number of pixels.
-    return SpatialAttentionBlock(2, channels, norm_num_groups=groups, norm_eps=_EPS, use_flash_attention=True)
+    return SpatialAttentionBlock(
+        2, channels, norm_num_groups=style.groups, norm_eps=_EPS, use_flash_attention=True, include_fc=style.projection
+    )
 
 
-def _bottleneck(channels: int, groups: int, activation: Activation, attention: bool) -> list[nn.Module]:
-    middle = [_attention(channels, groups)] if attention else []
-    first = ResidualBlock(channels, channels, groups, activation)
-    return [first, *middle, ResidualBlock(channels, channels, groups, activation)]
+def _bottleneck(channels: int, style: Style, attention: bool) -> list[nn.Module]:
+    middle = [_attention(channels, style)] if attention else []
+    first = ResidualBlock(channels, channels, style)
+    return [first, *middle, ResidualBlock(channels, channels, style)]
 
 
 def encoder(
-    channels: Sequence[int],
-    blocks: int,
-    groups: int,
-    level_attention: bool,
-    mid_attention: bool,
-    activation: Activation,
+    channels: Sequence[int], blocks: int, style: Style, level_attention: bool, mid_attention: bool
 ) -> nn.Sequential:
     """(N, 1, H, W) to (N, 1, H / 2^(levels - 1), …)."""
     layers: list[nn.Module] = [_conv3(1, channels[0])]
@@ -89,36 +98,31 @@ def encoder(
     for level, outputs in enumerate(channels):
         last = level == len(channels) - 1
         for _ in range(blocks):
-            layers.append(ResidualBlock(width, outputs, groups, activation))
+            layers.append(ResidualBlock(width, outputs, style))
             width = outputs
             if last and level_attention:
-                layers.append(_attention(width, groups))
+                layers.append(_attention(width, style))
         if not last:
             layers.append(Downsample(width))
-    layers += _bottleneck(width, groups, activation, mid_attention)
-    return nn.Sequential(*layers, nn.GroupNorm(groups, width, _EPS), _conv3(width, 1))
+    layers += _bottleneck(width, style, mid_attention)
+    return nn.Sequential(*layers, nn.GroupNorm(style.groups, width, _EPS), _conv3(width, 1))
 
 
 def decoder(
-    channels: Sequence[int],
-    blocks: int,
-    groups: int,
-    level_attention: bool,
-    mid_attention: bool,
-    activation: Activation,
+    channels: Sequence[int], blocks: int, style: Style, level_attention: bool, mid_attention: bool
 ) -> nn.Sequential:
     """(N, 1, h, w) to (N, 1, h * 2^(levels - 1), …)."""
     width = channels[-1]
-    layers: list[nn.Module] = [_conv3(1, width), *_bottleneck(width, groups, activation, mid_attention)]
+    layers: list[nn.Module] = [_conv3(1, width), *_bottleneck(width, style, mid_attention)]
     for level, outputs in reversed(list(enumerate(channels))):
         for _ in range(blocks):
-            layers.append(ResidualBlock(width, outputs, groups, activation))
+            layers.append(ResidualBlock(width, outputs, style))
             width = outputs
             if level == len(channels) - 1 and level_attention:
-                layers.append(_attention(width, groups))
+                layers.append(_attention(width, style))
         if level > 0:
             layers.append(Upsample(width))
-    return nn.Sequential(*layers, nn.GroupNorm(groups, width, _EPS), _conv3(width, 1))
+    return nn.Sequential(*layers, nn.GroupNorm(style.groups, width, _EPS), _conv3(width, 1))
 
 
 class GammaVAE(nn.Module):
@@ -130,7 +134,7 @@ class GammaVAE(nn.Module):
         norm_groups: groups of every GroupNorm.
         level_attention, mid_attention: self-attention on the last level, in the bottleneck.
         alpha_prior, beta_prior: shape and rate of the prior.
-        activation: "silu", or "none" for weights of the reference code.
+        activation, projection: see `Style`; "none" and False for weights of the reference code.
     """
 
     def __init__(
@@ -143,11 +147,12 @@ class GammaVAE(nn.Module):
         alpha_prior: float = 3.75,
         beta_prior: float = 10.8,
         activation: str = "silu",
+        projection: bool = True,
     ) -> None:
         super().__init__()
         functions: dict[str, Activation] = {"silu": F.silu, "none": _identity}
         function = functions[activation]
-        shape = (channels, blocks, norm_groups, level_attention, mid_attention, function)
+        shape = (channels, blocks, Style(norm_groups, function, projection), level_attention, mid_attention)
         self.encoder, self.decoder = encoder(*shape), decoder(*shape)
         self.to_alpha, self.to_beta, self.from_latent = (nn.Conv2d(1, 1, 1) for _ in range(3))
         self.alpha_prior, self.beta_prior = alpha_prior, beta_prior
