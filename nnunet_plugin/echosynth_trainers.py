@@ -99,6 +99,7 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
 
     epochs, iterations, val_iterations, batch = 250, 250, 50, 16
     width = 1.0
+    full_validation = True
 
     def __init__(
         self,
@@ -121,6 +122,7 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         self.configuration_manager.configuration["batch_size"] = int(
             os.environ.get("ECHOSYNTH_NNUNET_BATCH", self.batch)
         )
+        self.save_every = 5  # what a kill may cost, in epochs
         self._autocast = device.type == "cuda" or (device.type == "cpu" and cpu_has_bf16())
 
     @classmethod
@@ -154,6 +156,19 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         patch_size: Any, rotation_for_DA: Any, deep_supervision_scales: Any, *args: Any, **kwargs: Any
     ) -> BasicTransform:
         return echo_transforms(patch_size, deep_supervision_scales)
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.device.type == "cpu" and hasattr(os, "sched_getaffinity"):
+            # OMP_NUM_THREADS=1 is for nnU-Net's worker processes; by now they run. One thread here costs 1.7 times.
+            torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """nnU-Net's sliding-window validation; left out at short budgets, where it takes as long as the training."""
+        if self.full_validation:
+            super().perform_actual_validation(save_probabilities)
+        else:
+            self.print_to_log_file(f"{type(self).__name__} ends here; nnUNetv2_predict judges it on held-out patients")
 
     def _forward_context(self) -> Any:
         dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
@@ -191,7 +206,7 @@ class nnUNetTrainerEchoSynth_cpu(nnUNetTrainerEchoSynth):
     """The standard short budget on a CPU: half width, 1200 iterations of 12 images."""
 
     epochs, iterations, val_iterations, batch = 24, 50, 4, 12
-    width = 0.5
+    width, full_validation = 0.5, False
 
     def __init__(
         self,
@@ -209,4 +224,4 @@ class nnUNetTrainerEchoSynth_smoke(nnUNetTrainerEchoSynth):
     """Seconds: does the whole chain run?"""
 
     epochs, iterations, val_iterations, batch = 1, 2, 1, 2
-    width = 0.25
+    width, full_validation = 0.25, False
