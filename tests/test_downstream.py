@@ -81,7 +81,7 @@ def test_pairs_must_match(home: Path, tmp_path: Path) -> None:
         bootstrap_eval(pred, references=_references(), out=tmp_path / "e")
     (pred / first.name.replace("ED", "XX")).unlink()
     first.unlink()
-    with pytest.raises(DataError, match="are missing, e.g."):
+    with pytest.raises(DataError, match=r"are missing, e\.g\."):
         bootstrap_eval(pred, references=_references(), out=tmp_path / "e")
     assert not (tmp_path / "e").exists()
 
