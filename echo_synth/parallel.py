@@ -54,5 +54,5 @@ def parallel_map(function: Callable[[A], R], items: Sequence[A], workers: int | 
         try:
             yield from pool.map(function, items, chunksize=max(1, min(16, len(items) // (4 * workers))))
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)  # nothing may write after the caller cleans up
             raise

@@ -129,7 +129,7 @@ def _first_existing(folder: Path, stem: str) -> Path | None:
 
 def read_picture(path: Path) -> Picture:
     """Read a 2-D NIfTI or a one-slice .mhd. Raises DataError when it is damaged or not 2-D."""
-    _check_whole(path)
+    check_whole(path)
     try:
         # ITK prints its own long message on a damaged file; ours says it in one line.
         sitk.ProcessObject_SetGlobalWarningDisplay(False)
@@ -146,7 +146,7 @@ def read_picture(path: Path) -> Picture:
     return Picture(pixels, (float(row), float(column)))
 
 
-def _check_whole(path: Path) -> None:
+def check_whole(path: Path) -> None:
     """Raise DataError when a NIfTI file is shorter than its header says: ITK fills the rest with zeros, silently."""
     if not path.name.endswith((".nii", ".nii.gz")):
         return

@@ -6,6 +6,7 @@ splits_final.json (copied by nnU-Net's planning) and our cases.csv.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from echo_synth import specs
+from echo_synth.data.camus import check_whole, read_picture
 from echo_synth.errors import DataError, ExistsError
 from echo_synth.files import read_json, write_json
 from echo_synth.home import nnunet_folder
@@ -113,11 +115,12 @@ def write_image(path: Path, pixels: NDArray[np.generic], spacing: tuple[float, f
     image.SetSpacing((float(spacing[1]), float(spacing[0])))
     try:
         sitk.WriteImage(image, str(path), useCompression=True)
-    except RuntimeError as e:
+        check_whole(path)  # on a full disk ITK leaves half a file and says nothing
+    except (RuntimeError, DataError) as e:
         path.unlink(missing_ok=True)
         # ITK hides errno: a write that failed although the folder is writable ran out of space.
-        number = 28 if os.access(path.parent, os.W_OK) else 13
-        raise OSError(number, f"ITK could not write the file ({e!s:.80})", str(path)) from None
+        number = errno.ENOSPC if os.access(path.parent, os.W_OK) else errno.EACCES
+        raise OSError(number, f"could not write the whole file ({e!s:.80})", str(path)) from None
 
 
 def dataset_json(training_cases: int, extra: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -149,8 +152,6 @@ def write_index(folder: Path, cases: pd.DataFrame) -> None:
 
 def read_pixels(path: Path) -> NDArray[np.generic]:
     """Pixels (rows, columns) of a raw dataset file. Raises DataError when it is damaged."""
-    from echo_synth.data.camus import read_picture
-
     return read_picture(path).pixels
 
 
