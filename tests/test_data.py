@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage
 
 from cli.data_commands import convert_camus
 from echo_synth.data import nnunet_raw
 from echo_synth.data.camus import assign_splits, find_cases, find_database, read_cfg, read_info, read_picture
-from echo_synth.data.resize import rescale_spacing, resize_image, resize_labels
+from echo_synth.data.resize import rescale_spacing, resize_image, resize_labels, resize_mask
 from echo_synth.data.sector import count_holes_and_components, sector_mask, tissue_map
 from echo_synth.errors import DataError, EchoSynthError, ExistsError
 from tests.analytic import disc
@@ -43,6 +44,19 @@ def test_resizing_keeps_millimetres() -> None:
     small = resize_labels(mask.astype(np.uint8), (256, 256))
     spacing = rescale_spacing((0.3, 0.4), mask.shape, (256, 256))
     assert small.sum() * spacing[0] * spacing[1] == pytest.approx(mask.sum() * 0.3 * 0.4, rel=0.01)
+
+
+def test_small_structures_keep_their_area() -> None:
+    for radius in (3, 4, 5.5, 7):
+        for shift in np.linspace(0, 1, 5):
+            labels = np.zeros((224, 224), np.uint8)
+            labels[disc(224, (100, 100), 60)] = 2
+            labels[disc(224, (180 + shift, 100), radius)] = 3
+            resized = resize_mask(labels, (256, 256))
+            for value in (2, 3):
+                share = (resized == value).mean() / (labels == value).mean()
+                assert share == pytest.approx(1, abs=0.01 + 0.6 / (resized == value).sum())
+            assert ndimage.label(resized == 3)[1] == 1
 
 
 def test_shrinking_averages_and_growing_interpolates() -> None:
