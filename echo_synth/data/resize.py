@@ -39,7 +39,7 @@ def resize_mask(labels: NDArray[np.generic], size: tuple[int, int], tolerance: f
     """
     result = resize_labels(labels, size)
     factor = result.size / labels.size
-    for value in np.unique(labels[labels > 0]):
+    for value in [int(v) for v in np.unique(labels) if v != 0]:
         wanted = round(int((labels == value).sum()) * factor)
         change = wanted - int((result == value).sum())
         if abs(change) > tolerance * wanted:
