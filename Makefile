@@ -27,7 +27,7 @@ lint: $(BIN)/.installed
 docs: $(BIN)/.installed ## the command reference, from the commands themselves
 	$(BIN)/python docs/make_reference.py docs/commands.md
 
-bundled: $(BIN)/.installed ## train the weights that ship with the package (about 40 minutes on two cores)
+bundled: $(BIN)/.installed ## train the weights that ship with the package (about 20 minutes on two cores)
 	PATH="$(abspath $(BIN)):$$PATH" docs/train_bundled.sh
 
 clean:

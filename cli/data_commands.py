@@ -27,7 +27,12 @@ def convert_camus(
     name: Annotated[str, typer.Option(help="Dataset name: Dataset<ID>_<NAME>.")] = "CAMUS",
     size: Annotated[int, typer.Option(min=16, max=4096, help="Square grid in pixels; millimetres stay true.")] = 256,
     native: Annotated[bool, typer.Option("--native", help="Keep every image's own grid instead of --size.")] = False,
-    split: Annotated[str, typer.Option(help="'official', or a folder with CAMUS's three subgroup files.")] = "official",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="'official', or a folder with CAMUS's three subgroup files; default: SRC's own, else official."
+        ),
+    ] = None,
     classification: Annotated[
         Path | None, typer.Option(help="Folder for the classification copy; default below ECHOSYNTH_HOME.")
     ] = None,
@@ -71,14 +76,15 @@ def convert_camus(
     )
 
 
-def _database_and_split(src: Path, split: str, allow_missing: bool):  # type: ignore[no-untyped-def]
+def _database_and_split(src: Path, split: str | None, allow_missing: bool):  # type: ignore[no-untyped-def]
     """CAMUS on disk, the split of each patient, and where the split came from."""
     from echo_synth import specs
     from echo_synth.data import camus
 
     database = camus.find_database(src)
-    lists = specs.official_split() if split == "official" else specs.read_split(Path(split))
-    source = "the official split" if split == "official" else split
+    folder = Path(split) if split not in (None, "official") else database.split_folder if split is None else None
+    lists = specs.read_split(folder) if folder else specs.official_split()
+    source = str(folder or "the official split")
     return database, camus.assign_splits(database.patients, lists, allow_missing, source), source
 
 

@@ -318,3 +318,10 @@ def test_half_a_file_is_noticed_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(OSError, match="could not write the whole file"):
         nnunet_raw.write_image(tmp_path / "x.nii.gz", np.ones((64, 64), np.uint8), (1.0, 1.0))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_split_beside_the_data_is_found(fresh: Path) -> None:
+    convert_camus(fresh, 501, workers=1)
+    assert nnunet_raw.find(501).cases()["split"].value_counts().to_dict() == {"train": 12, "val": 4, "test": 4}
+    with pytest.raises(DataError, match="the official split lists"):
+        convert_camus(fresh, 502, split="official", workers=1)

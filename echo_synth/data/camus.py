@@ -85,7 +85,8 @@ def _patient_folders(folders: Iterable[Path]) -> dict[str, Path]:
 
 def _split_folder(source: Path) -> Path | None:
     for name in specs.camus().split_folders:
-        for parent in (source, source.parent):
+        beside = [source.parent] if source.name in specs.camus().database_folders else []
+        for parent in (source, *beside):
             if (parent / name).is_dir():
                 return parent / name
     return None

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from echo_synth import specs
 from echo_synth.data.camus import check_whole, read_picture
 from echo_synth.errors import DataError, ExistsError
-from echo_synth.files import read_json, write_json
+from echo_synth.files import write_json
 from echo_synth.home import nnunet_folder
 
 ENDING = ".nii.gz"
@@ -123,7 +123,7 @@ def write_image(path: Path, pixels: NDArray[np.generic], spacing: tuple[float, f
         raise OSError(number, f"could not write the whole file ({e!s:.80})", str(path)) from None
 
 
-def dataset_json(training_cases: int, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+def dataset_json(training_cases: int) -> dict[str, Any]:
     """dataset.json with nnU-Net's required keys only, in their documented form."""
     return {
         "channel_names": {"0": "ultrasound"},
@@ -131,7 +131,6 @@ def dataset_json(training_cases: int, extra: dict[str, Any] | None = None) -> di
         "numTraining": training_cases,
         "file_ending": ENDING,
         "overwrite_image_reader_writer": "SimpleITKIO",
-        **(extra or {}),
     }
 
 
@@ -159,9 +158,3 @@ def test_patients(dataset: RawDataset) -> set[str]:
     """Patients whose cases are held out in `dataset`."""
     cases = dataset.cases()
     return set(cases.loc[cases["split"] == "test", "patient"])
-
-
-def labels_of(dataset: RawDataset) -> dict[str, int]:
-    """Label table of `dataset` from its dataset.json."""
-    table: dict[str, int] = read_json(dataset.path / "dataset.json")["labels"]
-    return table

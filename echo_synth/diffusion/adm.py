@@ -52,7 +52,6 @@ class AdmUNet(SemanticUNet):
         }  # fmt: skip
         widths = [channels * m for m in channel_mult]
         self.enc = nn.ModuleDict()
-        width, skips = widths[0], [widths[0]]
         self.enc[f"{resolution}x{resolution}_conv"] = nn.Conv2d(in_channels, channels, 3, padding=1)
         width, skips = channels, [channels]
         for level, outputs in enumerate(widths):

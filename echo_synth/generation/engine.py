@@ -113,4 +113,4 @@ class Generator:
 
 def default_sampler(precond: str, nfe: int, solver: str) -> Sampler:
     """The discretisation that each formulation was published with; linear σ(t) (EDM's finding) throughout."""
-    return Sampler(nfe, solver, {"edm": "edm", "ve": "ve", "vp": "vp", "iddpm": "iddpm"}[precond])
+    return Sampler(nfe, solver, precond)
