@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
+
+T = TypeVar("T")
 
 
 def plain(value: Any) -> Any:
@@ -19,6 +21,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple, set)):
         return [plain(v) for v in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def one_of(option: str, value: str, known: Sequence[T]) -> T:
+    """`value`, which must be among `known`. Raises typer.BadParameter (exit code 2) that names the option."""
+    for choice in known:
+        if choice == value:
+            return choice
+    raise typer.BadParameter(f"'{value}'; expected {', '.join(map(str, known))}", param_hint=option)
 
 
 def begin(command: str, settings: Mapping[str, Any], dry_run: bool) -> dict[str, Any]:

@@ -1,13 +1,14 @@
-"""Commands that train generators: train-vae, train."""
+"""Commands that make generators: train-vae, train, import-edmlx."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli.common import begin, done, say
+from cli.common import begin, done, one_of, say
 from cli.options import DatasetId, Device, DryRun, Out, Overwrite, Precision, Resume, Seed, Size
 
 Images = Annotated[
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
     """Add this group's commands to the application."""
     app.command("train-vae")(train_vae)
     app.command("train")(train)
+    app.command("import-edmlx")(import_edmlx)
 
 
 def train_vae(
@@ -36,6 +38,23 @@ def train_vae(
     batch: Batch = None,
     lr: Rate = None,
     micro_batch: MicroBatch = None,
+    posterior: Annotated[
+        str, typer.Option(help="gamma, or gaussian: the standard KL-VAE of the same size, to compare with.")
+    ] = "gamma",
+    kl: Annotated[
+        str | None,
+        typer.Option(help="prior-posterior (the paper's, default) or posterior-prior (the usual ELBO's)."),
+    ] = None,
+    prior: Annotated[
+        Path | None, typer.Option(help="gamma_prior.json of fit-prior; default: the paper's Γ(3.75, 10.8).")
+    ] = None,
+    perceptual: Annotated[
+        str | None,
+        typer.Option(help="efflite0, lpips-vgg, lpips-alex, radimagenet or none; default: the preset's."),
+    ] = None,
+    perceptual_weights: Annotated[
+        Path | None, typer.Option(help="Weights file of the perceptual network; nothing is downloaded.")
+    ] = None,
     init: Init = None,
     seed: Seed = 0,
     precision: Precision = "auto",
@@ -50,18 +69,27 @@ def train_vae(
     """
     from echo_synth import registry, specs
     from echo_synth.data import nnunet_raw
-    from echo_synth.training.runs import Settings, run_folder, train_gamma_vae
+    from echo_synth.data.prior import read_prior
+    from echo_synth.training.runs import Settings, VaeOptions, run_folder, train_gamma_vae
+    from echo_synth.vae.gamma import DIRECTIONS
+    from echo_synth.vae.posterior import FAMILIES
 
     spec = specs.vae_model(model)
     device = registry.training_device(device)
+    training = specs.training_of(spec, size, images=images, batch=batch, lr=lr, perceptual=perceptual)
     settings = Settings(
-        model, size, specs.training_of(spec, size, images=images, batch=batch, lr=lr), seed,
-        registry.resolve_precision(precision, device), device, micro_batch, init=init,
+        model, size, training, seed, registry.resolve_precision(precision, device), device, micro_batch, init=init,
+    )  # fmt: skip
+    options = VaeOptions(
+        one_of("--posterior", posterior, FAMILIES), one_of("--kl", kl, DIRECTIONS) if kl else None,
+        read_prior(prior) if prior else None, perceptual_weights,
     )  # fmt: skip
     dataset = nnunet_raw.find(dataset_id)
-    folder = run_folder(settings, dataset.name, out, resume, overwrite)
-    resolved = begin("train-vae", {"run": folder, "dataset": dataset.path, **settings.as_dict()}, dry_run)
-    best = train_gamma_vae(settings, dataset, folder, resume, resolved)
+    name = registry.vae_name(model, options.posterior)
+    folder = run_folder(name, size, dataset.name, out, resume, overwrite)
+    shown = {"run": folder, "dataset": dataset.path, **settings.as_dict(), **asdict(options)}
+    resolved = begin("train-vae", shown | {"direction": options.resolved_direction()}, dry_run)
+    best = train_gamma_vae(settings, options, dataset, folder, resume, resolved)
     _finish(folder, best)
 
 
@@ -99,14 +127,54 @@ def train(
         registry.resolve_precision(precision, device), device, micro_batch, copies, init,
     )  # fmt: skip
     dataset = nnunet_raw.find(dataset_id)
-    vae_run = registry.find_run(spec.vae, vae) if spec.vae else None
+    vae_run = registry.find_vae(spec.vae, vae) if spec.vae else None
     if vae_run and vae is None:
         say(f"Γ-VAE: {vae_run.folder}")
-    folder = run_folder(settings, dataset.name, out, resume, overwrite)
+    folder = run_folder(model, size, dataset.name, out, resume, overwrite)
     extra: dict[str, Any] = {"vae": vae_run.folder if vae_run else None}
     resolved = begin("train", {"run": folder, "dataset": dataset.path, **extra, **settings.as_dict()}, dry_run)
     best = train_diffusion(settings, dataset, vae_run, folder, resume, resolved)
     _finish(folder, best)
+
+
+def import_edmlx(
+    file: Annotated[Path, typer.Argument(help="The authors' .pth (Γ-VAE) or .pkl (diffusion network).")],
+    out: Annotated[Path, typer.Option("--out", help="Run folder to write.")],
+    vae: Annotated[Path | None, typer.Option(help="Run folder of the Γ-VAE that a latent model belongs to.")] = None,
+    settings: Annotated[
+        Path | None, typer.Option(help="JSON of constructor settings that the parameters' shapes do not tell.")
+    ] = None,
+    precond: Annotated[
+        str | None, typer.Option(help="EDMPrecond, VEPrecond, VPPrecond or iDDPMPrecond, for bare state dicts.")
+    ] = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Turn weights published for the reference code into a run folder, without executing anything in the file.
+
+    Example: echosynth import-edmlx network-snapshot.pkl --out runs/edm-l64-paper --vae runs/vae-paper
+    """
+    import json
+
+    from echo_synth import registry
+    from echo_synth.compat import importing
+    from echo_synth.files import check_writable, read_json, refuse_existing, write_json
+
+    given = read_json(settings) if settings else None
+    vae_run = registry.open_run(vae, "vae") if vae else None
+    check_writable(out.absolute())
+    refuse_existing(out / registry.WEIGHTS, overwrite)
+    resolved = begin(
+        "import-edmlx", {"file": file, "out": out, "vae": vae, "settings": given, "precond": precond}, dry_run
+    )
+    description = importing.import_edmlx(file, out.absolute(), given, precond, vae_run)
+    write_json(out / "settings.json", resolved)
+    done(
+        f"{description['model']}: {json.dumps(description['network'])}",
+        f"wrote {out}/{registry.WEIGHTS} and {registry.DESCRIPTION}",
+    )
+    if description["kind"] == "diffusion" and description["model"].startswith("edm-l") and vae_run is None:
+        done("this model draws latents: import its Γ-VAE too and pass it here with --vae, or to generate")
 
 
 def _finish(folder: Path, best: Any) -> None:

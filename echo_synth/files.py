@@ -77,6 +77,12 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: not readable as JSON ({e})") from None
 
 
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise ExistsError when `path` exists and may not be replaced."""
+    if path.exists() and not overwrite:
+        raise ExistsError(f"{path} exists; pass --overwrite to replace it, or another --out")
+
+
 def check_writable(folder: Path) -> None:
     """Raise DataError unless files can be made in `folder` (or in its nearest existing parent)."""
     probe = folder

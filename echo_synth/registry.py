@@ -17,22 +17,32 @@ from torch import nn
 
 from echo_synth import specs
 from echo_synth.diffusion.denoiser import Denoiser, build_network
+from echo_synth.diffusion.precond import build_precond
 from echo_synth.errors import RunError
 from echo_synth.files import read_json
 from echo_synth.home import runs
 from echo_synth.training.checkpoint import load_weights
 from echo_synth.vae.network import GammaVAE
+from echo_synth.vae.posterior import Family
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 
-def describe_vae(name: str, size: str) -> dict[str, Any]:
-    """model.json of a new Γ-VAE: network settings, prior, grids."""
+def describe_vae(
+    name: str, size: str, posterior: Family = "gamma", prior: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    """model.json of a new Γ-VAE, or its Gaussian twin: network settings, prior (shape, rate), grids."""
     spec = specs.vae_model(name)
     settings = specs.size_of(spec, size).model_dump()
-    network = {**settings, "alpha_prior": spec.alpha_prior, "beta_prior": spec.beta_prior, "activation": "silu"}
-    return {"kind": "vae", "model": name, "size": size, "resolution": spec.resolution,
+    alpha, beta = prior or (spec.alpha_prior, spec.beta_prior)
+    network = {**settings, "alpha_prior": alpha, "beta_prior": beta, "activation": "silu", "posterior": posterior}
+    return {"kind": "vae", "model": vae_name(name, posterior), "size": size, "resolution": spec.resolution,
             "latent_resolution": spec.latent_resolution, "network": network}  # fmt: skip
+
+
+def vae_name(name: str, posterior: Family) -> str:
+    """gamma-vae-64, or gaussian-vae-64 for its twin, so that neither is taken for the other."""
+    return name.replace("gamma", posterior)
 
 
 def describe_diffusion(name: str, size: str, vae: str | None) -> dict[str, Any]:
@@ -64,7 +74,8 @@ def build(description: dict[str, Any], seed: int = 0) -> nn.Module:
             import timm
 
             return timm.create_model(description["architecture"], **description["network"])
-        return Denoiser(build_network(description["architecture"], **description["network"]), description["precond"])
+        network = build_network(description["architecture"], description.get("song"), **description["network"])
+        return Denoiser(network, build_precond(description["precond"], **description.get("precond_arguments", {})))
 
 
 @dataclass(frozen=True)
@@ -133,6 +144,19 @@ def find_run(model: str, folder: Path | None = None) -> Run:
         command = "train-vae" if model in specs.VAE_MODELS else "train"
         raise RunError(f"no run of {model} in {runs()} and none bundled; run 'echosynth {command} --model {model} …'")
     return run_or_none
+
+
+def find_vae(model: str, folder: Path | None = None) -> Run:
+    """The Γ-VAE for a diffusion model's latents: any VAE of that grid in `folder`, else as `find_run`."""
+    if folder is None:
+        return find_run(model)
+    run, wanted = open_run(folder, "vae"), specs.vae_model(model).latent_resolution
+    if run.description["latent_resolution"] != wanted:
+        raise RunError(
+            f"--vae {folder}: its latents are {run.description['latent_resolution']} px wide, expected {wanted}; "
+            f"use a {model}"
+        )
+    return run
 
 
 def find_vae_of(description: dict[str, Any], vae_model: str, beside: Path) -> Run:

@@ -112,6 +112,7 @@ class TrainingSpec(Strict):
     ema_std: float = Field(ge=0, description="0 keeps the raw weights")
     warmup_images: int = 0
     weights: VaeLossWeights = VaeLossWeights()
+    perceptual: Literal["none", "lpips-vgg", "lpips-alex", "radimagenet", "efflite0"] = "none"
 
 
 class VaeSpec(Strict):

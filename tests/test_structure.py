@@ -47,7 +47,8 @@ def test_imports_point_one_way(path: Path) -> None:
             assert RANK[parts[1]] <= RANK[room], f"{room} may not import {parts[1]}"
         if room in PURE:
             assert parts[0] not in ("nnunetv2", "pandas", "SimpleITK", "pathlib"), f"{path} imports {name}"
-        assert parts[0] not in ("pickle", "cloudpickle", "joblib"), f"{path} imports {name}"
+        if path.name != "unpickle.py":  # reads other people's, restricted
+            assert parts[0] not in ("pickle", "cloudpickle", "joblib"), f"{path} imports {name}"
         if parts[0] == "nnunetv2":
             assert path.name == "segmentation.py"
 

@@ -10,6 +10,7 @@ from echo_synth import registry, specs
 from echo_synth.specs import VaeLossWeights
 from echo_synth.vae.loss import masked_mean, reconstruct, vae_loss
 from echo_synth.vae.network import GammaVAE
+from echo_synth.vae.posterior import GammaPosterior
 
 
 def _vae(name: str = "gamma-vae-64") -> GammaVAE:
@@ -46,9 +47,10 @@ def test_the_latent_is_deterministic_and_the_sample_is_not() -> None:
 def test_the_posterior_scales_the_prior() -> None:
     vae, (images, _) = _vae(), _batch()
     a, b = vae.encode(images)
-    alpha, beta = vae.posterior(images)
-    assert torch.allclose(alpha, 3.75 * F.softplus(10 * a) / 10, rtol=1e-4)
-    assert torch.allclose(beta, 10.8 * F.softplus(10 * b) / 10, rtol=1e-4)
+    posterior = vae.posterior(images)
+    assert isinstance(posterior, GammaPosterior)
+    assert torch.allclose(posterior.alpha, 3.75 * F.softplus(10 * a) / 10, rtol=1e-4)
+    assert torch.allclose(posterior.beta, 10.8 * F.softplus(10 * b) / 10, rtol=1e-4)
 
 
 def test_terms_of_the_loss_by_hand() -> None:

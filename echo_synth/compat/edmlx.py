@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,11 +12,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from echo_synth.diffusion.adm import AdmUNet
-from echo_synth.diffusion.denoiser import Denoiser
+from echo_synth.diffusion.denoiser import Denoiser, build_network
 from echo_synth.diffusion.precond import EdmPrecond, IddpmPrecond, Precond, VePrecond, VpPrecond
-from echo_synth.diffusion.song import SongUNet
-from echo_synth.diffusion.unet import SemanticUNet
 from echo_synth.errors import RunError
 from echo_synth.vae.network import GammaVAE
 
@@ -51,48 +49,85 @@ def _load(module: torch.nn.Module, tensors: Mapping[str, Tensor], what: str) -> 
     module.load_state_dict(dict(tensors))
 
 
-def build_network(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SemanticUNet:
-    """The U-Net that `settings["network"]` of the reference describes, without weights."""
-    n = settings["network"]
+# Defaults of the reference's constructors, for settings that leave them out.
+_ADM_DEFAULTS: dict[str, Any] = {
+    "model_channels": 192, "channel_mult": (1, 2, 3, 4), "num_blocks": 3, "attn_resolutions": (32, 16, 8), "dropout": 0.1,
+}  # fmt: skip
+_SONG_DEFAULTS: dict[str, Any] = {
+    "model_channels": 128, "channel_mult": (1, 2, 2, 2), "num_blocks": 4, "attn_resolutions": (16,), "dropout": 0.1,
+}  # fmt: skip
+
+
+def _shape(settings: Mapping[str, Any], n: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Our `UNetShape` as a dictionary; the width of SPADE's hidden layer is read off its weights."""
+    n = {**(_ADM_DEFAULTS if n["model_type"] == "DhariwalUNet" else _SONG_DEFAULTS), **n}
     hidden = next((v.shape[0] for k, v in tensors.items() if k.endswith("mlp_shared.0.weight")), 128)
-    common: dict[str, Any] = {
-        "resolution": settings["resolution"], "classes": settings["num_classes"], "channels": n.get("model_channels", 192),
-        "channel_mult": n.get("channel_mult", [1, 2, 3, 4]), "blocks": n.get("num_blocks", 3),
-        "attention": n.get("attn_resolutions", [32, 16, 8]), "dropout": n.get("dropout", 0.1), "spade_hidden": int(hidden),
+    return {
+        "resolution": int(settings["resolution"]), "classes": int(settings["num_classes"]),
+        "channels": int(n["model_channels"]), "channel_mult": [int(m) for m in n["channel_mult"]],
+        "blocks": int(n["num_blocks"]), "attention": [int(r) for r in n["attn_resolutions"]],
+        "dropout": float(n["dropout"]), "spade_hidden": int(hidden), "embedding_mult": int(n.get("channel_mult_emb", 4)),
         "out_channels": 2 if settings["precond"] == "iDDPMPrecond" else 1,
     }  # fmt: skip
-    if n["model_type"] == "DhariwalUNet":
-        return AdmUNet(**common)
-    if n["model_type"] != "SongUNet":
-        raise RunError(f"model_type {n['model_type']}: expected DhariwalUNet or SongUNet")
-    if (
-        n.get("encoder_type", "standard") not in ("standard", "residual")
-        or n.get("decoder_type", "standard") != "standard"
-    ):
-        raise RunError(
-            f"encoder {n.get('encoder_type')}, decoder {n.get('decoder_type')}: expected standard or residual, and standard"
-        )
-    return SongUNet(
-        **common, embedding_type=n.get("embedding_type", "positional"), residual_input=n.get("encoder_type") == "residual",
-        noise_mult=n.get("channel_mult_noise", 1), taps=n.get("resample_filter", [1, 1]),
-    )  # fmt: skip
+
+
+def describe_network(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The part of a model.json that builds the U-Net which `settings` of the reference describe.
+
+    Raises RunError for an architecture that the paper does not use.
+    """
+    n = settings.get("network", {})
+    kind = n.get("model_type")
+    if kind not in ("DhariwalUNet", "SongUNet"):
+        raise RunError(f"model_type {kind}: expected DhariwalUNet or SongUNet")
+    shape = _shape(settings, n, tensors)
+    if kind == "DhariwalUNet":
+        return {"architecture": "adm", "network": shape}
+    encoder, decoder = n.get("encoder_type", "standard"), n.get("decoder_type", "standard")
+    if encoder not in ("standard", "residual") or decoder != "standard":
+        raise RunError(f"encoder {encoder}, decoder {decoder}: expected standard or residual, and standard")
+    song = {"embedding_type": n.get("embedding_type", "positional"), "residual_input": encoder == "residual",
+            "noise_mult": int(n.get("channel_mult_noise", 1)), "taps": list(n.get("resample_filter", [1, 1]))}  # fmt: skip
+    return {"architecture": "song", "network": shape, "song": song}
+
+
+_PRECOND_ARGUMENTS = {
+    "sigma_data": "sigma_data", "beta_d": "beta_d", "beta_min": "beta_min", "M": "levels", "epsilon_t": "t_min",
+    "C_1": "c1", "C_2": "c2",
+}  # fmt: skip
+
+
+def precond_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of our formulation's constructor that the reference's settings name, e.g. its sigma_data."""
+    known = inspect.signature(_PRECONDS[settings["precond"]]).parameters
+    given = {ours: settings[theirs] for theirs, ours in _PRECOND_ARGUMENTS.items() if theirs in settings}
+    return {name: value for name, value in given.items() if name in known}
 
 
 def load_denoiser(settings: Mapping[str, Any], state: State) -> Denoiser:
     """Our denoiser with the reference's weights, in evaluation mode. Raises RunError when they do not fit."""
     tensors = _tensors(state)
-    if settings["precond"] not in _PRECONDS:
-        raise RunError(f"precond {settings['precond']}: expected one of {', '.join(_PRECONDS)}")
-    precond = _PRECONDS[settings["precond"]]()
+    if settings.get("precond") not in _PRECONDS:
+        raise RunError(f"precond {settings.get('precond')}: expected one of {', '.join(_PRECONDS)}")
+    precond = _PRECONDS[settings["precond"]](**precond_arguments(settings))
     if isinstance(precond, IddpmPrecond) and "u" in tensors:
         precond.u = tensors.pop("u").double()  # the levels it was trained at
-    network = build_network(settings, tensors)
-    # Song's decoder ends in an "auxiliary" norm and convolution; ours calls them what they are.
-    renamed = {
-        re.sub(r"dec\.\d+x\d+_aux_(norm|conv)\.", r"out_\1.", k.removeprefix("model.")): v for k, v in tensors.items()
-    }
-    _load(network, renamed, settings["precond"])
+    description = describe_network(settings, tensors)
+    network = build_network(description["architecture"], description.get("song"), **description["network"])
+    _load(network, rename_network(tensors), settings["precond"])
     return Denoiser(network, precond).eval().requires_grad_(False)
+
+
+def rename_network(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Song's decoder ends in an "auxiliary" norm and convolution; ours calls them what they are.
+
+    Resampling filters are left out: they are settings, not parameters.
+    """
+    return {
+        re.sub(r"dec\.\d+x\d+_aux_(norm|conv)\.", r"out_\1.", k.removeprefix("model.")): v
+        for k, v in tensors.items()
+        if not k.endswith("resample_filter")
+    }
 
 
 def load_network(settings: Mapping[str, Any], state: State) -> Callable[[ArrayLike, ArrayLike, ArrayLike], Tensor]:
@@ -138,18 +173,32 @@ class EdmlxVae:
         return self.vae.decode(torch.as_tensor(np.asarray(z)), torch.as_tensor(np.asarray(mask)).float())
 
 
-def load_vae(settings: Mapping[str, Any], state: State) -> EdmlxVae:
-    """The reference's Γ-VAE. Its residual blocks carry no activation. Raises RunError when the weights do not fit."""
-    levels = settings["attention_levels"]
-    vae = GammaVAE(
-        settings["num_channels"], settings["num_res_blocks"], settings["norm_num_groups"], level_attention=levels[-1],
-        mid_attention=True, alpha_prior=settings["alpha_prior"], beta_prior=settings["beta_prior"], activation="none", projection=False,
-    )  # fmt: skip
+def describe_vae(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor arguments of our `GammaVAE` for the reference's settings.
+
+    Its residual blocks carry no activation, and its attention never applies its projection.
+    """
+    return {
+        "channels": [int(c) for c in settings["num_channels"]], "blocks": int(settings["num_res_blocks"]),
+        "norm_groups": int(settings["norm_num_groups"]), "level_attention": bool(settings["attention_levels"][-1]),
+        "mid_attention": True, "alpha_prior": float(settings["alpha_prior"]), "beta_prior": float(settings["beta_prior"]),
+        "activation": "none", "projection": False,
+    }  # fmt: skip
+
+
+def rename_vae(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The reference's parameter names as ours; the projection that it stores and never applies is left out."""
     renamed = {}
-    for name, tensor in _tensors(state).items():
+    for name, tensor in tensors.items():
         for pattern, replacement in _VAE_NAMES:
             name = re.sub(pattern, replacement, name)
-        if ".out_proj." not in name:  # stored, but the reference never applies it
+        if ".out_proj." not in name:
             renamed[name] = tensor
-    _load(vae, renamed, "Γ-VAE")
+    return renamed
+
+
+def load_vae(settings: Mapping[str, Any], state: State) -> EdmlxVae:
+    """The reference's Γ-VAE. Raises RunError when the weights do not fit the settings."""
+    vae = GammaVAE(**describe_vae(settings))
+    _load(vae, rename_vae(_tensors(state)), "Γ-VAE")
     return EdmlxVae(vae.eval().requires_grad_(False))

@@ -6,7 +6,7 @@ Formulas: Karras et al. 2022 (EDM), appendix F; ADM (Dhariwal & Nichol 2021); So
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import pi, sqrt
+from math import pi
 
 import torch
 from torch import Tensor, nn
@@ -46,8 +46,9 @@ class Resample(nn.Module):
 class FusedDown(nn.Module):
     """3x3 convolution and filtered downsampling as one padded operation (NCSN++'s input pyramid)."""
 
-    def __init__(self, inputs: int, outputs: int, taps: Sequence[float]) -> None:
+    def __init__(self, inputs: int, outputs: int, taps: Sequence[float], scale: float) -> None:
         super().__init__()
+        self.scale = scale
         self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3))
         self.bias = nn.Parameter(torch.zeros(outputs))
         nn.init.xavier_uniform_(self.weight)
@@ -59,34 +60,42 @@ class FusedDown(nn.Module):
         f = self.resample.filter.to(y.dtype).expand(y.shape[1], 1, -1, -1)
         return F.conv2d(y, f, stride=2, groups=y.shape[1]) + self.bias.to(y.dtype).reshape(1, -1, 1, 1)
 
+    def join(self, x: Tensor, pyramid: Tensor) -> Tensor:
+        """(x + this level of the pyramid) · scale; the result is also the pyramid of the next level."""
+        return (x + self(pyramid)) * self.scale
+
+
+def _waves(angle: Tensor, sine_first: bool) -> Tensor:
+    waves = [angle.cos(), angle.sin()]
+    return torch.cat(waves[::-1] if sine_first else waves, dim=1)
+
 
 class PositionalEmbedding(nn.Module):
-    """Sinusoids of the noise label: (N,) to (N, channels), cosines first."""
+    """Sinusoids of the noise label: (N,) to (N, channels)."""
 
-    def __init__(self, channels: int, endpoint: bool) -> None:
+    def __init__(self, channels: int, endpoint: bool, sine_first: bool = False) -> None:
         super().__init__()
-        self.channels, self.endpoint = channels, endpoint
+        self.channels, self.endpoint, self.sine_first = channels, endpoint, sine_first
 
     def forward(self, label: Tensor) -> Tensor:
         half = self.channels // 2
         steps = torch.arange(half, device=label.device, dtype=torch.float32)
         frequencies = (1 / 10000) ** (steps / (half - self.endpoint))
-        angle = torch.outer(label.float(), frequencies)
-        return torch.cat([angle.cos(), angle.sin()], dim=1)
+        return _waves(torch.outer(label.float(), frequencies), self.sine_first)
 
 
 class FourierEmbedding(nn.Module):
-    """Random Fourier features of the noise label: (N,) to (N, channels), cosines first."""
+    """Random Fourier features of the noise label: (N,) to (N, channels)."""
 
     freqs: Tensor
 
-    def __init__(self, channels: int, scale: float = 16.0) -> None:
+    def __init__(self, channels: int, scale: float = 16.0, sine_first: bool = False) -> None:
         super().__init__()
+        self.sine_first = sine_first
         self.register_buffer("freqs", torch.randn(channels // 2) * scale)
 
     def forward(self, label: Tensor) -> Tensor:
-        angle = torch.outer(label.float(), 2 * pi * self.freqs)
-        return torch.cat([angle.cos(), angle.sin()], dim=1)
+        return _waves(torch.outer(label.float(), 2 * pi * self.freqs), self.sine_first)
 
 
 class UNetBlock(nn.Module):
@@ -183,6 +192,3 @@ def _zeroed(conv: nn.Conv2d) -> nn.Conv2d:
         if conv.bias is not None:
             conv.bias.zero_()
     return conv
-
-
-SONG_SKIP_SCALE = sqrt(0.5)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from echo_synth.diffusion.adm import AdmUNet
 from echo_synth.diffusion.precond import PRECONDS, Precond
 from echo_synth.diffusion.song import SongUNet
-from echo_synth.diffusion.unet import Modulations, SemanticUNet
+from echo_synth.diffusion.unet import Modulations, SemanticUNet, UNetShape
 
 _NCSNPP = {"embedding_type": "fourier", "residual_input": True, "noise_mult": 2, "taps": (1, 3, 3, 1)}
 
 
-def build_network(kind: str, **settings: object) -> SemanticUNet:
-    """The U-Net of that name: adm, ddpmpp or ncsnpp."""
+def build_network(kind: str, song: Mapping[str, Any] | None = None, **shape: Any) -> SemanticUNet:
+    """The U-Net of that name: adm, ddpmpp, ncsnpp, or song with its arguments in `song`; `shape` as `UNetShape`."""
+    sizes = UNetShape(**shape)
     if kind == "adm":
-        return AdmUNet(**settings)  # type: ignore[arg-type]
-    return SongUNet(**settings, **(_NCSNPP if kind == "ncsnpp" else {}))  # type: ignore[arg-type]
+        return AdmUNet(sizes)
+    presets: dict[str, Mapping[str, Any]] = {"ddpmpp": {}, "ncsnpp": _NCSNPP, "song": song or {}}
+    return SongUNet(sizes, **presets[kind])
 
 
 class Denoiser(nn.Module):

@@ -141,3 +141,8 @@ class IddpmPrecond(Precond):
 
 
 PRECONDS: dict[str, type[Precond]] = {"edm": EdmPrecond, "ve": VePrecond, "vp": VpPrecond, "iddpm": IddpmPrecond}
+
+
+def build_precond(name: str, **arguments: float) -> Precond:
+    """The formulation of that name: edm, ve, vp or iddpm; `arguments` as its constructor."""
+    return PRECONDS[name](**arguments)

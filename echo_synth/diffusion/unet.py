@@ -1,33 +1,92 @@
-"""What ADM and Song's U-Nets share: the decoder's label maps and how they reach its blocks."""
+"""The U-Net that ADM, DDPM++ and NCSN++ share; each of them is a `Family` of choices in it."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echo_synth.diffusion.blocks import UNetBlock
-from echo_synth.diffusion.spade import Modulation
+from echo_synth.diffusion.blocks import FusedDown, UNetBlock
+from echo_synth.diffusion.spade import Modulation, group_norm
 
 Modulations = dict[str, dict[str, Modulation]]
 
 
-class SemanticUNet(nn.Module):
-    """Base of the networks: F(x, noise label, modulations).
-
-    Subclasses fill `enc` and `dec`, whose keys name resolution and role ("64x64_block0").
+@dataclass(frozen=True)
+class UNetShape:
+    """Sizes of a network; every family has them.
 
     Attributes:
-        resolution: of x, (N, in_channels, resolution, resolution).
+        resolution: R of x, divisible by 2 to the number of levels minus one.
         classes: semantic classes of the label map.
+        channels: width of the first level; `channel_mult` scales it at each level.
+        blocks: residual blocks a level (the decoder has one more).
+        attention: resolutions, px, that carry self-attention.
+        dropout: probability, inside every residual block.
+        spade_hidden: see `Spade`.
+        embedding_mult: width of the noise embedding, in `channels`.
     """
 
-    enc: nn.ModuleDict
-    dec: nn.ModuleDict
+    resolution: int
+    classes: int
+    channels: int
+    channel_mult: Sequence[int]
+    blocks: int
+    attention: Sequence[int]
+    dropout: float = 0.0
+    spade_hidden: int = 128
+    in_channels: int = 1
+    out_channels: int = 1
+    embedding_mult: int = 4
 
-    def __init__(self, resolution: int, classes: int) -> None:
+
+@dataclass(frozen=True)
+class Family:
+    """What tells the architectures apart.
+
+    Attributes:
+        block: keyword arguments of every `UNetBlock`.
+        eps: of normalisations without SPADE.
+        attend_every_block: decoder blocks at an attention resolution all attend, or the last one only.
+        pyramid_taps: filter of the input pyramid that feeds every level (NCSN++), or None.
+    """
+
+    block: Mapping[str, Any]
+    eps: float
+    attend_every_block: bool
+    pyramid_taps: Sequence[float] | None = None
+
+
+class SemanticUNet(nn.Module):
+    """F(x, noise label, modulations): (N, in_channels, R, R) to (N, out_channels, R, R).
+
+    Keys of `enc` and `dec` name resolution and role ("64x64_block0"); they are those of the
+    reference networks, so that published weights fit.
+
+    Args:
+        shape: sizes.
+        family: architecture.
+        map_noise: noise label (N,) to (N, noise_channels).
+        noise_channels: see `map_noise`.
+    """
+
+    def __init__(self, shape: UNetShape, family: Family, map_noise: nn.Module, noise_channels: int) -> None:
         super().__init__()
-        self.resolution, self.classes = resolution, classes
+        self.resolution, self.classes = shape.resolution, shape.classes
+        embedding = shape.channels * shape.embedding_mult
+        self.map_noise = map_noise
+        self.map_layer0, self.map_layer1 = nn.Linear(noise_channels, embedding), nn.Linear(embedding, embedding)
+        common = {**family.block, "embedding": embedding, "dropout": shape.dropout, "eps": family.eps}
+        self.enc, skips = _encoder(shape, family, common)
+        self.dec, width = _decoder(shape, family, common, skips)
+        self.out_norm = group_norm(width, family.eps)
+        self.out_conv = nn.Conv2d(width, shape.out_channels, 3, padding=1)
+        with torch.no_grad():
+            self.out_conv.weight *= 1e-5
 
     def one_hot(self, labels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """(N, H, W) integer classes to (N, classes, H, W)."""
@@ -41,18 +100,76 @@ class SemanticUNet(nn.Module):
         onehot = self.one_hot(labels, dtype)
         result: Modulations = {}
         for name, block in self.dec.items():
-            if isinstance(block, UNetBlock):
-                side = int(name.split("x")[0])
-                arrives = side // 2 if name.endswith("_up") else side
-                layers = block.spades((arrives, arrives))
-                result[name] = {key: spade.modulation(onehot, size) for key, spade, size in layers}
+            assert isinstance(block, UNetBlock)
+            side = int(name.split("x")[0])
+            arrives = side // 2 if name.endswith("_up") else side
+            layers = block.spades((arrives, arrives))
+            result[name] = {key: spade.modulation(onehot, size) for key, spade, size in layers}
         return result
 
-    def decode(self, x: Tensor, skips: list[Tensor], embedding: Tensor, modulations: Modulations) -> Tensor:
-        """Run the decoder's blocks; those whose width asks for it take a skip connection."""
+    def forward(self, x: Tensor, noise_label: Tensor, modulations: Modulations) -> Tensor:
+        """F. x (N, in_channels, R, R) in the weights' dtype; noise_label (N,) float32."""
+        embedding = F.silu(self.map_layer0(self.map_noise(noise_label).to(self.map_layer0.weight.dtype)))
+        embedding = F.silu(self.map_layer1(embedding))
+        x, skips = self._encode(x, embedding)
         for name, block in self.dec.items():
-            if isinstance(block, UNetBlock):
-                if x.shape[1] != block.inputs:
-                    x = torch.cat([x, skips.pop()], dim=1)
-                x = block(x, embedding, modulations[name])
-        return x
+            if x.shape[1] != block.inputs:
+                x = torch.cat([x, skips.pop()], dim=1)
+            x = block(x, embedding, modulations[name])
+        return self.out_conv(F.silu(self.out_norm(x)))
+
+    def _encode(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
+        skips: list[Tensor] = []
+        pyramid = x
+        for block in self.enc.values():
+            if isinstance(block, FusedDown):
+                x = pyramid = skips[-1] = block.join(x, pyramid)
+            else:
+                x = block(x, embedding) if isinstance(block, UNetBlock) else block(x)
+                skips.append(x)
+        return x, skips
+
+
+def _encoder(shape: UNetShape, family: Family, common: Mapping[str, Any]) -> tuple[nn.ModuleDict, list[int]]:
+    """Blocks from the finest level down, and the widths of their skip connections."""
+    enc = nn.ModuleDict()
+    enc[f"{shape.resolution}x{shape.resolution}_conv"] = nn.Conv2d(shape.in_channels, shape.channels, 3, padding=1)
+    width, pyramid, skips = shape.channels, shape.in_channels, [shape.channels]
+    for level, factor in enumerate(shape.channel_mult):
+        side = shape.resolution >> level
+        if level:
+            enc[f"{side}x{side}_down"] = UNetBlock(width, width, resample="down", **common)
+            skips.append(width)
+            if family.pyramid_taps:
+                enc[f"{side}x{side}_aux_residual"] = FusedDown(
+                    pyramid, width, family.pyramid_taps, common["skip_scale"]
+                )
+                pyramid = width
+        for i in range(shape.blocks):
+            outputs = shape.channels * factor
+            enc[f"{side}x{side}_block{i}"] = UNetBlock(width, outputs, attention=side in shape.attention, **common)
+            width = outputs
+            skips.append(width)
+    return enc, skips
+
+
+def _decoder(
+    shape: UNetShape, family: Family, common: Mapping[str, Any], skips: list[int]
+) -> tuple[nn.ModuleDict, int]:
+    """Blocks from the coarsest level up, with SPADE, and the width of the last."""
+    common = {**common, "spade": (shape.classes, shape.spade_hidden)}
+    dec = nn.ModuleDict()
+    width, coarsest = skips[-1], len(shape.channel_mult) - 1
+    for level, factor in reversed(list(enumerate(shape.channel_mult))):
+        side = shape.resolution >> level
+        if level == coarsest:
+            dec[f"{side}x{side}_in0"] = UNetBlock(width, width, attention=True, **common)
+            dec[f"{side}x{side}_in1"] = UNetBlock(width, width, **common)
+        else:
+            dec[f"{side}x{side}_up"] = UNetBlock(width, width, resample="up", **common)
+        for i in range(shape.blocks + 1):
+            attend = side in shape.attention and (family.attend_every_block or i == shape.blocks)
+            outputs = shape.channels * factor
+            dec[f"{side}x{side}_block{i}"] = UNetBlock(width + skips.pop(), outputs, attention=attend, **common)
+            width = outputs
+    return dec, width

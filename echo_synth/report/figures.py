@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import BytesIO
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -11,7 +13,9 @@ import pandas as pd
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
+from echo_synth.data.prior import Fit
 from echo_synth.report.tables import STRUCTURES
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
@@ -55,4 +59,22 @@ def history_curves(history: pd.DataFrame, title: str) -> Figure:
     axis.set(xlabel="images seen", ylabel="loss", title=title, yscale="log")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
+    return figure
+
+
+def prior_densities(counts: NDArray[np.int64], summary: Mapping[str, Any]) -> Figure:
+    """Histogram (256,) of in-sector grey levels with the densities that `echo_synth.data.prior.summary` fitted."""
+    figure, axis = plt.subplots(figsize=(6.4, 3.8))
+    x = (np.arange(256) + 0.5) / 256
+    axis.fill_between(x, counts / counts.sum() * 256, step="mid", color="#d9d9d9", label="in-sector pixels")
+    fits = [(f, f["name"]) for f in summary["maximum_likelihood"]]
+    fits += [(summary["grid_search"], "gamma, grid search"), (summary["paper"], "gamma, paper")]
+    looks = (("-", BLUE), ("--", ORANGE), (":", "#009E73"), ("-.", "#56B4E9"), ("-.", GREY))
+    for (fit, label), (style, colour) in zip(fits, looks, strict=True):
+        density = Fit(**fit).density(x)
+        axis.plot(x, density, color=colour, linestyle=style, label=f"{label}: KS {fit['ks']:.3f}")
+    axis.set(xlabel="intensity", ylabel="density", title=f"Prior of the latent, {summary['dataset']}", xlim=(0, 1))
+    axis.set_ylim(0, 1.15 * float(np.sort(counts / counts.sum() * 256)[-6]))
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
     return figure

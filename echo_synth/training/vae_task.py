@@ -14,6 +14,7 @@ from echo_synth.data.prepared import Prepared
 from echo_synth.specs import VaeLossWeights
 from echo_synth.training.history import History
 from echo_synth.training.streams import generator, sample_indices
+from echo_synth.vae.gamma import Direction
 from echo_synth.vae.loss import Perceptual, reconstruct, vae_loss
 
 _AUGMENT, _LATENT = 0, 1
@@ -27,6 +28,7 @@ class VaeTask:
         device: where the network is.
         seed: of the sample stream.
         warmup_images: samples before the latent and perceptual terms count.
+        direction: of the KL term.
     """
 
     def __init__(
@@ -39,9 +41,11 @@ class VaeTask:
         geometric_ranges: GeometricRanges,
         colour_ranges: ColourRanges,
         perceptual: Perceptual | None = None,
+        direction: Direction = "prior-posterior",
     ) -> None:
         self.data, self.device, self.seed = data, device, seed
         self.weights, self.warmup_images, self.perceptual = weights, warmup_images, perceptual
+        self.direction = direction
         self.geometric_ranges, self.colour_ranges = geometric_ranges, colour_ranges
         self.train_rows, self.val_rows = data.rows("train"), data.rows("val")
 
@@ -68,7 +72,7 @@ class VaeTask:
         warm = positions[0] >= self.warmup_images
         g = generator(self.seed, positions[0], _LATENT, self.device)
         network: Any = getattr(module, "module", module)  # inside DistributedDataParallel
-        return vae_loss(network, images, sector, self.weights, warm, g, self.perceptual)
+        return vae_loss(network, images, sector, self.weights, warm, g, self.perceptual, self.direction)
 
     def validate(self, module: nn.Module) -> Mapping[str, float]:
         """Reconstruction of E[z] over (at most 100) validation images: mean squared error, MAE and PSNR in the sector."""

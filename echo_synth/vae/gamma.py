@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 FLOOR = 1e-7
 Direction = Literal["prior-posterior", "posterior-prior"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 
 def softplus10(x: Tensor) -> Tensor:

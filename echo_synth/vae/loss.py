@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from echo_synth.specs import VaeLossWeights
-from echo_synth.vae.gamma import Direction, kl_to_prior, mean_gamma, sample_gamma
+from echo_synth.vae.gamma import Direction
 from echo_synth.vae.network import GammaVAE
 
-Perceptual = Callable[[Tensor, Tensor], Tensor]
+Perceptual = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -39,23 +39,24 @@ def vae_loss(
         images: (N, 1, H, W) in [0, 1], zero outside the sector.
         sector: (N, 1, H, W), 0 or 1.
         warm: whether the warm-up is over; the latent and perceptual terms start then.
-        perceptual: distance of two image batches per image, (N,), or None.
+        perceptual: in-sector distance of two image batches, (images, images, sector) to (N,), or None.
+        direction: of the KL.
     """
-    alpha, beta = vae.posterior(images)
+    posterior = vae.posterior(images)
     small = vae.latent_mask(sector)
-    z = sample_gamma(alpha, beta, generator) * small
+    z = posterior.sample(generator) * small
     reconstruction = vae.decode(z, sector)
     target = F.interpolate(images, size=z.shape[-2:], mode="area")
     terms = {
         "reconstruction": masked_mean((reconstruction - images) ** 2, sector),
         "latent": masked_mean((z - target) ** 2, small),
-        "kl": masked_mean(kl_to_prior(alpha, beta, vae.alpha_prior, vae.beta_prior, direction), small),
+        "kl": masked_mean(posterior.kl(direction), small),
     }
     loss = weights.reconstruction * terms["reconstruction"] + weights.kl * terms["kl"]
     if warm:
         loss = loss + weights.latent * terms["latent"]
         if perceptual is not None:
-            terms["perceptual"] = perceptual(reconstruction, images).mean()
+            terms["perceptual"] = perceptual(reconstruction, images, sector).mean()
             loss = loss + weights.perceptual * terms["perceptual"]
     return terms | {"loss": loss}
 
@@ -63,5 +64,4 @@ def vae_loss(
 @torch.no_grad()
 def reconstruct(vae: GammaVAE, images: Tensor, sector: Tensor) -> Tensor:
     """Decoded E[z], clipped to [0, 1]; what generation will see of these images."""
-    z = mean_gamma(*vae.posterior(images)) * vae.latent_mask(sector)
-    return vae.decode(z, sector).clamp(0, 1)
+    return vae.decode(vae.latent(images, sector), sector).clamp(0, 1)

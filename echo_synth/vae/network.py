@@ -14,7 +14,7 @@ from monai.networks.blocks import SpatialAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echo_synth.vae.gamma import mean_gamma, sample_gamma, softplus10
+from echo_synth.vae.posterior import Family, GammaPosterior, GaussianPosterior, Posterior
 
 Activation = Callable[[Tensor], Tensor]
 _EPS = 1e-6
@@ -76,15 +76,28 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-def _attention(channels: int, style: Style) -> nn.Module:
-    # MONAI's flag picks scaled_dot_product_attention: memory linear in the number of pixels.
-    return SpatialAttentionBlock(
-        2, channels, norm_num_groups=style.groups, norm_eps=_EPS, use_flash_attention=True, include_fc=style.projection
-    )
+class Attention(SpatialAttentionBlock):
+    """MONAI's self-attention over all pixels, in the memory layout of its input. (N, C, H, W), same shape.
+
+    MONAI hands back a permuted view; on a CPU the backward pass of every GroupNorm after it
+    would then take thirty times as long.
+    """
+
+    def __init__(self, channels: int, style: Style) -> None:
+        # The flag picks scaled_dot_product_attention: memory linear in the number of pixels.
+        super().__init__(
+            2, channels, norm_num_groups=style.groups, norm_eps=_EPS, use_flash_attention=True,
+            include_fc=style.projection,
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        y: Tensor = super().forward(x)
+        return y.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _bottleneck(channels: int, style: Style, attention: bool) -> list[nn.Module]:
-    middle = [_attention(channels, style)] if attention else []
+    middle = [Attention(channels, style)] if attention else []
     first = ResidualBlock(channels, channels, style)
     return [first, *middle, ResidualBlock(channels, channels, style)]
 
@@ -101,7 +114,7 @@ def encoder(
             layers.append(ResidualBlock(width, outputs, style))
             width = outputs
             if last and level_attention:
-                layers.append(_attention(width, style))
+                layers.append(Attention(width, style))
         if not last:
             layers.append(Downsample(width))
     layers += _bottleneck(width, style, mid_attention)
@@ -119,14 +132,14 @@ def decoder(
             layers.append(ResidualBlock(width, outputs, style))
             width = outputs
             if level == len(channels) - 1 and level_attention:
-                layers.append(_attention(width, style))
+                layers.append(Attention(width, style))
         if level > 0:
             layers.append(Upsample(width))
     return nn.Sequential(*layers, nn.GroupNorm(style.groups, width, _EPS), _conv3(width, 1))
 
 
 class GammaVAE(nn.Module):
-    """Γ-VAE with a single latent channel (paper section 2.2 and 2.3).
+    """Γ-VAE with a single latent channel (paper section 2.2 and 2.3), and its Gaussian twin.
 
     Args:
         channels: width of each level, finest first; the grid halves between levels.
@@ -135,6 +148,7 @@ class GammaVAE(nn.Module):
         level_attention, mid_attention: self-attention on the last level, in the bottleneck.
         alpha_prior, beta_prior: shape and rate of the prior.
         activation, projection: see `Style`; "none" and False for weights of the reference code.
+        posterior: "gamma", or "gaussian" for the standard KL-VAE of the same size (its prior is N(0, 1)).
     """
 
     def __init__(
@@ -148,6 +162,7 @@ class GammaVAE(nn.Module):
         beta_prior: float = 10.8,
         activation: str = "silu",
         projection: bool = True,
+        posterior: Family = "gamma",
     ) -> None:
         super().__init__()
         functions: dict[str, Activation] = {"silu": F.silu, "none": _identity}
@@ -155,7 +170,7 @@ class GammaVAE(nn.Module):
         shape = (channels, blocks, Style(norm_groups, function, projection), level_attention, mid_attention)
         self.encoder, self.decoder = encoder(*shape), decoder(*shape)
         self.to_alpha, self.to_beta, self.from_latent = (nn.Conv2d(1, 1, 1) for _ in range(3))
-        self.alpha_prior, self.beta_prior = alpha_prior, beta_prior
+        self.alpha_prior, self.beta_prior, self.family = alpha_prior, beta_prior, posterior
         self.downsampling = 2 ** (len(channels) - 1)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,10 +178,12 @@ class GammaVAE(nn.Module):
         h = self.encoder(images)
         return self.to_alpha(h), self.to_beta(h)
 
-    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Shape and rate of the posterior, (N, 1, h, w), float32, positive: the prior's, scaled by softplus10."""
+    def posterior(self, images: Tensor) -> Posterior:
+        """q(z | x) of images (N, 1, H, W) in [0, 1]; its tensors (N, 1, h, w), float32."""
         a, b = self.encode(images)
-        return self.alpha_prior * softplus10(a), self.beta_prior * softplus10(b)
+        if self.family == "gaussian":
+            return GaussianPosterior.of_maps(a, b)
+        return GammaPosterior.of_maps(a, b, self.alpha_prior, self.beta_prior)
 
     def latent_mask(self, sector: Tensor) -> Tensor:
         """Sector (N, 1, H, W), 0 or 1, on the latent grid by nearest neighbour; same dtype."""
@@ -174,11 +191,11 @@ class GammaVAE(nn.Module):
 
     def latent(self, images: Tensor, sector: Tensor) -> Tensor:
         """E[z] (N, 1, h, w) float32, zero outside the sector. Deterministic."""
-        return mean_gamma(*self.posterior(images)) * self.latent_mask(sector)
+        return self.posterior(images).mean * self.latent_mask(sector)
 
     def sample(self, images: Tensor, sector: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """One reparameterised draw of z, zero outside the sector. For training."""
-        return sample_gamma(*self.posterior(images), generator) * self.latent_mask(sector)
+        return self.posterior(images).sample(generator) * self.latent_mask(sector)
 
     def decode(self, latent: Tensor, sector: Tensor) -> Tensor:
         """Images (N, 1, H, W), nominally in [0, 1] and not clipped, zero outside the sector."""

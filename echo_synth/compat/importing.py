@@ -1,0 +1,126 @@
+"""From a file of the paper's authors to a run folder of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from echo_synth import registry
+from echo_synth.compat import edmlx, infer
+from echo_synth.compat.unpickle import Record, read_pickle
+from echo_synth.errors import RunError
+from echo_synth.training.checkpoint import save_tensors
+
+_MODEL_OF = {"VEPrecond": "ve", "VPPrecond": "vp", "iDDPMPrecond": "sdm"}
+_PRECOND_NAME = {"EDMPrecond": "edm", "VEPrecond": "ve", "VPPrecond": "vp", "iDDPMPrecond": "iddpm"}
+
+
+def state_of(record: Record) -> dict[str, Tensor]:
+    """The state dict of a module that was read as a Record: parameters and buffers of it and its children."""
+    found: dict[str, Tensor] = {}
+    for kind in ("_parameters", "_buffers"):
+        for name, value in (record.state.get(kind) or {}).items():
+            if isinstance(value, Tensor):
+                found[name] = value
+    for name, child in (record.state.get("_modules") or {}).items():
+        if isinstance(child, Record):
+            found |= {f"{name}.{k}": v for k, v in state_of(child).items()}
+    return found
+
+
+def _denoiser_record(content: Any) -> Record | None:
+    """The preconditioned network in a file: the averaged one where several are kept."""
+    if isinstance(content, Record):
+        return content if content.class_name.endswith("Precond") else None
+    if isinstance(content, Mapping):
+        for key in ("ema", *content):
+            found = _denoiser_record(content.get(key)) if isinstance(content.get(key), (Record, Mapping)) else None
+            if found:
+                return found
+    return None
+
+
+def _flat_state(content: Any) -> dict[str, Tensor]:
+    """The state dict in a file, possibly wrapped in {"state_dict": …}."""
+    for key in ("ema", "model", "state_dict", "net"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        return {}
+    return {str(k).removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
+
+
+def read_edmlx(
+    path: Path, settings: Mapping[str, Any] | None = None, precond: str | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """model.json and weights, by our names, of a file of the reference code.
+
+    Args:
+        path: the VAE's .pth, or a diffusion network's pickle.
+        settings: what overrides the settings that are read off the parameters.
+        precond: class name of the preconditioning, for network files that are bare state dicts.
+
+    Raises:
+        RunError: the file is refused or damaged, or holds no network of the paper.
+    """
+    content = read_pickle(path)
+    record = _denoiser_record(content)
+    tensors = state_of(record) if record else _flat_state(content)
+    if not tensors:
+        raise RunError(f"{path}: no network in it (found {type(content).__name__})")
+    if infer.is_vae(tensors):
+        return _vae(path, tensors, settings or {})
+    name = record.class_name if record else precond
+    if name is None:
+        raise RunError(f"{path}: a bare state dict of a diffusion network; pass --precond (e.g. EDMPrecond)")
+    scalars = {k: v for k, v in (record.state if record else {}).items() if isinstance(v, (int, float))}
+    return _network(path, tensors, {**scalars, **infer.network_settings(tensors, name), **(settings or {})})
+
+
+def _vae(
+    path: Path, tensors: dict[str, Tensor], override: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    settings = {**infer.vae_settings(tensors), **override}
+    edmlx.load_vae(settings, _arrays(tensors))  # raises when they do not fit
+    network = edmlx.describe_vae(settings)
+    latent = 256 >> (len(network["channels"]) - 1)
+    description = {"kind": "vae", "model": f"gamma-vae-{latent}", "size": "paper", "resolution": 256,
+                   "latent_resolution": latent, "network": network, "imported_from": path.name}  # fmt: skip
+    return description, edmlx.rename_vae(tensors)
+
+
+def _network(
+    path: Path, tensors: dict[str, Tensor], settings: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    denoiser = edmlx.load_denoiser(settings, _arrays(tensors))  # raises when they do not fit
+    parts = edmlx.describe_network(settings, tensors)
+    resolution = settings["resolution"]
+    latent = "edm" if resolution >= 256 else f"edm-l{resolution}"
+    description = {
+        "kind": "diffusion", "model": _MODEL_OF.get(settings["precond"], latent), "size": "paper", "resolution": resolution,
+        "precond": _PRECOND_NAME[settings["precond"]], "precond_arguments": edmlx.precond_arguments(settings),
+        **parts, "vae": None, "imported_from": path.name,
+    }  # fmt: skip
+    return description, {f"network.{k}": v for k, v in denoiser.network.state_dict().items()}
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {k: v.detach().float().numpy() for k, v in tensors.items()}
+
+
+def import_edmlx(
+    path: Path, out: Path, settings: Mapping[str, Any] | None, precond: str | None, vae: registry.Run | None
+) -> dict[str, Any]:
+    """Write `path` as a run folder; returns its model.json. `vae` is the Γ-VAE that a latent model belongs to."""
+    from echo_synth.files import write_json
+
+    description, tensors = read_edmlx(path, settings, precond)
+    if vae is not None and description["kind"] == "diffusion":
+        description["vae"] = vae.hash()
+    out.mkdir(parents=True, exist_ok=True)
+    save_tensors(out / registry.WEIGHTS, {k: v.float() for k, v in tensors.items()})
+    write_json(out / registry.DESCRIPTION, description)
+    return description

@@ -1,0 +1,84 @@
+"""What the encoder's two maps mean: the paper's Γ posterior, or the Gaussian of a standard VAE.
+
+Both sides of the comparison share network, losses and training; they differ in these classes only.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from echo_synth.vae.gamma import Direction, kl_to_prior, mean_gamma, sample_gamma, softplus10
+from echo_synth.vae.gaussian import LOG_VARIANCE_RANGE, kl_gaussian, sample_gaussian, wide
+
+Family = Literal["gamma", "gaussian"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+
+
+class Posterior(ABC):
+    """q(z | x) of a batch; every tensor (N, 1, h, w), float32 or wider."""
+
+    @property
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """E[z]."""
+
+    @abstractmethod
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """One reparameterised draw."""
+
+    @abstractmethod
+    def kl(self, direction: Direction) -> Tensor:
+        """KL between posterior and prior, per element."""
+
+
+@dataclass(frozen=True)
+class GammaPosterior(Posterior):
+    """Γ(alpha, beta), shape and rate, against the prior Γ(alpha_prior, beta_prior)."""
+
+    alpha: Tensor
+    beta: Tensor
+    alpha_prior: float
+    beta_prior: float
+
+    @classmethod
+    def of_maps(cls, a: Tensor, b: Tensor, alpha_prior: float, beta_prior: float) -> GammaPosterior:
+        """The prior's parameters, scaled by softplus10 of the raw maps."""
+        return cls(alpha_prior * softplus10(a), beta_prior * softplus10(b), alpha_prior, beta_prior)
+
+    @property
+    def mean(self) -> Tensor:
+        return mean_gamma(self.alpha, self.beta)
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return sample_gamma(self.alpha, self.beta, generator)
+
+    def kl(self, direction: Direction = "prior-posterior") -> Tensor:
+        return kl_to_prior(self.alpha, self.beta, self.alpha_prior, self.beta_prior, direction)
+
+
+@dataclass(frozen=True)
+class GaussianPosterior(Posterior):
+    """N(mu, exp(log_variance)) against the prior N(0, 1)."""
+
+    mu: Tensor
+    log_variance: Tensor
+
+    @classmethod
+    def of_maps(cls, a: Tensor, b: Tensor) -> GaussianPosterior:
+        """Mean and log variance are the raw maps; the latter clamped to where float32 holds it."""
+        return cls(wide(a), wide(b).clamp(*LOG_VARIANCE_RANGE))
+
+    @property
+    def mean(self) -> Tensor:
+        return self.mu
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return sample_gaussian(self.mu, self.log_variance, generator)
+
+    def kl(self, direction: Direction = "posterior-prior") -> Tensor:
+        return kl_gaussian(self.mu, self.log_variance, reverse=direction == "prior-posterior")
