@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,10 +51,16 @@ def begin(command: str, settings: Mapping[str, Any], dry_run: bool) -> dict[str,
 
 def say(line: str) -> None:
     """A line for the person watching; results that scripts read go to standard output instead."""
-    print(line, file=sys.stderr, flush=True)
+    if _speaks():
+        print(line, file=sys.stderr, flush=True)
 
 
 def done(*lines: str) -> None:
     """The closing summary: what was written and what to do next."""
-    for line in lines:
+    for line in lines if _speaks() else ():
         typer.echo(line)
+
+
+def _speaks() -> bool:
+    """Under torchrun the first process speaks for all."""
+    return os.environ.get("RANK", "0") == "0"

@@ -43,7 +43,7 @@ def train_classifier(
     from echo_synth import registry, specs
     from echo_synth.downstream import classifier
     from echo_synth.home import runs
-    from echo_synth.training.runs import claim_folder
+    from echo_synth.training.folders import claim_folder
 
     preset = specs.classifier()
     device = registry.training_device(device)

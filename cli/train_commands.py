@@ -17,6 +17,10 @@ Images = Annotated[
 Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Global batch; default: the preset's.")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate; default: the preset's.")]
 Init = Annotated[Path | None, typer.Option("--init", help="Run folder whose weights to start from (fine-tuning).")]
+Snapshots = Annotated[
+    int, typer.Option(min=0, help="Snapshots to keep, so that average-weights can choose the EMA's length afterwards.")
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Pass the network through torch.compile (slow to start).")]
 MicroBatch = Annotated[
     int | None, typer.Option("--micro-batch", min=1, help="Images at once; the batch is accumulated.")
 ]
@@ -26,6 +30,7 @@ def register(app: typer.Typer) -> None:
     """Add this group's commands to the application."""
     app.command("train-vae")(train_vae)
     app.command("train")(train)
+    app.command("average-weights")(average_weights)
     app.command("import-edmlx")(import_edmlx)
 
 
@@ -56,6 +61,8 @@ def train_vae(
         Path | None, typer.Option(help="Weights file of the perceptual network; nothing is downloaded.")
     ] = None,
     init: Init = None,
+    snapshots: Snapshots = 0,
+    compile: Compile = False,
     seed: Seed = 0,
     precision: Precision = "auto",
     device: Device = "auto",
@@ -70,15 +77,19 @@ def train_vae(
     from echo_synth import registry, specs
     from echo_synth.data import nnunet_raw
     from echo_synth.data.prior import read_prior
-    from echo_synth.training.runs import Settings, VaeOptions, run_folder, train_gamma_vae
+    from echo_synth.training.distributed import on_main
+    from echo_synth.training.folders import run_folder
+    from echo_synth.training.runs import Settings, VaeOptions, train_gamma_vae
     from echo_synth.vae.gamma import DIRECTIONS
     from echo_synth.vae.posterior import FAMILIES
 
     spec = specs.vae_model(model)
     device = registry.training_device(device)
-    training = specs.training_of(spec, size, images=images, batch=batch, lr=lr, perceptual=perceptual)
+    training = specs.training_of(
+        spec, size, images=images, batch=batch, lr=lr, perceptual=perceptual, ema_snapshots=snapshots or None
+    )
     settings = Settings(
-        model, size, training, seed, registry.resolve_precision(precision, device), device, micro_batch, init=init,
+        model, size, training, seed, registry.resolve_precision(precision, device), device, micro_batch, init=init, compile=compile,
     )  # fmt: skip
     options = VaeOptions(
         one_of("--posterior", posterior, FAMILIES), one_of("--kl", kl, DIRECTIONS) if kl else None,
@@ -86,7 +97,7 @@ def train_vae(
     )  # fmt: skip
     dataset = nnunet_raw.find(dataset_id)
     name = registry.vae_name(model, options.posterior)
-    folder = run_folder(name, size, dataset.name, out, resume, overwrite)
+    folder = on_main(device, lambda: run_folder(name, size, dataset.name, out, resume, overwrite))
     shown = {"run": folder, "dataset": dataset.path, **settings.as_dict(), **asdict(options)}
     resolved = begin("train-vae", shown | {"direction": options.resolved_direction()}, dry_run)
     best = train_gamma_vae(settings, options, dataset, folder, resume, resolved)
@@ -105,6 +116,8 @@ def train(
     micro_batch: MicroBatch = None,
     copies: Annotated[int, typer.Option(min=1, help="Augmented copies of each image whose latents are kept.")] = 6,
     init: Init = None,
+    snapshots: Snapshots = 0,
+    compile: Compile = False,
     seed: Seed = 0,
     precision: Precision = "auto",
     device: Device = "auto",
@@ -118,23 +131,54 @@ def train(
     """
     from echo_synth import registry, specs
     from echo_synth.data import nnunet_raw
-    from echo_synth.training.runs import Settings, run_folder, train_diffusion
+    from echo_synth.training.distributed import on_main
+    from echo_synth.training.folders import run_folder
+    from echo_synth.training.runs import Settings, train_diffusion
 
     spec = specs.diffusion_model(model)
     device = registry.training_device(device)
     settings = Settings(
-        model, size, specs.training_of(spec, size, images=images, batch=batch, lr=lr), seed,
-        registry.resolve_precision(precision, device), device, micro_batch, copies, init,
+        model, size, specs.training_of(spec, size, images=images, batch=batch, lr=lr, ema_snapshots=snapshots or None), seed,
+        registry.resolve_precision(precision, device), device, micro_batch, copies, init, compile,
     )  # fmt: skip
     dataset = nnunet_raw.find(dataset_id)
     vae_run = registry.find_vae(spec.vae, vae) if spec.vae else None
     if vae_run and vae is None:
         say(f"Γ-VAE: {vae_run.folder}")
-    folder = run_folder(model, size, dataset.name, out, resume, overwrite)
+    folder = on_main(device, lambda: run_folder(model, size, dataset.name, out, resume, overwrite))
     extra: dict[str, Any] = {"vae": vae_run.folder if vae_run else None}
     resolved = begin("train", {"run": folder, "dataset": dataset.path, **extra, **settings.as_dict()}, dry_run)
     best = train_diffusion(settings, dataset, vae_run, folder, resume, resolved)
     _finish(folder, best)
+
+
+def average_weights(
+    run: Annotated[Path, typer.Argument(help="Run folder that was trained with --snapshots.")],
+    std: Annotated[float, typer.Option(min=0.01, max=0.25, help="Width of the average relative to training time.")],
+    out: Annotated[Path, typer.Option("--out", help="Run folder to write.")],
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Choose the length of the weights' average after training (Karras et al. 2024), without training again.
+
+    Example: echosynth average-weights runs/edm-l64 --std 0.1 --out runs/edm-l64-ema10
+    """
+    from echo_synth import registry
+    from echo_synth.files import check_writable, refuse_existing, write_json
+    from echo_synth.training.checkpoint import load_tensors, save_tensors
+    from echo_synth.training.posthoc import average_of
+
+    source = registry.open_run(run)
+    check_writable(out.absolute())
+    refuse_existing(out / registry.WEIGHTS, overwrite)
+    resolved = begin("average-weights", {"run": run, "std": std, "out": out}, dry_run)
+    averaged, step = average_of(run, std)
+    kept, _ = load_tensors(source.weights)
+    out.mkdir(parents=True, exist_ok=True)
+    save_tensors(out / registry.WEIGHTS, kept | averaged)
+    write_json(out / registry.DESCRIPTION, source.description | {"ema_std": std, "averaged_from": str(run)})
+    write_json(out / "settings.json", resolved)
+    done(f"average of width {std} at step {step}", f"run folder: {out}")
 
 
 def import_edmlx(

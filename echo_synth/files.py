@@ -9,9 +9,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from echo_synth.errors import DataError, ExistsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 PARTIAL = ".partial-"
 _UMASK = os.umask(0)
@@ -55,6 +59,13 @@ def _write_synced(path: Path, data: bytes) -> None:
         f.write(data)
         f.flush()
         os.fsync(f.fileno())
+
+
+def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """PNG of grey levels (H, W) or colours (H, W, 3), atomically."""
+    from PIL import Image
+
+    write_atomic(path, lambda p: Image.fromarray(pixels).save(p, format="png"))
 
 
 def write_text(path: Path, text: str) -> None:

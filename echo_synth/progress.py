@@ -35,16 +35,17 @@ def track(items: Iterable[T], total: int, label: str, unit: str = "") -> Iterato
 class Meter:
     """Progress that is advanced by hand. `update(n, note)` after n more units are done."""
 
-    def __init__(self, total: int, label: str, unit: str = "", done: int = 0) -> None:
+    def __init__(self, total: int, label: str, unit: str = "", done: int = 0, quiet: bool = False) -> None:
         self.total, self.label, self.unit = total, label, unit
         self.done = self._start_done = done
         self._start = self._last_line = time.monotonic()
         self._bar: Any = None
+        self.quiet = quiet
 
     def update(self, n: int = 1, note: str = "") -> None:
         self.done += n
         now = time.monotonic()
-        if now - self._start < _QUIET_SECONDS:
+        if self.quiet or now - self._start < _QUIET_SECONDS:
             return
         if sys.stderr.isatty():
             self._draw(note)

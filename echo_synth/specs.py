@@ -110,6 +110,7 @@ class TrainingSpec(Strict):
     lr: float = Field(gt=0)
     clip_norm: float = Field(gt=0)
     ema_std: float = Field(ge=0, description="0 keeps the raw weights")
+    ema_snapshots: int = Field(default=0, ge=0, description="snapshots kept for a choice of the average afterwards")
     warmup_images: int = 0
     weights: VaeLossWeights = VaeLossWeights()
     perceptual: Literal["none", "lpips-vgg", "lpips-alex", "radimagenet", "efflite0"] = "none"

@@ -7,9 +7,10 @@ import torch
 
 from echo_synth import registry, specs
 from echo_synth.diffusion.denoiser import Denoiser
-from echo_synth.diffusion.loss import denoising_loss, sector_mean
+from echo_synth.diffusion.loss import denoising_loss
 from echo_synth.diffusion.precond import PRECONDS, EdmPrecond, VpPrecond
 from echo_synth.diffusion.spade import Spade
+from echo_synth.masked import sector_mean
 
 SIGMA = torch.logspace(-2, 1.5, 20, dtype=torch.float64)
 

@@ -57,3 +57,25 @@ class Denoiser(nn.Module):
         dtype = next(self.network.parameters()).dtype
         f = self.network((c.input * x).to(dtype), c.noise.flatten(), modulations)
         return c.skip * x + c.out * f[:, : x.shape[1]].to(x.dtype)
+
+
+class Guided:
+    """denoise(x, sigma) of given label maps, with the known background put in.
+
+    The loss is masked by the sector, so the network says nothing about the outside; its clean
+    value is known to be −1. Otherwise the trajectory would meet inputs there that training
+    never showed.
+
+    Args:
+        denoiser: D.
+        modulations: of the label maps, from `Denoiser.modulate`.
+        inside: (N, 1, R, R) bool, the sector.
+    """
+
+    def __init__(self, denoiser: Denoiser, modulations: Modulations, inside: Tensor) -> None:
+        self.denoiser, self.modulations, self.inside = denoiser, modulations, inside
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """(N, 1, R, R) float64 of x (N, 1, R, R) at the scalar σ; the network itself runs on float32 input."""
+        denoised = self.denoiser(x.float(), sigma.float().expand(len(x)), self.modulations)
+        return torch.where(self.inside, denoised, -1.0).double()

@@ -6,16 +6,7 @@ import torch
 from torch import Tensor
 
 from echo_synth.diffusion.denoiser import Denoiser
-
-
-def sector_mean(values: Tensor, sector: Tensor) -> Tensor:
-    """Mean of `values` over the pixels where `sector` is 1, for each image: (N, 1, H, W) to (N,), float32.
-
-    Per image, so that the loss of a batch does not depend on how it is split over processes.
-    Pixels outside have exactly zero gradient.
-    """
-    mask = sector.float()
-    return (values.float() * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp_min(1)
+from echo_synth.masked import sector_mean
 
 
 def denoising_loss(

@@ -27,6 +27,7 @@ class Scalings(NamedTuple):
 class Precond(ABC):
     """A formulation. σ tensors are float32 or float64, any shape."""
 
+    discretization: str  # of the noise levels that it was published with
     sigma_min: float = 0.0
     sigma_max: float = inf
     out_channels: int = 1
@@ -51,6 +52,8 @@ class Precond(ABC):
 class EdmPrecond(Precond):
     """EDM: σ_data 0.5, log-normal σ with P_mean −1.2 and P_std 1.2."""
 
+    discretization = "edm"
+
     def __init__(self, sigma_data: float = 0.5, p_mean: float = -1.2, p_std: float = 1.2) -> None:
         self.sigma_data, self.p_mean, self.p_std = sigma_data, p_mean, p_std
 
@@ -70,6 +73,7 @@ class EdmPrecond(Precond):
 class VePrecond(Precond):
     """Variance exploding: σ log-uniform in [0.02, 100]."""
 
+    discretization = "ve"
     sigma_min, sigma_max = 0.02, 100.0
 
     def scalings(self, sigma: Tensor) -> Scalings:
@@ -85,6 +89,8 @@ class VePrecond(Precond):
 
 class VpPrecond(Precond):
     """Variance preserving: β_d 19.9, β_min 0.1, t uniform in [1e-5, 1], 1000 noise labels."""
+
+    discretization = "vp"
 
     def __init__(self, beta_d: float = 19.9, beta_min: float = 0.1, levels: int = 1000, t_min: float = 1e-5) -> None:
         self.beta_d, self.beta_min, self.levels, self.t_min = beta_d, beta_min, levels, t_min
@@ -113,6 +119,7 @@ class VpPrecond(Precond):
 class IddpmPrecond(Precond):
     """iDDPM: 1000 noise levels of the cosine schedule; two output channels, the first predicts the noise."""
 
+    discretization = "iddpm"
     out_channels = 2
 
     def __init__(self, levels: int = 1000, c1: float = 0.001, c2: float = 0.008) -> None:

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from echo_synth.diffusion.denoiser import Denoiser
-from echo_synth.diffusion.unet import Modulations
+from echo_synth.diffusion.denoiser import Denoiser, Guided
 from echo_synth.sampling import sample
 from echo_synth.vae.network import GammaVAE
 
@@ -70,24 +69,14 @@ class Generator:
         small = F.interpolate(maps, size=(self.resolution, self.resolution), mode="nearest-exact")[:, 0]
         labels = small.long() + 5 * torch.from_numpy(views).to(self.device).long().reshape(-1, 1, 1)
         inside = (small > 0)[:, None]
-        modulations = self.denoiser.modulate(labels, self.dtype)
+        guided = Guided(self.denoiser, self.denoiser.modulate(labels, self.dtype), inside)
         start = torch.from_numpy(noise).to(self.device)
         return sample(
-            lambda x, sigma: self._denoise(x, sigma, modulations, inside), start, nfe=how.nfe, solver=how.solver,
+            guided, start, nfe=how.nfe, solver=how.solver,
             discretization=how.discretization, schedule=how.schedule, scaling=how.scaling,
             round_sigma=self.denoiser.precond.round_sigma,
             net_sigmas=(self.denoiser.precond.sigma_min, self.denoiser.precond.sigma_max),
         )  # fmt: skip
-
-    def _denoise(self, x: Tensor, sigma: Tensor, modulations: Modulations, inside: Tensor) -> Tensor:
-        """D with the known background put in.
-
-        The loss is masked by the sector, so the network says nothing about the outside; its
-        clean value is known to be −1. Otherwise the trajectory would meet inputs there that
-        training never showed.
-        """
-        denoised = self.denoiser(x.float(), sigma.float().expand(len(x)), modulations)
-        return torch.where(inside, denoised, -1.0).double()
 
     @torch.inference_mode()
     def images(self, fields: Tensor, tissues: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from echo_synth.diffusion.denoiser import Denoiser, Guided
 from echo_synth.diffusion.loss import denoising_loss
+from echo_synth.files import write_picture
+from echo_synth.sampling import sample
+from echo_synth.training.history import History
 from echo_synth.training.streams import normal, sample_indices, uniform
 
+Decode = Callable[[Tensor, Tensor], Tensor]
+_PICTURES, _PICTURE_NFE = 4, 19
 _VAL_POSITION = 1_000_000_000  # noise of validation: positions that training never reaches
 
 
@@ -37,10 +44,27 @@ def semantic_classes(tissues: Tensor, views: Tensor, tissue_count: int = 5) -> T
 
 
 class DiffusionTask:
-    """Batches, loss and validation of a diffusion model."""
+    """Batches, loss, validation and sample pictures of a diffusion model.
 
-    def __init__(self, train: Fields, val: Fields, device: str, seed: int) -> None:
+    Args:
+        train, val: clean fields.
+        device: where the network is.
+        seed: of the sample stream.
+        decode: fields and sectors to pictures; see `latents.decoder_of`.
+        samples: folder for sample pictures, or None to draw none.
+    """
+
+    def __init__(
+        self,
+        train: Fields,
+        val: Fields,
+        device: str,
+        seed: int,
+        decode: Decode | None = None,
+        samples: Path | None = None,
+    ) -> None:
         self.train, self.val, self.device, self.seed = train, val, device, seed
+        self.decode, self.samples = decode, samples
 
     def load(self, fields: Fields, rows: NDArray[np.intp]) -> tuple[Tensor, Tensor, Tensor]:
         """clean (N, 1, R, R) float32, labels (N, R, R), sector (N, 1, R, R) float32 of some rows."""
@@ -69,3 +93,22 @@ class DiffusionTask:
             u = torch.as_tensor(((chunk + 0.5) * 0.6180339887) % 1, device=self.device)
             total += float(denoising_loss(module, clean, labels, sector, u, noise).sum())  # type: ignore[arg-type]
         return {"loss": total / count}
+
+    def preview(self, module: nn.Module, history: History, images_seen: int) -> None:
+        """Real images of fixed validation maps above samples of the same maps at fixed noise: RUN/samples, TensorBoard."""
+        assert isinstance(module, Denoiser)
+        if self.decode is None or self.samples is None:
+            return
+        rows = np.linspace(0, len(self.val.clean) - 1, min(_PICTURES, len(self.val.clean))).astype(np.intp)
+        clean, labels, sector = self.load(self.val, rows)
+        noise = normal(0, [_VAL_POSITION + int(i) for i in rows], clean.shape[1:]).to(self.device)
+        guided = Guided(module, module.modulate(labels), sector > 0)
+        drawn = sample(
+            guided, noise, nfe=_PICTURE_NFE, solver="heun", discretization=module.precond.discretization,
+            round_sigma=module.precond.round_sigma, net_sigmas=(module.precond.sigma_min, module.precond.sigma_max),
+        )  # fmt: skip
+        grid = torch.cat([self.decode(clean, sector), self.decode(drawn.float(), sector)], dim=2)
+        pixels = (torch.cat(list(grid[:, 0]), dim=1) * 255).round().byte().cpu().numpy()
+        history.image("samples", pixels, images_seen)
+        self.samples.mkdir(exist_ok=True)
+        write_picture(self.samples / f"{images_seen:09d}.png", pixels)

@@ -1,6 +1,12 @@
-"""Clean fields for a diffusion model, computed once: E[z] of augmented copies, or the pixels themselves."""
+"""Clean fields for a diffusion model, computed once and kept: E[z] of augmented copies, or the pixels themselves."""
 
 from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,57 +16,107 @@ from torch.nn import functional as F
 
 from echo_synth.data.augment import GeometricRanges, draw_affine, geometric
 from echo_synth.data.prepared import Prepared
+from echo_synth.files import new_folder, write_json
+from echo_synth.home import home
 from echo_synth.progress import Meter
 from echo_synth.training.diffusion_task import Fields
 from echo_synth.training.streams import generator
 from echo_synth.vae.network import GammaVAE
 
-_AUGMENT = 3
+_AUGMENT, _BATCH = 3, 16
 
 
-def _nearest(values: Tensor, size: int) -> Tensor:
-    return F.interpolate(values, size=(size, size), mode="nearest-exact")
+@dataclass(frozen=True)
+class FieldRecipe:
+    """Everything that the fields of given cases depend on.
+
+    Attributes:
+        resolution: R of the diffusion model.
+        vae: hash of the weights that give 2 E[z] − 1; None: the field is 2 · image − 1, resized to R by area.
+        copies: of each case; the first as it is, the others moved at random.
+        ranges: of those movements.
+        seed: of those movements.
+        bf16: whether the VAE encodes under bf16 autocast.
+    """
+
+    resolution: int
+    vae: str | None
+    copies: int
+    ranges: GeometricRanges
+    seed: int
+    bf16: bool
+
+
+def kept_fields(
+    data: Prepared, rows: NDArray[np.intp], vae: GammaVAE | None, recipe: FieldRecipe, name: str, device: str
+) -> Fields:
+    """Fields of `rows`, memory-mapped, from ECHOSYNTH_HOME/prepared where an earlier run has made them."""
+    identity = {**asdict(recipe), "data": data.fingerprint, "rows": hashlib.sha256(rows.tobytes()).hexdigest()}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    folder = home() / "prepared" / f"{name}_fields{recipe.resolution}_{digest}"
+    if not (folder / "fields.json").is_file():
+        _write(data, rows, vae, recipe, folder, device)
+        write_json(folder / "fields.json", identity)
+    return Fields(
+        np.load(folder / "clean.npy", mmap_mode="r"), np.load(folder / "tissues.npy", mmap_mode="r"),
+        np.tile(data.views[rows], recipe.copies),
+    )  # fmt: skip
+
+
+def _write(
+    data: Prepared, rows: NDArray[np.intp], vae: GammaVAE | None, recipe: FieldRecipe, folder: Path, device: str
+) -> None:
+    shape = (recipe.copies * len(rows), recipe.resolution, recipe.resolution)
+    meter = Meter(shape[0], "latents" if vae else "fields", "images")
+    with new_folder(folder, overwrite=True) as new:
+        clean = np.lib.format.open_memmap(new / "clean.npy", mode="w+", dtype=np.float16, shape=shape)
+        tissues = np.lib.format.open_memmap(new / "tissues.npy", mode="w+", dtype=np.uint8, shape=shape)
+        for copy in range(recipe.copies):
+            for start in range(0, len(rows), _BATCH):
+                chunk = rows[start : start + _BATCH]
+                at = copy * len(rows) + start
+                field, small = _fields(data, chunk, vae, recipe, at if copy else None, device)
+                clean[at : at + len(chunk)], tissues[at : at + len(chunk)] = field, small
+                meter.update(len(chunk))
+        clean.flush()
+        tissues.flush()
+    meter.close()
 
 
 @torch.no_grad()
-def clean_fields(
+def _fields(
     data: Prepared,
-    rows: NDArray[np.intp],
-    resolution: int,
+    chunk: NDArray[np.intp],
     vae: GammaVAE | None,
-    copies: int,
-    ranges: GeometricRanges,
-    seed: int,
+    recipe: FieldRecipe,
+    moved_from: int | None,
     device: str,
-    bf16: bool = False,
-) -> Fields:
-    """Fields of `rows`, `copies` times: the first copy as it is, the others moved at random.
+) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+    """Fields and tissues (N, R, R) of some cases; moved with the random streams from number `moved_from` on.
 
     Images are moved before they are encoded: a moved latent is not the latent of the moved
     image, its speckle is smoothed.
-
-    Args:
-        resolution: R of the diffusion model.
-        vae: gives 2 E[z] − 1; without one the field is 2 · image − 1, resized to R by area.
     """
-    total = copies * len(rows)
-    clean = np.empty((total, resolution, resolution), np.float16 if vae else np.float32)
-    tissues = np.empty((total, resolution, resolution), np.uint8)
-    meter = Meter(total, "latents" if vae else "fields", "images")
-    for copy in range(copies):
-        for start in range(0, len(rows), 16):
-            chunk = rows[start : start + 16]
-            images = torch.from_numpy(np.ascontiguousarray(data.images[chunk])).to(device)[:, None].float() / 255
-            maps = torch.from_numpy(np.ascontiguousarray(data.tissues[chunk])).to(device)[:, None].float()
-            if copy:
-                generators = [generator(seed, copy * len(rows) + start + i, _AUGMENT) for i in range(len(chunk))]
-                images, maps = geometric(images, maps, torch.stack([draw_affine(g, ranges) for g in generators]))
-            small = _nearest(maps, resolution)
-            at = slice(copy * len(rows) + start, copy * len(rows) + start + len(chunk))
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
-                field = vae.latent(images, (maps > 0).float()) if vae else F.adaptive_avg_pool2d(images, resolution)
-            field = torch.where(small > 0, 2 * field.float() - 1, -1.0)
-            clean[at], tissues[at] = field[:, 0].cpu().numpy(), small[:, 0].byte().cpu().numpy()
-            meter.update(len(chunk))
-    meter.close()
-    return Fields(clean, tissues, np.tile(data.views[rows], copies))
+    images = torch.from_numpy(np.ascontiguousarray(data.images[chunk])).to(device)[:, None].float() / 255
+    maps = torch.from_numpy(np.ascontiguousarray(data.tissues[chunk])).to(device)[:, None].float()
+    if moved_from is not None:
+        generators = [generator(recipe.seed, moved_from + i, _AUGMENT) for i in range(len(chunk))]
+        images, maps = geometric(images, maps, torch.stack([draw_affine(g, recipe.ranges) for g in generators]))
+    small = F.interpolate(maps, size=(recipe.resolution, recipe.resolution), mode="nearest-exact")
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.bf16):
+        field = vae.latent(images, (maps > 0).float()) if vae else F.adaptive_avg_pool2d(images, recipe.resolution)
+    field = torch.where(small > 0, 2 * field.float() - 1, -1.0)
+    return field[:, 0].cpu().numpy().astype(np.float16), small[:, 0].byte().cpu().numpy()
+
+
+def decoder_of(vae: GammaVAE | None) -> Callable[[Tensor, Tensor], Tensor]:
+    """Fields (N, 1, R, R) in [−1, 1] and sectors (N, 1, R, R) to pictures (N, 1, H, W) in [0, 1], to look at."""
+
+    def decode(fields: Tensor, sector: Tensor) -> Tensor:
+        unit = (fields.float() + 1) / 2 * sector
+        if vae is None:
+            return unit.clamp(0, 1)
+        large = F.interpolate(sector, scale_factor=vae.downsampling, mode="nearest")
+        return vae.decode(unit.clamp_min(0), large).float().clamp(0, 1)
+
+    return decode

@@ -6,8 +6,10 @@ resume nor the number of processes changes what is learned, beyond rounding.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,22 @@ from echo_synth.specs import TrainingSpec
 from echo_synth.training.checkpoint import STATE, load_tensors, optimizer_tensors, restore_optimizer, save_tensors
 from echo_synth.training.ema import PowerEma
 from echo_synth.training.history import History
+from echo_synth.training.posthoc import Snapshots
 
 Loss = Callable[[nn.Module, Sequence[int]], Mapping[str, Tensor]]
 Validate = Callable[[nn.Module], Mapping[str, float]]
 Preview = Callable[[nn.Module, History, int], None]
+
+
+class _Objective(nn.Module):
+    """Network and loss as one module: what is distributed has one forward pass, which synchronises gradients."""
+
+    def __init__(self, network: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.network, self._loss = network, loss
+
+    def forward(self, positions: Sequence[int]) -> dict[str, Tensor]:
+        return dict(self._loss(self.network, positions))
 
 
 @dataclass
@@ -43,6 +57,8 @@ class Engine:
         precision: fp32, bf16 or fp16.
         device: auto, cpu or cuda.
         preview: draws pictures after each validation.
+        micro_batch: images at once; the global batch is accumulated from such pieces.
+        compiled: parts of the module to pass through torch.compile.
         checkpoint_seconds: how much work a kill may cost.
         validations: how many over the run.
     """
@@ -58,6 +74,7 @@ class Engine:
     device: str = "auto"
     preview: Preview | None = None
     micro_batch: int | None = None
+    compiled: Sequence[nn.Module] = ()
     checkpoint_seconds: float = 60.0
     validations: int = 20
 
@@ -80,25 +97,35 @@ class Engine:
                 self.history.close()
         return self.best
 
+    @property
+    def _steps(self) -> int:
+        return -(-self.spec.images // self.spec.batch)
+
     def _start(self, resume: bool) -> None:
         mixed = {"fp32": "no"}.get(self.precision, self.precision)
         self.accelerator = Accelerator(mixed_precision=mixed, cpu=self.device == "cpu")
-        optimizer = _optimizer(self.module.parameters(), self.spec)
-        self.live, self.optimizer = self.accelerator.prepare(self.module, optimizer)
         self.parameters = list(self.module.parameters())
+        for part in self.compiled:
+            part.compile()
+        self.live, self.optimizer = self.accelerator.prepare(
+            _Objective(self.module, self.loss), _optimizer(self.parameters, self.spec)
+        )
         self.ema = PowerEma(self.parameters, self.spec.ema_std)
+        snapshots = self.spec.ema_snapshots
+        self.snapshots = Snapshots(self.module, self.folder, snapshots, self._steps) if snapshots else None
         self.step, self.validated_step = 0, -1
         self.best: dict[str, float] = {}
         self.running: dict[str, float] = {}
         if resume and (self.folder / STATE).is_file():
             self._load_state()
-        main = self.accelerator.is_main_process
-        self.history = History(self.folder, self.step * self.spec.batch) if main else None
+        self.main = self.accelerator.is_main_process
+        self.history = History(self.folder, self.step * self.spec.batch) if self.main else None
         self.saved_at = self.logged_at = time.monotonic()
         self.logged_step, self.running_count = self.step, 0
-        self.meter = Meter(self.spec.images, self.folder.name, "images", self.step * self.spec.batch)
-        steps = -(-self.spec.images // self.spec.batch)
-        self.validate_every = max(1, steps // self.validations)
+        self.meter = Meter(
+            self.spec.images, self.folder.name, "images", self.step * self.spec.batch, quiet=not self.main
+        )
+        self.validate_every = max(1, self._steps // self.validations)
 
     def _positions(self) -> list[int]:
         """This process's share of the step's global batch."""
@@ -122,16 +149,15 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.ema.update(self.parameters, self.step)
+        if self.snapshots:
+            self.snapshots.update(self.step, write=self.main)
         self.meter.update(self.spec.batch)
         self._housekeeping()
 
     def _backward(self, piece: list[int], share: float, last: bool) -> None:
-        from contextlib import nullcontext
-
         context = nullcontext() if last else self.accelerator.no_sync(self.live)
         with context:
-            with self.accelerator.autocast():
-                terms = self.loss(self.live, piece)
+            terms = self.live(piece)
             self._check_finite(terms, piece)
             self.accelerator.backward(terms["loss"] * share)
         for name, value in terms.items():
@@ -163,7 +189,7 @@ class Engine:
         if self.validated_step == self.step:
             return
         self.validated_step = self.step
-        self._log("train", {k: v / max(1, self.running_count) for k, v in self.running.items()})
+        self._log("train", self._mean_over_processes())
         self.running, self.running_count = {}, 0
         self.module.eval()
         self.ema.swap(self.parameters)
@@ -177,12 +203,19 @@ class Engine:
         finally:
             self.ema.swap(self.parameters)
 
+    def _mean_over_processes(self) -> dict[str, float]:
+        """Training terms since the last validation: the global batch's, whichever process saw which image."""
+        values = torch.tensor([v / max(1, self.running_count) for v in self.running.values()], dtype=torch.float64)
+        if self.accelerator.num_processes > 1 and len(values):
+            values = self.accelerator.reduce(values.to(self.accelerator.device), "mean")
+        return dict(zip(self.running, values.tolist(), strict=True))
+
     def _keep_if_best(self, numbers: dict[str, float]) -> None:
         key = next(iter(numbers))
         if self.best and numbers[key] >= self.best[key]:
             return
         self.best = {**numbers, "images": float(self.step * self.spec.batch)}
-        if self.accelerator.is_main_process:
+        if self.main:
             save_tensors(self.folder / "model.safetensors", self.module.state_dict(), {"best": self.best})
 
     def _log(self, split: str, values: Mapping[str, float]) -> None:
@@ -193,9 +226,7 @@ class Engine:
             self.history.add(images, self.step, split, values, self._learning_rate(), rate)
         if split == "val":
             self.logged_at, self.logged_step = now, self.step
-            if self.accelerator.is_main_process:
-                import sys
-
+            if self.main:
                 left = format_seconds((self.spec.images - images) / max(rate, 1e-9))
                 shown = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
                 print(
@@ -204,13 +235,15 @@ class Engine:
 
     def _save_state(self) -> None:
         self.saved_at = time.monotonic()
-        if not self.accelerator.is_main_process:
+        if not self.main:
             return
         tensors = {f"model.{k}": v for k, v in self.module.state_dict().items()}
         tensors |= {f"ema.{i}": t for i, t in enumerate(self.ema.average)}
         tensors |= optimizer_tensors(self.optimizer)
+        tensors |= self.snapshots.tensors() if self.snapshots else {}
+        scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else {}
         metadata = {"step": self.step, "best": self.best, "identity": dict(self.identity), "seed": self.seed,
-                    "validated_step": self.validated_step}  # fmt: skip
+                    "validated_step": self.validated_step, "scaler": scaler}  # fmt: skip
         save_tensors(self.folder / STATE, tensors, metadata)
 
     def _load_state(self) -> None:
@@ -228,6 +261,10 @@ class Engine:
         for i, average in enumerate(self.ema.average):
             average.copy_(tensors[f"ema.{i}"])
         restore_optimizer(self.optimizer, tensors)
+        if self.snapshots:
+            self.snapshots.restore(tensors)
+        if self.accelerator.scaler and metadata.get("scaler"):
+            self.accelerator.scaler.load_state_dict(metadata["scaler"])
         self.step, self.best = metadata["step"], metadata["best"]
         self.validated_step = metadata["validated_step"]
 

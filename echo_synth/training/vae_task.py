@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from echo_synth.training.history import History
 from echo_synth.training.streams import generator, sample_indices
 from echo_synth.vae.gamma import Direction
 from echo_synth.vae.loss import Perceptual, reconstruct, vae_loss
+from echo_synth.vae.network import GammaVAE
 
 _AUGMENT, _LATENT = 0, 1
 
@@ -68,11 +68,11 @@ class VaeTask:
 
     def loss(self, module: nn.Module, positions: Sequence[int]) -> Mapping[str, Tensor]:
         """Loss terms of one micro-batch."""
+        assert isinstance(module, GammaVAE)
         images, sector = self.batch(positions)
-        warm = positions[0] >= self.warmup_images
-        g = generator(self.seed, positions[0], _LATENT, self.device)
-        network: Any = getattr(module, "module", module)  # inside DistributedDataParallel
-        return vae_loss(network, images, sector, self.weights, warm, g, self.perceptual, self.direction)
+        warm = torch.tensor([p >= self.warmup_images for p in positions], device=self.device)
+        generators = [generator(self.seed, p, _LATENT, self.device) for p in positions]
+        return vae_loss(module, images, sector, self.weights, warm, generators, self.perceptual, self.direction)
 
     def validate(self, module: nn.Module) -> Mapping[str, float]:
         """Reconstruction of E[z] over (at most 100) validation images: mean squared error, MAE and PSNR in the sector."""

@@ -1,26 +1,20 @@
-"""The Γ-VAE's loss: every pixel term lives in the sector and is normalised by its size."""
+"""The Γ-VAE's loss: every pixel term lives in the sector and is normalised by its size, image by image."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from echo_synth.masked import sector_mean
 from echo_synth.specs import VaeLossWeights
 from echo_synth.vae.gamma import Direction
 from echo_synth.vae.network import GammaVAE
+from echo_synth.vae.posterior import sample_each
 
 Perceptual = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum of `values` where `mask` is 1, divided by the number of such pixels (at least 1); float32.
-
-    Pixels outside have exactly zero gradient. Both (N, 1, H, W).
-    """
-    return (values.float() * mask).sum() / mask.sum().clamp_min(1)
 
 
 def vae_loss(
@@ -28,37 +22,41 @@ def vae_loss(
     images: Tensor,
     sector: Tensor,
     weights: VaeLossWeights,
-    warm: bool,
-    generator: torch.Generator | None = None,
+    warm: Tensor,
+    generators: Sequence[torch.Generator | None],
     perceptual: Perceptual | None = None,
     direction: Direction = "prior-posterior",
 ) -> dict[str, Tensor]:
-    """Terms of the loss and their weighted sum under "loss"; scalars, float32.
+    """Terms of the loss and their weighted sum under "loss"; means over the batch, float32 scalars.
+
+    Each image's terms depend on that image and its generator alone, so neither micro-batches nor
+    processes change the sum.
 
     Args:
         images: (N, 1, H, W) in [0, 1], zero outside the sector.
         sector: (N, 1, H, W), 0 or 1.
-        warm: whether the warm-up is over; the latent and perceptual terms start then.
+        warm: (N,) bool, whether the warm-up is over; the latent and perceptual terms start then.
+        generators: one for each image.
         perceptual: in-sector distance of two image batches, (images, images, sector) to (N,), or None.
         direction: of the KL.
     """
     posterior = vae.posterior(images)
     small = vae.latent_mask(sector)
-    z = posterior.sample(generator) * small
+    z = sample_each(posterior, generators) * small
     reconstruction = vae.decode(z, sector)
     target = F.interpolate(images, size=z.shape[-2:], mode="area")
     terms = {
-        "reconstruction": masked_mean((reconstruction - images) ** 2, sector),
-        "latent": masked_mean((z - target) ** 2, small),
-        "kl": masked_mean(posterior.kl(direction), small),
+        "reconstruction": sector_mean((reconstruction - images) ** 2, sector),
+        "latent": sector_mean((z - target) ** 2, small),
+        "kl": sector_mean(posterior.kl(direction), small),
     }
     loss = weights.reconstruction * terms["reconstruction"] + weights.kl * terms["kl"]
-    if warm:
-        loss = loss + weights.latent * terms["latent"]
-        if perceptual is not None:
-            terms["perceptual"] = perceptual(reconstruction, images, sector).mean()
-            loss = loss + weights.perceptual * terms["perceptual"]
-    return terms | {"loss": loss}
+    late = weights.latent * terms["latent"]
+    if perceptual is not None and bool(warm.any()):
+        terms["perceptual"] = perceptual(reconstruction, images, sector)
+        late = late + weights.perceptual * terms["perceptual"]
+    terms["loss"] = loss + torch.where(warm, late, 0.0)
+    return {name: value.mean() for name, value in terms.items()}
 
 
 @torch.no_grad()

@@ -6,7 +6,8 @@ Both sides of the comparison share network, losses and training; they differ in 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -30,6 +31,10 @@ class Posterior(ABC):
     @abstractmethod
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """One reparameterised draw."""
+
+    @abstractmethod
+    def at(self, i: int) -> Posterior:
+        """Posterior of image i alone, its tensors (1, 1, h, w)."""
 
     @abstractmethod
     def kl(self, direction: Direction) -> Tensor:
@@ -57,6 +62,9 @@ class GammaPosterior(Posterior):
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         return sample_gamma(self.alpha, self.beta, generator)
 
+    def at(self, i: int) -> GammaPosterior:
+        return replace(self, alpha=self.alpha[i : i + 1], beta=self.beta[i : i + 1])
+
     def kl(self, direction: Direction = "prior-posterior") -> Tensor:
         return kl_to_prior(self.alpha, self.beta, self.alpha_prior, self.beta_prior, direction)
 
@@ -80,5 +88,13 @@ class GaussianPosterior(Posterior):
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         return sample_gaussian(self.mu, self.log_variance, generator)
 
+    def at(self, i: int) -> GaussianPosterior:
+        return replace(self, mu=self.mu[i : i + 1], log_variance=self.log_variance[i : i + 1])
+
     def kl(self, direction: Direction = "posterior-prior") -> Tensor:
         return kl_gaussian(self.mu, self.log_variance, reverse=direction == "prior-posterior")
+
+
+def sample_each(posterior: Posterior, generators: Sequence[torch.Generator | None]) -> Tensor:
+    """One draw of every image's z, (N, 1, h, w), image i from generator i: batches do not change it."""
+    return torch.cat([posterior.at(i).sample(g) for i, g in enumerate(generators)])
