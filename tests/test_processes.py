@@ -20,7 +20,21 @@ ROOT = Path(__file__).parents[1]
 VAE = ROOT / "data_specs" / "bundled" / "gamma-vae-64"
 KINDS = {
     "vae": ["train-vae", "--model", "gamma-vae-64", "--images", "32", "--batch", "4", "--lr", "1e-5"],
-    "diffusion": ["train", "--model", "edm-l64", "--vae", str(VAE), "--images", "96", "--batch", "8", "--copies", "1", "--lr", "1e-5"],
+    "diffusion": [
+        "train",
+        "--model",
+        "edm-l64",
+        "--vae",
+        str(VAE),
+        "--images",
+        "96",
+        "--batch",
+        "8",
+        "--copies",
+        "1",
+        "--lr",
+        "1e-5",
+    ],
 }
 
 

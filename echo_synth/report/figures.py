@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -77,4 +77,38 @@ def prior_densities(counts: NDArray[np.int64], summary: Mapping[str, Any]) -> Fi
     axis.set_ylim(0, 1.15 * float(np.sort(counts / counts.sum() * 256)[-6]))
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def latent_histograms(
+    densities: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], edges: NDArray[np.float64]
+) -> Figure:
+    """In-sector latents of each VAE (first of the pair) against its prior (second), over the bins `edges`."""
+    figure, axes = plt.subplots(1, len(densities), figsize=(4.2 * len(densities), 3.2), squeeze=False)
+    centres = (edges[1:] + edges[:-1]) / 2
+    for axis, (name, (latents, prior)) in zip(axes[0], densities.items(), strict=True):
+        axis.fill_between(centres, latents, step="mid", color="#d9d9d9", label="latents")
+        axis.plot(centres, prior, color=BLUE, label="prior")
+        held = centres[(latents > 1e-3) | (prior > 1e-2)]
+        axis.set(title=name, xlabel="z", xlim=(held.min(), held.max()))
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(frameon=False, fontsize=8)
+    axes[0, 0].set_ylabel("density")
+    figure.tight_layout()
+    return figure
+
+
+def picture_rows(pictures: Mapping[str, NDArray[np.uint8]], labels: Sequence[str]) -> Figure:
+    """Rows of pictures: for each name, (K, len(labels), H, W) uint8, K columns; a label beside each row."""
+    total = len(pictures) * len(labels)
+    columns = next(iter(pictures.values())).shape[0]
+    figure, axes = plt.subplots(total, columns, figsize=(2.4 * columns, 2.4 * total), squeeze=False)
+    for i, (name, held) in enumerate(pictures.items()):
+        for j, label in enumerate(labels):
+            for k in range(columns):
+                axis = axes[i * len(labels) + j, k]
+                axis.imshow(held[k, j], cmap="gray", vmin=0, vmax=255)
+                axis.set(xticks=[], yticks=[])
+                axis.set_ylabel(f"{name}\n{label}" if k == 0 else "", fontsize=9)
+    figure.tight_layout(pad=0.3)
     return figure

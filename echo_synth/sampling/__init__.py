@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from echo_synth.sampling import dpmpp_2m, euler, heun
+from echo_synth.sampling import ddpm, dpmpp_2m, euler, heun, unipc
 from echo_synth.sampling.budget import CountedDenoiser
-from echo_synth.sampling.ode import Churn, Denoise, Trajectory
+from echo_synth.sampling.ode import Churn, Denoise, Draw, Trajectory
 from echo_synth.sampling.schedules import Round, clip_sigmas, make_schedule, noise_levels
 
-SOLVERS: dict[str, ModuleType] = {"euler": euler, "heun": heun, "dpmpp-2m": dpmpp_2m}
+SOLVERS: dict[str, ModuleType] = {"euler": euler, "heun": heun, "dpmpp-2m": dpmpp_2m, "unipc": unipc, "ddpm": ddpm}
+STOCHASTIC = ("ddpm",)  # draw noise on the way, with churn euler and heun do so too
 
-__all__ = ["SOLVERS", "sample"]
+__all__ = ["SOLVERS", "STOCHASTIC", "sample"]
 
 
 def sample(
@@ -32,6 +33,7 @@ def sample(
     rho: float = 7.0,
     churn: float = 0.0,
     churn_options: dict[str, Any] | None = None,
+    draw: Draw = torch.randn_like,
     round_sigma: Round | None = None,
     net_sigmas: tuple[float, float] = (0.0, float("inf")),
 ) -> Tensor:
@@ -43,13 +45,14 @@ def sample(
         noise: unit normal, (N, …), any float dtype; scaled to σ_max inside. Steps are taken in
             float64.
         nfe: network evaluations to spend.
-        solver: euler, heun or dpmpp-2m.
+        solver: euler, heun, dpmpp-2m, unipc, or ddpm (ancestral: stochastic).
         discretization: where the noise levels lie: edm, vp, ve or iddpm.
         schedule, scaling: σ(t) (linear, vp, ve) and s(t) (none, vp).
         sigma_min, sigma_max: default to the discretization's own.
         rho: exponent of the edm discretization.
         churn: S_churn of the stochastic sampler, for euler and heun.
-        churn_options: sigma_min, sigma_max, noise, draw; see `Churn`.
+        churn_options: sigma_min, sigma_max, noise; see `Churn`.
+        draw: noise for ddpm and churn, shape and dtype of its argument.
         round_sigma: nearest noise level that the network knows, for discrete ones.
         net_sigmas: the network's own limits.
 
@@ -63,7 +66,7 @@ def sample(
         raise ValueError(f"solver '{solver}': expected one of {', '.join(SOLVERS)}")
     if nfe < 1:
         raise ValueError(f"nfe is {nfe}, expected at least 1")
-    if churn and solver == "dpmpp-2m":
+    if churn and solver not in ("euler", "heun"):
         raise ValueError("churn needs a one-step solver: euler or heun")
     rounding = round_sigma or (lambda s: s)
     low, high = clip_sigmas(discretization, sigma_min, sigma_max, net_sigmas)
@@ -74,7 +77,7 @@ def sample(
     times = torch.cat([times, torch.zeros_like(times[:1])])
     counted = CountedDenoiser(denoise)
     options = Churn(amount=churn, **(churn_options or {}))
-    trajectory = Trajectory(counted, law, times, rounding, options)
+    trajectory = Trajectory(counted, law, times, rounding, options, draw)
     x = noise.double() * law.sigma(times[0]) * law.scale(times[0])
     result: Tensor = method.integrate(trajectory, x, nfe)
     if counted.calls != nfe:

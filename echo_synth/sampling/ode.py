@@ -11,6 +11,7 @@ from torch import Tensor
 from echo_synth.sampling.schedules import Round, Schedule
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
+Draw = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,6 @@ class Churn:
     sigma_min: float = 0.0
     sigma_max: float = float("inf")
     noise: float = 1.0
-    draw: Callable[[Tensor], Tensor] = torch.randn_like
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ class Trajectory:
         denoise: D(x, σ), the only thing that costs.
         schedule: σ(t), s(t).
         times: t_0 > … > t_N = 0, float64.
+        round_sigma: nearest noise level that the network knows.
+        churn: stochasticity of one-step solvers.
+        draw: fresh unit normal noise of x's shape and dtype, for stochastic solvers.
     """
 
     denoise: Denoise
@@ -39,6 +42,7 @@ class Trajectory:
     times: Tensor
     round_sigma: Round
     churn: Churn
+    draw: Draw = torch.randn_like
 
     @property
     def steps(self) -> int:
@@ -61,5 +65,5 @@ class Trajectory:
         gamma = min(churn.amount / self.steps, 2**0.5 - 1)
         raised = s.time(self.round_sigma(sigma * (1 + gamma)))
         spread = (s.sigma(raised) ** 2 - sigma**2).clamp_min(0).sqrt()
-        x = s.scale(raised) / s.scale(t) * x + spread * s.scale(raised) * churn.noise * churn.draw(x)
+        x = s.scale(raised) / s.scale(t) * x + spread * s.scale(raised) * churn.noise * self.draw(x)
         return x, raised
