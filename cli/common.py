@@ -32,6 +32,17 @@ def one_of(option: str, value: str, known: Sequence[T]) -> T:
     raise typer.BadParameter(f"'{value}'; expected {', '.join(map(str, known))}", param_hint=option)
 
 
+def parse_numbers(option: str, text: str) -> list[int]:
+    """Positive integers of "5,10,20". Raises typer.BadParameter (exit code 2) that names the option."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise typer.BadParameter(f"'{text}'; expected positive numbers such as 5,10,20", param_hint=option)
+    return numbers
+
+
 def begin(command: str, settings: Mapping[str, Any], dry_run: bool) -> dict[str, Any]:
     """Print the resolved settings (with a dry run only) and return them ready for settings.json.
 

@@ -7,13 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.common import begin, done, say
-from cli.options import Device, DryRun, Precision, Seed
+from cli.common import begin, done, parse_numbers, say
+from cli.options import DatasetId, Device, DryRun, Overwrite, Precision, Seed
+
+SOLVER_HELP = "heun, euler, dpmpp-2m, unipc, or ddpm (ancestral)."
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands to the application."""
     app.command("generate")(generate)
+    app.command("sample-grid")(sample_grid)
 
 
 def generate(
@@ -25,7 +28,7 @@ def generate(
     vae: Annotated[Path | None, typer.Option(help="Γ-VAE run; default: the one the model was trained with.")] = None,
     maps: Annotated[Path | None, typer.Option(help="Map folder; default: the newest, else the bundled maps.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Images; default: one a map.")] = None,
-    solver: Annotated[str, typer.Option(help="heun, euler or dpmpp-2m.")] = "heun",
+    solver: Annotated[str, typer.Option(help=SOLVER_HELP)] = "heun",
     seed: Seed = 0,
     dataset_id: Annotated[
         int | None, typer.Option(help="Default: the unfinished one with these settings, else the next free from 601.")
@@ -77,6 +80,61 @@ def generate(
         f"drew {drawn} images now; {run.total_cases(rows)}, {state}",
         f"nnU-Net raw dataset: {target}", f"classification folder: {pictures}",
     )  # fmt: skip
+
+
+def sample_grid(
+    model: Annotated[str, typer.Option(help="sdm, ve, vp, edm, edm-l128 or edm-l64.")],
+    dataset_id: DatasetId,
+    out: Annotated[Path, typer.Option("--out", help="Picture to write (.png).")],
+    nfe: Annotated[str, typer.Option(help="Network evaluations, comma separated: one row each.")] = "5,20,100",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Run folder; default: the newest, else the bundled weights.")
+    ] = None,
+    vae: Annotated[Path | None, typer.Option(help="Γ-VAE run; default: the one the model was trained with.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=16, help="Validation cases: one column each.")] = 4,
+    solver: Annotated[str, typer.Option(help=SOLVER_HELP)] = "heun",
+    seed: Seed = 0,
+    precision: Precision = "auto",
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Draw the maps of held-out validation cases at several NFE, under the real images: the paper's figure 2.
+
+    Example: echosynth sample-grid --model edm-l64 --dataset-id 501 --nfe 5,20,100 --out grid.png
+    """
+    import numpy as np
+
+    from echo_synth import registry, specs
+    from echo_synth.data import nnunet_raw
+    from echo_synth.data.prepared import prepare
+    from echo_synth.errors import DataError
+    from echo_synth.files import check_writable, refuse_existing, write_bytes
+    from echo_synth.generation import engine
+    from echo_synth.report.figures import picture_rows, png
+
+    spec = specs.diffusion_model(model)
+    budgets = parse_numbers("--nfe", nfe)
+    device = registry.training_device(device)
+    precision = registry.resolve_precision(precision, device)
+    weights = registry.find_run(model, checkpoint)
+    latents = _vae_run(weights, spec.vae, vae)
+    check_writable(out.absolute().parent)
+    refuse_existing(out, overwrite)
+    begin("sample-grid", {"checkpoint": weights.folder, "nfe": budgets, "out": out, "solver": solver}, dry_run)
+    data = prepare(nnunet_raw.find(dataset_id))
+    rows = data.rows("val")
+    if not len(rows):
+        raise DataError(f"dataset {dataset_id} has no validation cases")
+    rows = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
+    generator = engine.Generator(weights.load(), latents.load() if latents else None, device, precision)  # type: ignore[arg-type]
+    pictures = [np.asarray(data.images[rows])]
+    for budget in budgets:
+        how = engine.default_sampler(spec.precond, budget, _known_solver(solver))
+        pictures.append(generator.draw(data.tissues[rows], data.views[rows], seed, range(count), how))
+    labels = ["real", *(f"{n} NFE" for n in budgets)]
+    write_bytes(out, png(picture_rows({spec.dataset_name: np.stack(pictures, axis=1)}, labels)))
+    done(f"wrote {out}: {count} validation maps, {', '.join(labels)}")
 
 
 def _parse_shard(text: str) -> tuple[int, int]:
