@@ -88,9 +88,33 @@ def test_spade_is_its_formula() -> None:
         torch.randn(2, 8, 6, 6),
         torch.nn.functional.one_hot(torch.randint(0, 10, (2, 6, 6)), 10).permute(0, 3, 1, 2).float(),
     )
-    gamma, beta = spade.modulation(onehot, (6, 6))
+    raw = spade.modulation(onehot, (6, 6))
+    gamma, beta = raw.scale, raw.shift
+    torch.nn.init.normal_(spade.norm.weight)
+    torch.nn.init.normal_(spade.norm.bias)
     normalised = torch.nn.functional.group_norm(x, 2, spade.norm.weight, spade.norm.bias, 1e-5)
-    assert torch.allclose(spade(x, (gamma, beta)), normalised * (1 + gamma) + beta, atol=1e-6)
+    assert torch.allclose(spade(x, raw), normalised * (1 + gamma) + beta, atol=1e-6)
+    assert torch.allclose(spade(x, spade.fold(raw)), normalised * (1 + gamma) + beta, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["edm-l64", "ve"])
+def test_kept_modulations_change_no_number(name: str) -> None:
+    d = _denoiser(name)
+    for p in d.parameters():
+        torch.nn.init.normal_(p, std=0.05)
+    side = d.network.resolution
+    labels = torch.randint(0, 10, (1, side, side)).expand(3, -1, -1)
+    x, sigma = torch.randn(3, 1, side, side), torch.tensor([0.1, 1.0, 10.0])
+    everything = d.modulate(labels)
+    half = everything.nbytes // 2
+    assert everything.nbytes == sum(d.network.modulation_bytes(n, 3, 4) for n in d.network.dec)
+    with torch.no_grad():
+        plain = d(x, sigma, d.modulate(labels, budget=0))
+        some = d.modulate(labels, budget=half, fold=True)
+        assert 0 < some.nbytes <= half
+        shared = d.modulate(labels[:1], fold=True).take(torch.zeros(3, dtype=torch.long))
+        for modulations in (everything, some, shared):
+            assert torch.allclose(d(x, sigma, modulations), plain, atol=1e-4 * float(plain.abs().max()))
 
 
 def test_the_map_guides_the_output() -> None:

@@ -38,9 +38,11 @@ class Denoiser(nn.Module):
         self.network = network
         self.precond = PRECONDS[precond]() if isinstance(precond, str) else precond
 
-    def modulate(self, labels: Tensor, dtype: torch.dtype = torch.float32) -> Modulations:
+    def modulate(
+        self, labels: Tensor, dtype: torch.dtype = torch.float32, budget: int | None = None, fold: bool = False
+    ) -> Modulations:
         """See `SemanticUNet.modulate`."""
-        return self.network.modulate(labels, dtype)
+        return self.network.modulate(labels, dtype, budget, fold)
 
     def forward(self, x: Tensor, sigma: Tensor, modulations: Modulations) -> Tensor:
         """Denoised x.

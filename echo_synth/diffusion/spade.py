@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Modulation = tuple[Tensor, Tensor]
 _EPS = 1e-5  # also inside networks whose other normalisations use 1e-6
 
 
 def group_norm(channels: int, eps: float) -> nn.GroupNorm:
     """GroupNorm with at most 32 groups of at least 4 channels (Karras 2022)."""
     return nn.GroupNorm(max(1, min(32, channels // 4)), channels, eps=eps)
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """What a label map does to one normalisation; each tensor (N, C, H, W).
+
+    Attributes:
+        scale, shift: γ and β as the convolutions give them, or, when `folded`, what is left to do
+            after the bare normalisation: w (1 + γ) and b (1 + γ) + β with GroupNorm's own w and b.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    folded: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        return self.scale.nbytes + self.shift.nbytes
+
+    def take(self, index: Tensor) -> Modulation:
+        """Maps `index` (M,) of this batch; a batch of one map is shared by all without a copy."""
+        if len(self.scale) == 1:
+            shape = (len(index), -1, -1, -1)
+            return Modulation(self.scale.expand(shape), self.shift.expand(shape), self.folded)
+        return Modulation(self.scale[index], self.shift[index], self.folded)
 
 
 class Spade(nn.Module):
@@ -34,12 +61,20 @@ class Spade(nn.Module):
         self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
 
     def modulation(self, onehot: Tensor, size: tuple[int, int]) -> Modulation:
-        """γ and β, each (N, C, *size), for label maps resized to `size` by nearest neighbour."""
+        """γ and β for label maps resized to `size` by nearest neighbour."""
         if onehot.shape[-2:] != size:
             onehot = F.interpolate(onehot, size=size, mode="nearest")
         hidden = self.mlp_shared(onehot)
-        return self.mlp_gamma(hidden), self.mlp_beta(hidden)
+        return Modulation(self.mlp_gamma(hidden), self.mlp_beta(hidden))
+
+    def fold(self, modulation: Modulation) -> Modulation:
+        """The same modulation with GroupNorm's own scale and shift multiplied in: one operation less an evaluation."""
+        gain = 1 + modulation.scale
+        weight, bias = (p.reshape(1, -1, 1, 1) for p in (self.norm.weight, self.norm.bias))
+        return Modulation(weight * gain, torch.addcmul(modulation.shift, bias, gain), folded=True)
 
     def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
-        gamma, beta = modulation
-        return self.norm(x) * (1 + gamma) + beta
+        if modulation.folded:
+            bare = F.group_norm(x, self.norm.num_groups, eps=self.norm.eps)
+            return torch.addcmul(modulation.shift, bare, modulation.scale)
+        return self.norm(x) * (1 + modulation.scale) + modulation.shift

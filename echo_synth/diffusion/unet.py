@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from echo_synth.diffusion.blocks import FusedDown, UNetBlock
-from echo_synth.diffusion.spade import Modulation, group_norm
+from echo_synth.diffusion.spade import Modulation, Spade, group_norm
 
-Modulations = dict[str, dict[str, Modulation]]
+BlockModulations = dict[str, Modulation]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,34 @@ class Family:
     pyramid_taps: Sequence[float] | None = None
 
 
+class Modulations:
+    """What a batch of label maps does to a network: γ and β of its SPADE layers, kept or made anew when asked for.
+
+    Args:
+        network: whose SPADE layers.
+        onehot: (N, classes, R, R).
+        kept: modulations by decoder block; blocks that are not in it are computed at each evaluation.
+    """
+
+    def __init__(self, network: SemanticUNet, onehot: Tensor, kept: dict[str, BlockModulations]) -> None:
+        self.network, self.onehot, self.kept = network, onehot, kept
+
+    def of(self, name: str) -> BlockModulations:
+        """Modulations of decoder block `name`."""
+        found = self.kept.get(name)
+        return found if found is not None else self.network.modulate_block(name, self.onehot)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of what is kept."""
+        return sum(m.nbytes for block in self.kept.values() for m in block.values())
+
+    def take(self, index: Tensor) -> Modulations:
+        """Those of maps `index` (M,), for images that share maps."""
+        kept = {name: {k: m.take(index) for k, m in block.items()} for name, block in self.kept.items()}
+        return Modulations(self.network, self.onehot[index], kept)
+
+
 class SemanticUNet(nn.Module):
     """F(x, noise label, modulations): (N, in_channels, R, R) to (N, out_channels, R, R).
 
@@ -92,20 +120,47 @@ class SemanticUNet(nn.Module):
         """(N, H, W) integer classes to (N, classes, H, W)."""
         return F.one_hot(labels.long(), self.classes).permute(0, 3, 1, 2).to(dtype)
 
-    def modulate(self, labels: Tensor, dtype: torch.dtype = torch.float32) -> Modulations:
+    def modulate(
+        self, labels: Tensor, dtype: torch.dtype = torch.float32, budget: int | None = None, fold: bool = False
+    ) -> Modulations:
         """γ and β of every SPADE layer for `labels` (N, H, W): all that a label map contributes.
 
         Compute it once per map and pass it to every `forward` of a trajectory.
+
+        Args:
+            labels: integer classes.
+            dtype: of the weights.
+            budget: bytes to keep. Coarse levels are kept first: they are small; what exceeds the
+                budget is recomputed at each evaluation. None keeps all, 0 nothing.
+            fold: multiply GroupNorm's own parameters in; for inference.
         """
         onehot = self.one_hot(labels, dtype)
-        result: Modulations = {}
-        for name, block in self.dec.items():
-            assert isinstance(block, UNetBlock)
-            side = int(name.split("x")[0])
-            arrives = side // 2 if name.endswith("_up") else side
-            layers = block.spades((arrives, arrives))
-            result[name] = {key: spade.modulation(onehot, size) for key, spade, size in layers}
-        return result
+        kept: dict[str, BlockModulations] = {}
+        left = budget
+        for name in self.dec:  # coarsest first
+            size = self.modulation_bytes(name, len(labels), onehot.element_size())
+            if left is not None:
+                if size > left:
+                    break
+                left -= size
+            kept[name] = self.modulate_block(name, onehot, fold)
+        return Modulations(self, onehot, kept)
+
+    def _spades(self, name: str) -> list[tuple[str, Spade, tuple[int, int]]]:
+        block = self.dec[name]
+        assert isinstance(block, UNetBlock)
+        side = int(name.split("x")[0])
+        arrives = side // 2 if name.endswith("_up") else side
+        return block.spades((arrives, arrives))
+
+    def modulation_bytes(self, name: str, count: int, itemsize: int) -> int:
+        """Memory of one decoder block's modulations for `count` maps."""
+        return sum(2 * count * s.norm.num_channels * size[0] * size[1] * itemsize for _, s, size in self._spades(name))
+
+    def modulate_block(self, name: str, onehot: Tensor, fold: bool = False) -> BlockModulations:
+        """Modulations of one decoder block."""
+        made = {key: (spade, spade.modulation(onehot, size)) for key, spade, size in self._spades(name)}
+        return {key: spade.fold(m) if fold else m for key, (spade, m) in made.items()}
 
     def forward(self, x: Tensor, noise_label: Tensor, modulations: Modulations) -> Tensor:
         """F. x (N, in_channels, R, R) in the weights' dtype; noise_label (N,) float32."""
@@ -115,7 +170,7 @@ class SemanticUNet(nn.Module):
         for name, block in self.dec.items():
             if x.shape[1] != block.inputs:
                 x = torch.cat([x, skips.pop()], dim=1)
-            x = block(x, embedding, modulations[name])
+            x = block(x, embedding, modulations.of(name))
         return self.out_conv(F.silu(self.out_norm(x)))
 
     def _encode(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -98,6 +98,39 @@ def latent_histograms(
     return figure
 
 
+def throughput_curves(table: pd.DataFrame, sdm_reference: float | None) -> Figure:
+    """Images/s against NFE for each model (columns model, nfe, images_per_second), both axes logarithmic.
+
+    `sdm_reference`: images/s of SDM at 1000 NFE; where known, a second axis counts in it (the paper's figure 4).
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 4.2))
+    for name, rows in table.groupby("model", sort=False):
+        axis.plot(rows["nfe"], rows["images_per_second"], marker="o", markersize=3, label=str(name))
+    axis.set(xscale="log", yscale="log", xlabel="network evaluations an image (NFE)", ylabel="images/s")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
+    if sdm_reference:
+        relative = axis.secondary_yaxis("right", functions=(lambda y: y / sdm_reference, lambda y: y * sdm_reference))
+        relative.set_ylabel("times SDM at 1000 NFE")
+    figure.tight_layout()
+    return figure
+
+
+def convergence_curves(table: pd.DataFrame, title: str) -> Figure:
+    """Distance from the converged solution against NFE, one line a solver; columns of `generation.convergence`."""
+    figure, axis = plt.subplots(figsize=(5.6, 3.8))
+    for solver, rows in table.groupby("solver", sort=False):
+        axis.plot(rows["nfe"], rows["rmse"], marker="o", markersize=3, label=str(solver))
+        axis.fill_between(rows["nfe"], rows["rmse_low"], rows["rmse_high"], alpha=0.15)
+    axis.set(
+        xscale="log", yscale="log", xlabel="network evaluations (NFE)", ylabel="RMS distance in the sector", title=title
+    )
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    figure.tight_layout()
+    return figure
+
+
 def picture_rows(pictures: Mapping[str, NDArray[np.uint8]], labels: Sequence[str]) -> Figure:
     """Rows of pictures: for each name, (K, len(labels), H, W) uint8, K columns; a label beside each row."""
     total = len(pictures) * len(labels)

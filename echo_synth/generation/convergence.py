@@ -1,0 +1,83 @@
+"""Is a sampler good at few NFE? Distance of N-NFE samples from the converged solution of the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import Tensor
+
+from echo_synth.generation.engine import Generator, Sampler, image_noise
+from echo_synth.progress import Meter
+
+DETERMINISTIC = ("euler", "heun", "dpmpp-2m", "unipc")
+COLUMNS = ("solver", "nfe", "rmse", "rmse_low", "rmse_high", "psnr_db")
+
+
+def _distance(found: Tensor, truth: Tensor, inside: Tensor) -> NDArray[np.float64]:
+    """Root mean squared difference in the sector of each image's field, fields in [−1, 1]."""
+    squared = ((found - truth).double() ** 2 * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3))
+    return squared.sqrt().cpu().numpy()
+
+
+def study(
+    generator: Generator, tissues: NDArray[np.uint8], views: NDArray[np.uint8], discretization: str, budgets: Sequence[int],
+    converged_nfe: int, seed: int, solvers: Sequence[str] = DETERMINISTIC,
+) -> pd.DataFrame:  # fmt: skip
+    """Distance of every solver at every NFE from Heun at `converged_nfe`; steps in float64 throughout.
+
+    Args:
+        generator: best in float32, so that rounding of the network does not blur small distances.
+        tissues, views: maps (K, 256, 256) and views (K,); image i has noise (seed, i).
+
+    Returns:
+        columns `COLUMNS`: mean over images with the range of the middle half, and PSNR for fields
+        whose range is 2.
+    """
+    count = len(tissues)
+    noise = np.stack([image_noise(seed, i, generator.resolution) for i in range(count)])
+    _, inside = generator.labels(tissues, views)
+    meter = Meter(converged_nfe + sum(budgets) * len(solvers), "converge", "evaluations")
+
+    def solve(solver: str, nfe: int) -> Tensor:
+        result = generator.fields(tissues, views, noise, Sampler(nfe, solver, discretization))
+        meter.update(nfe)
+        return result
+
+    truth = solve("heun", converged_nfe)
+    rows = []
+    for solver, nfe in _pairs(solvers, budgets):
+        d = _distance(solve(solver, nfe), truth, inside)
+        low, high = np.quantile(d, [0.25, 0.75])
+        rows.append([solver, nfe, d.mean(), low, high, -20 * np.log10(max(float(d.mean()), 1e-12) / 2)])
+    meter.close()
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _pairs(solvers: Sequence[str], budgets: Sequence[int]) -> Iterator[tuple[str, int]]:
+    return ((s, n) for n in budgets for s in solvers)
+
+
+def recommend(table: pd.DataFrame) -> dict[str, str]:
+    """The nearest solver at each NFE of the study, keys as JSON needs them."""
+    best = table.loc[table.groupby("nfe")["rmse"].idxmin()]
+    return {str(n): str(s) for n, s in zip(best["nfe"], best["solver"], strict=True)}
+
+
+def solver_for(recommended: dict[str, Any], nfe: int) -> str:
+    """The recommendation at the studied NFE that is nearest (in ratio) to `nfe`."""
+    return str(recommended[min(recommended, key=lambda n: abs(np.log(int(n) / nfe)))])
+
+
+def equal_distance(table: pd.DataFrame, baseline: str, nfe: int) -> dict[str, int]:
+    """The least studied NFE at which each solver is at least as near as `baseline` at `nfe`."""
+    target = float(table[(table["solver"] == baseline) & (table["nfe"] == nfe)]["rmse"].iloc[0])
+    found = {}
+    for solver, rows in table.groupby("solver"):
+        enough = rows[rows["rmse"] <= target * (1 + 1e-9)]["nfe"]
+        if len(enough):
+            found[str(solver)] = int(enough.min())
+    return found
