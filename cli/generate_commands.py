@@ -58,6 +58,7 @@ def generate(
     from echo_synth.data import label_maps
     from echo_synth.generation import engine, manifest, run
     from echo_synth.generation.writer import DatasetWriter
+    from echo_synth.training.distributed import main_first, on_main
 
     spec = specs.diffusion_model(model)
     part = _parse_shard(shard)
@@ -76,7 +77,7 @@ def generate(
         "discretization": how.discretization, "seed": seed, "precision": precision, "trained_on": weights.description.get("trained_on"),
     }  # fmt: skip
     identity = facts | {"maps": str(folder.path), "count": len(rows), "batch": batch}
-    target = _target(dataset_id, f"{spec.dataset_name}_nfe{nfe}", identity)
+    target = on_main(device, lambda: _target(dataset_id, f"{spec.dataset_name}_nfe{nfe}", identity))
     pictures = classification or _classification_folder(target)
     settings = begin(
         "generate", {**identity, "checkpoint": weights.folder, "dataset": target, "classification": pictures}, dry_run
@@ -84,7 +85,8 @@ def generate(
     if checkpoint is None or maps is None:
         say(f"weights: {weights.folder}\nmaps: {folder.path}")
     writer = DatasetWriter(target, pictures, rows, identity, part)
-    writer.open(settings)
+    with main_first(device):
+        writer.open(settings)
     loaded = engine.Generator(
         weights.load(), latents.load() if latents else None, device, precision, fast == "on", modulation_memory << 20, compiled,  # type: ignore[arg-type]
     )  # fmt: skip
@@ -256,6 +258,8 @@ def benchmark(
     chosen = {name.strip(): specs.diffusion_model(name.strip()) for name in models.split(",")}
     budgets = parse_numbers("--nfe", nfe)
     one_of("--measure", measure, ("stages", "whole"))
+    one_of("--fast", fast, ("on", "off"))
+    _known_solver(solver)
     device = registry.training_device(device)
     precision = registry.resolve_precision(precision, device)
     check_writable(out.absolute())
@@ -269,13 +273,7 @@ def benchmark(
     views = np.asarray([VIEWS.index(v) for v in used["view"]], np.uint8)
     rows, parts = [], []
     for name, spec in chosen.items():
-        network = registry.build(registry.describe_diffusion(name, size, None)).eval().requires_grad_(False)
-        latents = (
-            registry.build(registry.describe_vae(spec.vae, size)).eval().requires_grad_(False) if spec.vae else None
-        )
-        loaded = engine.Generator(
-            network, latents, device, precision, one_of("--fast", fast, ("on", "off")) == "on", compiled=compiled
-        )  # type: ignore[arg-type]
+        loaded = timing.fresh(name, size, device, precision, fast == "on", compiled)
         stages = timing.stages(loaded, tissues, views, repeats)
         for stage, seconds in stages.seconds.items():
             parts.append(
@@ -288,7 +286,7 @@ def benchmark(
                 }
             )
         for budget in budgets:
-            row = {"model": name, "nfe": budget, "images_per_second": 1 / stages.per_image(budget, kept=fast == "on")}
+            row = {"model": name, "nfe": budget, "images_per_second": 1 / stages.per_image(budget)}
             if measure == "whole":
                 measured = timing.whole(
                     loaded, tissues, views, engine.default_sampler(spec.precond, budget, _known_solver(solver)), repeats
@@ -299,7 +297,7 @@ def benchmark(
             f"{name}: {rows[-1]['images_per_second']:.3g} images/s at {budgets[-1]} NFE, peak memory {timing.peak_memory(device) / 2**20:.0f} MiB"
         )
         if name == "sdm":
-            reference = 1 / stages.per_image(1000, kept=fast == "on")
+            reference = 1 / stages.per_image(1000)
     table = pd.DataFrame(rows)
     known = reference if "sdm" in chosen else None
     if known:

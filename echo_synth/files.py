@@ -105,6 +105,14 @@ def check_writable(folder: Path) -> None:
         raise DataError(f"{folder}: no permission to write in {probe}; choose another folder or change its rights")
 
 
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left of `path`; what living ones are filling stays."""
+    for leftover in path.parent.glob(f"{PARTIAL}{path.name}.*"):
+        process = leftover.name.rpartition(".")[2]
+        if not (process.isdigit() and Path(f"/proc/{process}").exists() and int(process) != os.getpid()):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
 @contextmanager
 def new_folder(path: Path, overwrite: bool) -> Iterator[Path]:
     """A folder that appears at `path` complete or not at all.
@@ -116,12 +124,12 @@ def new_folder(path: Path, overwrite: bool) -> Iterator[Path]:
     if path.exists() and not overwrite:
         raise ExistsError(f"{path} exists; pass --overwrite to replace it, or choose another name")
     check_writable(path.parent)
-    temporary = path.with_name(f"{PARTIAL}{path.name}")
+    temporary = path.with_name(f"{PARTIAL}{path.name}.{os.getpid()}")  # two processes may make the same folder
     old = path.with_name(f"{PARTIAL}old-{path.name}")
     if old.exists() and not path.exists():  # killed between the two renames
         os.rename(old, path)
-    for leftover in (temporary, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    _sweep(path)
+    shutil.rmtree(old, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
         yield temporary

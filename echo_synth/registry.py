@@ -8,6 +8,7 @@ change of a preset does not change an old run.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,9 +179,16 @@ def find_vae_of(description: dict[str, Any], vae_model: str, beside: Path) -> Ru
 def training_device(device: str) -> str:
     """auto resolved to cuda or cpu. Raises RunError for a device that is not there."""
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise RunError(f"--device {device}: no CUDA device is available; use --device cpu")
+    if ":" in device:
+        index, count = device.partition(":")[2], torch.cuda.device_count()
+        if not index.isdigit() or int(index) >= count:
+            raise RunError(f"--device {device}: found {count} CUDA devices, cuda:0 to cuda:{count - 1}")
+        torch.cuda.set_device(int(index))
+    elif device == "cuda" and "LOCAL_RANK" in os.environ:  # one process a GPU under torchrun
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     return device
 
 
@@ -188,6 +196,8 @@ def resolve_precision(precision: str, device: str) -> str:
     """auto resolved: bf16 where the hardware multiplies in it, else fp32. Raises RunError for an unknown one."""
     if precision not in ("auto", "fp32", "bf16", "fp16"):
         raise RunError(f"--precision {precision}: expected auto, fp32, bf16 or fp16")
+    if precision == "fp16" and device == "cpu":
+        raise RunError("--precision fp16: CPUs compute in bf16 or fp32; choose one of them")
     if precision != "auto":
         return precision
     if device.startswith("cuda"):

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -99,7 +100,8 @@ def _network_state() -> tuple[dict[str, Tensor], dict[str, object]]:
 def _write_network(reference: types.SimpleNamespace, path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
     state, settings = _network_state()
     root = reference.persistent()
-    root.class_name, root.sigma_data = "EDMPrecond", 0.5
+    root.class_name, root.sigma_data = "EDMPrecond", np.float64(0.5)
+    root._init_kwargs = {"model_type": "DhariwalUNet", "init_weight": np.sqrt(1 / 3), "act": nn.functional.silu}
     path.write_bytes(pickle.dumps({"ema": _tree(reference, state, root), "dataset_kwargs": {"path": "x"}}))
     return state, settings
 
@@ -218,6 +220,87 @@ def _rezip(source: Path, target: Path, compression: int = zipfile.ZIP_STORED, **
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
         for name in old.namelist():
             new.writestr(name, replaced.get(name.rsplit("/", 1)[-1], old.read(name)))
+
+
+def _text(text: str) -> bytes:
+    return b"X" + struct.pack("<I", len(text)) + text.encode()
+
+
+def _name(module: str, name: str) -> bytes:
+    return f"c{module}\n{name}\n".encode()
+
+
+START = b"\x80\x04"
+HOSTILE = {
+    "the state of one of our own functions": START
+    + _name("collections", "OrderedDict")
+    + b"N}"
+    + _text("__defaults__")
+    + b"Ns\x86b0N.",
+    "a key that is hashed recursively": START + b"})" + b"\x85" * 200_000 + b"Ns.",
+    "a dictionary key of doubling size": START
+    + b"}("
+    + _text("a")
+    + b"".join(b"\x86q" + bytes([i]) + b"h" + bytes([i]) for i in range(1, 30))
+    + b"Nu.",
+    "a call of a call": START + _name("torch", "FloatStorage") + b")R.",
+    "an item of a list": START + b"]K\x00K\x01s.",
+    "numpy numbers of objects": START + _name("numpy", "dtype") + _text("O8") + b"\x85R.",
+    "bytes that are not text": START + _name("_codecs", "encode") + _text("x") + _text("rot13") + b"\x86R.",
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_instructions_reach_stand_ins_only(what: str, tmp_path: Path) -> None:
+    (tmp_path / "x.pkl").write_bytes(HOSTILE[what])
+    with pytest.raises(RunError):
+        read_pickle(tmp_path / "x.pkl")
+    torch.save(OrderedDict(a=torch.ones(2)), tmp_path / "good.pth")  # and nothing was left behind
+    assert torch.equal(read_pickle(tmp_path / "good.pth")["a"], torch.ones(2))
+
+
+def test_shared_lists_are_read_once(tmp_path: Path) -> None:
+    """A chain of 40 lists, each holding the one before twice: 2^40 paths, 40 lists."""
+    (tmp_path / "x.pkl").write_bytes(
+        START
+        + b"]"
+        + b"".join(b"q" + bytes([i]) + b"]h" + bytes([i]) + b"ah" + bytes([i]) + b"a" for i in range(40))
+        + b"."
+    )
+    assert len(read_pickle(tmp_path / "x.pkl")) == 2
+
+
+def test_a_tensor_cannot_be_set_to_another_size(tmp_path: Path) -> None:
+    class Resized:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (
+                torch._utils._rebuild_tensor_v2,
+                (torch.ones(1).storage(), 0, (1,), (1,), False, OrderedDict()),
+                (None, 0, (1 << 28,), (1,)),
+            )
+
+    torch.save({"w": Resized()}, tmp_path / "x.pth")
+    with pytest.raises(RunError, match="refused, it sets the state of a Tensor"):
+        read_pickle(tmp_path / "x.pth")
+
+
+def test_one_storage_named_often_is_not_multiplied(tmp_path: Path) -> None:
+    base = torch.zeros(1_000_000)
+    torch.save([base[i:] for i in range(50)], tmp_path / "x.pth")
+    with pytest.raises(RunError, match="would take many times the file's size"):
+        read_pickle(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{"quant_conv_mu.conv.weight": torch.ones(1), "encoder.blocks.0.conv1.foo": torch.ones(3)},
+     {"quant_conv_mu.conv.weight": torch.ones(1), "encoder.blocks.0.conv1.conv.weight": torch.zeros(16384, 0)},
+     {"enc.16x16_conv.weight": torch.ones(4, 1, 3, 3), "dec.x.mlp_shared.0.weight": torch.ones(3)}],
+)  # fmt: skip
+def test_parameters_of_nothing_known_are_named(state: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(RunError, match=r"x\.pth"):
+        importing.read_edmlx(tmp_path / "x.pth", None, "EDMPrecond")
 
 
 def test_a_storage_of_the_wrong_size_is_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from echo_synth.errors import RunError
 from echo_synth.vae.network import GammaVAE
 
 State = Mapping[str, NDArray[Any]]
+Module = TypeVar("Module", bound=torch.nn.Module)
+_MAX_LEVELS = 10_000
 _PRECONDS: dict[str, type[Precond]] = {
     "EDMPrecond": EdmPrecond, "VEPrecond": VePrecond, "VPPrecond": VpPrecond, "iDDPMPrecond": IddpmPrecond,
 }  # fmt: skip
@@ -38,15 +40,22 @@ def _tensors(state: State) -> dict[str, Tensor]:
     return {k: torch.from_numpy(np.array(v, dtype=np.float32)) for k, v in state.items()}
 
 
-def _load(module: torch.nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
-    own = module.state_dict()
+def _build(make: Callable[[], Module], tensors: Mapping[str, Tensor], what: str) -> Module:
+    """The module that `make` builds, holding `tensors`.
+
+    Shapes are compared before any memory is taken: settings read off a hostile file may ask for a lot of it.
+    """
+    with torch.device("meta"):
+        own = make().state_dict()
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     wrong = [k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
     if missing or extra or wrong:
         raise RunError(
             f"{what}: weights do not fit the settings (missing {missing[:2]}, unknown {extra[:2]}, misshapen {wrong[:2]})"
         )
+    module = make()
     module.load_state_dict(dict(tensors))
+    return module
 
 
 # Defaults of the reference's constructors, for settings that leave them out.
@@ -100,7 +109,13 @@ _PRECOND_ARGUMENTS = {
 def precond_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of our formulation's constructor that the reference's settings name, e.g. its sigma_data."""
     known = inspect.signature(_PRECONDS[settings["precond"]]).parameters
-    given = {ours: settings[theirs] for theirs, ours in _PRECOND_ARGUMENTS.items() if theirs in settings}
+    if not 1 <= int(settings.get("M", 1)) <= _MAX_LEVELS:
+        raise RunError(f"M = {settings['M']}: expected 1 to {_MAX_LEVELS} noise levels")
+    given = {
+        ours: int(settings[theirs]) if theirs == "M" else float(settings[theirs])
+        for theirs, ours in _PRECOND_ARGUMENTS.items()
+        if theirs in settings
+    }
     return {name: value for name, value in given.items() if name in known}
 
 
@@ -113,8 +128,10 @@ def load_denoiser(settings: Mapping[str, Any], state: State) -> Denoiser:
     if isinstance(precond, IddpmPrecond) and "u" in tensors:
         precond.u = tensors.pop("u").double()  # the levels it was trained at
     description = describe_network(settings, tensors)
-    network = build_network(description["architecture"], description.get("song"), **description["network"])
-    _load(network, rename_network(tensors), settings["precond"])
+    network = _build(
+        lambda: build_network(description["architecture"], description.get("song"), **description["network"]),
+        rename_network(tensors), settings["precond"],
+    )  # fmt: skip
     return Denoiser(network, precond).eval().requires_grad_(False)
 
 
@@ -199,6 +216,6 @@ def rename_vae(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def load_vae(settings: Mapping[str, Any], state: State) -> EdmlxVae:
     """The reference's Γ-VAE. Raises RunError when the weights do not fit the settings."""
-    vae = GammaVAE(**describe_vae(settings))
-    _load(vae, rename_vae(_tensors(state)), "Γ-VAE")
+    arguments = describe_vae(settings)
+    vae = _build(lambda: GammaVAE(**arguments), rename_vae(_tensors(state)), "Γ-VAE")
     return EdmlxVae(vae.eval().requires_grad_(False))

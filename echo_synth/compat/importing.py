@@ -22,13 +22,16 @@ def state_of(record: Record) -> dict[str, Tensor]:
     """The state dict of a module that was read as a Record: parameters and buffers of it and its children."""
     found: dict[str, Tensor] = {}
     for kind in ("_parameters", "_buffers"):
-        for name, value in (record.state.get(kind) or {}).items():
-            if isinstance(value, Tensor):
-                found[name] = value
-    for name, child in (record.state.get("_modules") or {}).items():
+        found |= {str(k): v for k, v in _mapping(record, kind).items() if isinstance(v, Tensor)}
+    for name, child in _mapping(record, "_modules").items():
         if isinstance(child, Record):
             found |= {f"{name}.{k}": v for k, v in state_of(child).items()}
     return found
+
+
+def _mapping(record: Record, name: str) -> Mapping[Any, Any]:
+    held = record.state.get(name)
+    return held if isinstance(held, Mapping) else {}
 
 
 def _denoiser_record(content: Any) -> Record | None:
@@ -71,13 +74,36 @@ def read_edmlx(
     tensors = state_of(record) if record else _flat_state(content)
     if not tensors:
         raise RunError(f"{path}: no network in it (found {type(content).__name__})")
+    empty = [k for k, v in tensors.items() if v.numel() == 0]
+    if empty:
+        raise RunError(f"{path}: its parameter {empty[0]!r:.80} is empty")
+    try:
+        return _described(path, record, tensors, settings or {}, precond)
+    except (
+        AttributeError,
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+        ZeroDivisionError,
+        OverflowError,
+        RuntimeError,
+    ) as e:
+        raise RunError(
+            f"{path}: its parameters are not those of a network of the paper ({type(e).__name__}: {e!s:.100})"
+        ) from e
+
+
+def _described(
+    path: Path, record: Record | None, tensors: dict[str, Tensor], settings: Mapping[str, Any], precond: str | None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if infer.is_vae(tensors):
-        return _vae(path, tensors, settings or {})
+        return _vae(path, tensors, settings)
     name = record.class_name if record else precond
     if name is None:
         raise RunError(f"{path}: a bare state dict of a diffusion network; pass --precond (e.g. EDMPrecond)")
     scalars = {k: v for k, v in (record.state if record else {}).items() if isinstance(v, (int, float))}
-    return _network(path, tensors, {**scalars, **infer.network_settings(tensors, name), **(settings or {})})
+    return _network(path, tensors, {**scalars, **infer.network_settings(tensors, name), **settings})
 
 
 def _vae(

@@ -61,6 +61,17 @@ class Denoiser(nn.Module):
         return c.skip * x + c.out * f[:, : x.shape[1]].to(x.dtype)
 
 
+def cast_network(network: SemanticUNet, dtype: torch.dtype) -> None:
+    """Weights to `dtype`, in place; the random frequencies of a noise embedding stay float32.
+
+    They are multiplied by 2π and large noise labels: in bf16 the phase would be off by radians.
+    """
+    kept = {name: b.clone() for name, b in network.named_buffers() if name.endswith("freqs")}
+    network.to(dtype)
+    for name, value in kept.items():
+        network.get_submodule(name.rpartition(".")[0]).freqs = value
+
+
 class Guided:
     """denoise(x, sigma) of given label maps, with the known background put in.
 

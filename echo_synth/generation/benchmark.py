@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from echo_synth import registry, specs
 from echo_synth.data.nnunet_raw import write_image
-from echo_synth.diffusion.denoiser import Guided
+from echo_synth.diffusion.denoiser import Denoiser, Guided
 from echo_synth.generation.engine import Generator, Sampler, image_noise
+from echo_synth.vae.network import GammaVAE
 
 STAGES = ("modulation", "network", "decode", "write")
 
@@ -29,30 +31,35 @@ class Stages:
     batch: int
     seconds: dict[str, list[float]]
 
-    def per_image(self, nfe: int, kept: bool = True) -> float:
-        """Seconds an image at `nfe`, from the medians; modulations once a trajectory when `kept`."""
+    def per_image(self, nfe: int) -> float:
+        """Seconds an image at `nfe`, from the medians: the network at each evaluation, the rest once."""
         m = {stage: statistics.median(values) for stage, values in self.seconds.items()}
-        once = m["decode"] + m["write"] + (m["modulation"] if kept else 0)
-        return (once + nfe * (m["network"] + (0 if kept else m["modulation"]))) / self.batch
+        return (m["modulation"] + m["decode"] + m["write"] + nfe * m["network"]) / self.batch
 
 
 def _timed(work: Callable[[], object], repeats: int, device: str) -> list[float]:
     """Durations after one run that is not counted."""
+    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     work()
     taken = []
     for _ in range(repeats):
+        wait()
         start = time.perf_counter()
         work()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
+        wait()
         taken.append(time.perf_counter() - start)
     return taken
 
 
 @torch.inference_mode()
 def stages(generator: Generator, tissues: NDArray[np.uint8], views: NDArray[np.uint8], repeats: int) -> Stages:
-    """Time each stage by itself on one batch of maps (N, 256, 256)."""
+    """Time each stage by itself on one batch of maps (N, 256, 256).
+
+    What is not kept between evaluations (the plain way keeps nothing) is part of the network's time.
+    """
     device, n = generator.device, len(tissues)
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats()
     labels, inside = generator.labels(tissues, views)
     modulations = generator.modulate(labels)
     x = torch.from_numpy(np.stack([image_noise(0, i, generator.resolution) for i in range(n)])).to(device)
@@ -66,12 +73,22 @@ def stages(generator: Generator, tissues: NDArray[np.uint8], views: NDArray[np.u
                 write_image(Path(folder) / f"{i}.nii.gz", image, (0.5, 0.5))
 
         seconds = {
-            "modulation": _timed(lambda: generator.denoiser.modulate(labels, generator.dtype), repeats, device),
+            "modulation": _timed(lambda: generator.modulate(labels), repeats, device),
             "network": _timed(lambda: guided(x, level), repeats, device),
             "decode": _timed(lambda: generator.images(x * 0.2, tissues), repeats, device),
             "write": _timed(write, repeats, device),
         }
     return Stages(n, seconds)
+
+
+def fresh(name: str, size: str, device: str, precision: str, fast: bool, compiled: bool) -> Generator:
+    """A generator of that model and size with untrained weights, which cost what trained ones do."""
+    spec = specs.diffusion_model(name)
+    network = registry.build(registry.describe_diffusion(name, size, None)).eval().requires_grad_(False)
+    assert isinstance(network, Denoiser)
+    vae = registry.build(registry.describe_vae(spec.vae, size)).eval().requires_grad_(False) if spec.vae else None
+    assert vae is None or isinstance(vae, GammaVAE)
+    return Generator(network, vae, device, precision, fast, compiled=compiled)
 
 
 def whole(

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from echo_synth.diffusion.denoiser import Denoiser, Guided
+from echo_synth.diffusion.denoiser import Denoiser, Guided, cast_network
 from echo_synth.diffusion.unet import Modulations
+from echo_synth.errors import RunError
 from echo_synth.sampling import sample
 from echo_synth.sampling.ode import Draw
 from echo_synth.vae.network import GammaVAE
@@ -82,7 +83,7 @@ class Generator:
         self.fast, self.modulation_bytes = fast, modulation_bytes
         layout = torch.channels_last if fast else torch.contiguous_format
         self.denoiser = denoiser.to(device).to(memory_format=layout)
-        self.denoiser.network.to(self.dtype)
+        cast_network(self.denoiser.network, self.dtype)
         self.vae = vae.to(device).to(memory_format=layout) if vae else None
         if self.vae:
             self.vae.to(self.dtype)
@@ -137,12 +138,17 @@ class Generator:
 
     @torch.inference_mode()
     def images(self, fields: Tensor, tissues: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Grey levels (N, 256, 256) uint8, 0 outside the sector, of `fields`."""
+        """Grey levels (N, 256, 256) uint8, 0 outside the sector, of `fields`.
+
+        Raises RunError when a field is not finite: such an image must never reach a dataset.
+        """
+        if not bool(torch.isfinite(fields).all()):
+            raise RunError("the sampler gave values that are not finite; use another --solver, --nfe or --precision")
         sector = (torch.from_numpy(np.ascontiguousarray(tissues)).to(self.device) > 0)[:, None]
         unit = (fields + 1) / 2
         if self.vae is not None:
             small = self.vae.latent_mask(sector.float())
-            pixels = self.vae.decode((unit.clamp_min(0) * small).to(self.dtype), sector.to(self.dtype)).float()
+            pixels = self.vae.decode((self.vae.admissible(unit) * small).to(self.dtype), sector.to(self.dtype)).float()
         else:
             pixels = F.interpolate(unit, size=sector.shape[-2:], mode="bilinear") * sector
         grey = (pixels.clamp(0, 1) * 255).round()

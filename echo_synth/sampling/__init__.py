@@ -14,6 +14,7 @@ from echo_synth.sampling.ode import Churn, Denoise, Draw, Trajectory
 from echo_synth.sampling.schedules import Round, clip_sigmas, make_schedule, noise_levels
 
 SOLVERS: dict[str, ModuleType] = {"euler": euler, "heun": heun, "dpmpp-2m": dpmpp_2m, "unipc": unipc, "ddpm": ddpm}
+MULTISTEP = ("dpmpp-2m", "unipc")
 STOCHASTIC = ("ddpm",)  # draw noise on the way, with churn euler and heun do so too
 
 __all__ = ["SOLVERS", "STOCHASTIC", "sample"]
@@ -60,7 +61,8 @@ def sample(
         samples, shape and dtype of `noise`.
 
     Raises:
-        ValueError: unknown name, nfe below 1, or churn with a multistep solver.
+        ValueError: unknown name, nfe below 1, churn with a multistep solver, or more steps of one
+            than there are noise levels.
     """
     if solver not in SOLVERS:
         raise ValueError(f"solver '{solver}': expected one of {', '.join(SOLVERS)}")
@@ -73,7 +75,12 @@ def sample(
     law = make_schedule(schedule, scaling, low, high)
     method = SOLVERS[solver]
     levels = noise_levels(discretization, method.steps_for(nfe), low, high, rho).to(noise.device)
-    times = law.time(rounding(levels))
+    known = rounding(levels)
+    if len(torch.unique(known)) < len(known) and solver in MULTISTEP:
+        raise ValueError(
+            f"{solver} at nfe {nfe} meets noise levels twice: only {len(torch.unique(known))} exist; use fewer"
+        )
+    times = law.time(known)
     times = torch.cat([times, torch.zeros_like(times[:1])])
     counted = CountedDenoiser(denoise)
     options = Churn(amount=churn, **(churn_options or {}))

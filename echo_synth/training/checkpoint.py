@@ -38,6 +38,24 @@ def load_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], di
     return tensors, metadata
 
 
+def check_identity(folder: Path, mine: Mapping[str, Any]) -> None:
+    """Raise RunError unless the state in `folder` was made with the settings `mine`; names the first that differs."""
+    try:
+        with safe_open(folder / STATE, framework="pt") as f:
+            metadata = json.loads((f.metadata() or {}).get("echosynth", "{}"))
+    except (SafetensorError, OSError, ValueError) as e:
+        raise RunError(f"{folder / STATE}: not a readable safetensors file ({e})") from None
+    theirs = {**metadata.get("identity", {}), "seed": metadata.get("seed")}
+    own = json.loads(json.dumps(dict(mine)))
+    changed = [k for k in own if own[k] != theirs.get(k)]
+    if changed:
+        k = changed[0]
+        raise RunError(
+            f"{folder}: was started with {k} = {theirs.get(k)}, asked to resume with {own[k]}; "
+            "use the same settings, or another --out"
+        )
+
+
 def load_weights(module: nn.Module, path: Path) -> None:
     """Load `path` into `module` exactly. Raises RunError that names what is missing, extra or misshapen."""
     tensors, _ = load_tensors(path)
@@ -61,9 +79,15 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Inverse of `optimizer_tensors`."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = tensor
+            state.setdefault(int(index), {})[key] = _laid_out_as(tensor, parameters[int(index)])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _laid_out_as(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """`tensor` in its parameter's memory layout, where it has its shape: what an unbroken run would hold."""
+    return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor) if tensor.shape == parameter.shape else tensor

@@ -10,7 +10,7 @@ from typing import Any
 from echo_synth import home, registry
 from echo_synth.errors import ExistsError, RunError
 from echo_synth.files import check_writable, write_json
-from echo_synth.training.checkpoint import STATE
+from echo_synth.training.checkpoint import STATE, check_identity
 from echo_synth.training.posthoc import FOLDER as AVERAGES
 
 
@@ -49,9 +49,16 @@ def _default_folder(stem: str, resume: bool) -> Path:
     return home.runs() / f"{stem}_{max(numbers, default=0) + 1:02d}"
 
 
-def begin(folder: Path, description: Mapping[str, Any], resolved: Mapping[str, Any], resume: bool) -> None:
-    """Description and settings of the run; what an overwritten run left is removed."""
-    if not resume:
+def begin(
+    folder: Path, description: Mapping[str, Any], resolved: Mapping[str, Any], identity: Mapping[str, Any], resume: bool
+) -> None:
+    """Description and settings of the run; what an overwritten run left is removed.
+
+    Raises RunError, and touches nothing, when a run that is to be resumed has another `identity`.
+    """
+    if resume:
+        check_identity(folder, identity)
+    else:
         for name in (STATE, registry.WEIGHTS, "history.csv"):
             (folder / name).unlink(missing_ok=True)
         for name in ("tensorboard", "samples", AVERAGES):

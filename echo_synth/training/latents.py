@@ -117,6 +117,6 @@ def decoder_of(vae: GammaVAE | None) -> Callable[[Tensor, Tensor], Tensor]:
         if vae is None:
             return unit.clamp(0, 1)
         large = F.interpolate(sector, scale_factor=vae.downsampling, mode="nearest")
-        return vae.decode(unit.clamp_min(0), large).float().clamp(0, 1)
+        return vae.decode(vae.admissible(unit), large).float().clamp(0, 1)
 
     return decode

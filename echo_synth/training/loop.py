@@ -1,7 +1,8 @@
 """The loop that every network trains in: one GPU, many, or the CPU; killed at any moment, it resumes.
 
 Lengths are counted in images. Sample n of the run depends on (seed, n) alone, so neither a
-resume nor the number of processes changes what is learned, beyond rounding.
+resume nor the number of processes changes what is learned, beyond rounding (and the masks of
+dropout, which belong to a micro-batch).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +23,23 @@ from torch import Tensor, nn
 from echo_synth.errors import RunError, TrainingError
 from echo_synth.progress import Meter, format_seconds
 from echo_synth.specs import TrainingSpec
-from echo_synth.training.checkpoint import STATE, load_tensors, optimizer_tensors, restore_optimizer, save_tensors
+from echo_synth.training.checkpoint import (
+    STATE,
+    check_identity,
+    load_tensors,
+    optimizer_tensors,
+    restore_optimizer,
+    save_tensors,
+)
 from echo_synth.training.ema import PowerEma
 from echo_synth.training.history import History
 from echo_synth.training.posthoc import Snapshots
+from echo_synth.training.streams import position_seed
 
 Loss = Callable[[nn.Module, Sequence[int]], Mapping[str, Tensor]]
 Validate = Callable[[nn.Module], Mapping[str, float]]
 Preview = Callable[[nn.Module, History, int], None]
+_SCALER_SKIPS = 50  # consecutive fp16 steps that may overflow while the loss scale settles
 
 
 class _Objective(nn.Module):
@@ -122,6 +133,7 @@ class Engine:
         self.history = History(self.folder, self.step * self.spec.batch) if self.main else None
         self.saved_at = self.logged_at = time.monotonic()
         self.logged_step, self.running_count = self.step, 0
+        self.skipped, self.save_seconds = 0, 0.0
         self.meter = Meter(
             self.spec.images, self.folder.name, "images", self.step * self.spec.batch, quiet=not self.main
         )
@@ -144,7 +156,8 @@ class Engine:
         pieces = [positions[i : i + size] for i in range(0, len(positions), size)]
         for i, piece in enumerate(pieces):
             self._backward(piece, len(piece) / len(positions), last=i == len(pieces) - 1)
-        self.accelerator.clip_grad_norm_(self.parameters, self.spec.clip_norm)
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.spec.clip_norm)
+        self._check_gradient(norm, positions)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -157,6 +170,8 @@ class Engine:
     def _backward(self, piece: list[int], share: float, last: bool) -> None:
         context = nullcontext() if last else self.accelerator.no_sync(self.live)
         with context:
+            # Dropout draws from the global generator: set by position, a resumed run draws the same masks.
+            torch.manual_seed(position_seed(self.seed, piece[0]))
             terms = self.live(piece)
             self._check_finite(terms, piece)
             self.accelerator.backward(terms["loss"] * share)
@@ -172,6 +187,16 @@ class Engine:
                 f"{piece[-1]}); lower --lr or use --precision fp32. The last good state is kept: --resume goes on from it"
             )
 
+    def _check_gradient(self, norm: Tensor | float | None, positions: list[int]) -> None:
+        """Stop before weights that are not finite exist; fp16's scaler skips such steps by itself, up to a point."""
+        finite = norm is None or bool(torch.isfinite(torch.as_tensor(norm)))
+        self.skipped = 0 if finite else self.skipped + 1
+        if self.skipped > (_SCALER_SKIPS if self.accelerator.scaler else 0):
+            raise TrainingError(
+                f"{self.folder.name}: the gradient is not finite at step {self.step} (samples {positions[0]} to "
+                f"{positions[-1]}); lower --lr or use --precision fp32. The last good state is kept: --resume goes on from it"
+            )
+
     def _learning_rate(self) -> float:
         """Linear warm-up over the first 2 % of training, then constant; the average does the annealing."""
         warm = max(1, round(0.02 * self.spec.images / self.spec.batch))
@@ -182,7 +207,7 @@ class Engine:
         if self.step % self.validate_every == 0:
             self._validate()
             self._save_state()
-        elif now - self.saved_at > self.checkpoint_seconds:
+        elif now - self.saved_at > max(self.checkpoint_seconds, 20 * self.save_seconds):
             self._save_state()
 
     def _validate(self) -> None:
@@ -212,6 +237,8 @@ class Engine:
 
     def _keep_if_best(self, numbers: dict[str, float]) -> None:
         key = next(iter(numbers))
+        if not all(isfinite(v) for v in numbers.values()):
+            raise TrainingError(f"{self.folder.name}: validation at step {self.step} gave {numbers}; lower --lr")
         if self.best and numbers[key] >= self.best[key]:
             return
         self.best = {**numbers, "images": float(self.step * self.spec.batch)}
@@ -234,9 +261,13 @@ class Engine:
                 )
 
     def _save_state(self) -> None:
+        start = time.monotonic()
+        if self.main:
+            self._write_state()
         self.saved_at = time.monotonic()
-        if not self.main:
-            return
+        self.save_seconds = self.saved_at - start
+
+    def _write_state(self) -> None:
         tensors = {f"model.{k}": v for k, v in self.module.state_dict().items()}
         tensors |= {f"ema.{i}": t for i, t in enumerate(self.ema.average)}
         tensors |= optimizer_tensors(self.optimizer)
@@ -248,15 +279,7 @@ class Engine:
 
     def _load_state(self) -> None:
         tensors, metadata = load_tensors(self.folder / STATE)
-        mine = {**self.identity, "seed": self.seed}
-        theirs = {**metadata["identity"], "seed": metadata["seed"]}
-        changed = [k for k in mine if mine[k] != theirs.get(k)]
-        if changed:
-            k = changed[0]
-            raise RunError(
-                f"{self.folder}: was started with {k} = {theirs.get(k)}, asked to resume with {mine[k]}; "
-                "use the same settings, or another --out"
-            )
+        check_identity(self.folder, {**self.identity, "seed": self.seed})
         self.module.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         for i, average in enumerate(self.ema.average):
             average.copy_(tensors[f"ema.{i}"])

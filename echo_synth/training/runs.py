@@ -15,11 +15,10 @@ from echo_synth.data.augment import ColourRanges, GeometricRanges
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.data.prepared import prepare
 from echo_synth.errors import RunError
-from echo_synth.files import read_json
 from echo_synth.specs import TrainingSpec
-from echo_synth.training.checkpoint import load_weights
+from echo_synth.training.checkpoint import check_identity, load_weights
 from echo_synth.training.diffusion_task import DiffusionTask
-from echo_synth.training.distributed import main_first, on_main
+from echo_synth.training.distributed import main_first, on_main, process_count
 from echo_synth.training.folders import begin
 from echo_synth.training.latents import FieldRecipe, decoder_of, kept_fields
 from echo_synth.training.loop import Engine
@@ -85,11 +84,9 @@ def _run(
     identity: Mapping[str, Any],
 ) -> Mapping[str, float]:
     module.to(settings.device).to(memory_format=memory_format(settings.device))
-    same = {"model": settings.model, "size": settings.size, "batch": settings.training.batch, "lr": settings.training.lr,
-            "images": settings.training.images, "copies": settings.copies}  # fmt: skip
     parts = [getattr(module, name) for name in ("encoder", "decoder", "network") if hasattr(module, name)]
     engine = Engine(
-        module, task.loss, task.validate, settings.training, folder, settings.seed, {**same, **identity}, settings.precision,
+        module, task.loss, task.validate, settings.training, folder, settings.seed, identity, settings.precision,
         settings.device, task.preview, settings.micro_batch, parts if settings.compile else (),
     )  # fmt: skip
     return engine.run(resume)
@@ -99,6 +96,18 @@ def memory_format(device: str) -> torch.memory_format:
     """Layout to train in: channels last for tensor cores; on a CPU, where the backward pass of a
     channels-last GroupNorm takes thirty times that of a contiguous one, plain."""
     return torch.channels_last if device.startswith("cuda") else torch.contiguous_format
+
+
+def _identity(settings: Settings, data: str, **more: Any) -> dict[str, Any]:
+    """What a resumed run must share with its beginning; checked before anything is touched.
+
+    Raises RunError when the batch does not divide over the processes.
+    """
+    world = process_count()
+    if settings.training.batch % world:
+        raise RunError(f"batch {settings.training.batch} does not divide over {world} processes; choose a multiple")
+    return {"model": settings.model, "size": settings.size, **more, "data": data, "copies": settings.copies,
+            **settings.training.model_dump(), "seed": settings.seed}  # fmt: skip
 
 
 def _new_network(description: Mapping[str, Any], settings: Settings) -> nn.Module:
@@ -130,13 +139,12 @@ def train_gamma_vae(
         data, settings.device, settings.seed, training.weights, training.warmup_images, settings.augmentation(),
         ColourRanges(), perceptual.to(settings.device) if perceptual else None, direction,
     )  # fmt: skip
-    on_main(settings.device, lambda: begin(folder, description, resolved, resume))
-    identity = {
-        "data": data.fingerprint,
-        "posterior": options.posterior,
-        "kl": direction,
-        "perceptual": training.perceptual,
-    }
+    network = description["network"]
+    identity = _identity(
+        settings, data.fingerprint, posterior=options.posterior, kl=direction,
+        prior=[network["alpha_prior"], network["beta_prior"]],
+    )  # fmt: skip
+    on_main(settings.device, lambda: begin(folder, description, resolved, identity, resume))
     return _run(settings, module, task, folder, resume, identity)
 
 
@@ -153,8 +161,10 @@ def train_diffusion(
         data = prepare(dataset)
     vae_hash = vae_run.hash() if vae_run else None
     description = registry.describe_diffusion(settings.model, settings.size, vae_hash) | {"trained_on": dataset.name}
+    identity = _identity(settings, data.fingerprint, vae=vae_hash)
     if resume:
-        _same_vae(folder, vae_hash)
+        on_main(settings.device, lambda: check_identity(folder, identity))
+    module = _new_network(description, settings)
     vae = vae_run.load().to(settings.device) if vae_run else None
     assert vae is None or isinstance(vae, GammaVAE)
     val_rows = data.rows("val") if len(data.rows("val")) else data.rows("train")
@@ -170,12 +180,5 @@ def train_diffusion(
         train = kept_fields(data, data.rows("train"), vae, recipe, dataset.name, settings.device)
         val = kept_fields(data, val_rows, vae, replace(recipe, copies=1), dataset.name, settings.device)
     task = DiffusionTask(train, val, settings.device, settings.seed, decoder_of(vae), folder / "samples")
-    on_main(settings.device, lambda: begin(folder, description, resolved, resume))
-    module = _new_network(description, settings)
-    return _run(settings, module, task, folder, resume, {"data": data.fingerprint})
-
-
-def _same_vae(folder: Path, vae_hash: str | None) -> None:
-    before = read_json(folder / registry.DESCRIPTION).get("vae")
-    if before != vae_hash:
-        raise RunError(f"{folder}: was trained on the latents of Γ-VAE {before}, found {vae_hash}; pass its --vae")
+    on_main(settings.device, lambda: begin(folder, description, resolved, identity, resume))
+    return _run(settings, module, task, folder, resume, identity)

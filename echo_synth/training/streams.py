@@ -23,8 +23,13 @@ def sample_indices(seed: int, positions: Sequence[int], size: int) -> NDArray[np
 
 def generator(seed: int, position: int, stream: int, device: torch.device | str = "cpu") -> torch.Generator:
     """Torch generator of one sample. `stream` separates uses (augmentation, noise, …) of one sample."""
+    return torch.Generator(device).manual_seed(position_seed(seed, position, stream))
+
+
+def position_seed(seed: int, position: int, stream: int = 9) -> int:
+    """Seed of one sample's generator, 63 bits."""
     word = np.random.SeedSequence([seed, position, stream]).generate_state(2)
-    return torch.Generator(device).manual_seed(int(word[0]) << 31 ^ int(word[1]))
+    return int(word[0]) << 31 ^ int(word[1])
 
 
 def normal(seed: int, positions: Sequence[int], shape: Sequence[int], stream: int = 1) -> Tensor:

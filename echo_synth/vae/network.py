@@ -197,6 +197,10 @@ class GammaVAE(nn.Module):
         """One reparameterised draw of z, zero outside the sector. For training."""
         return self.posterior(images).sample(generator) * self.latent_mask(sector)
 
+    def admissible(self, latent: Tensor) -> Tensor:
+        """`latent` with what the prior excludes put right: Γ knows no negative values."""
+        return latent.clamp_min(0) if self.family == "gamma" else latent
+
     def decode(self, latent: Tensor, sector: Tensor) -> Tensor:
         """Images (N, 1, H, W), nominally in [0, 1] and not clipped, zero outside the sector."""
         return self.decoder(self.from_latent(latent)) * sector

@@ -50,7 +50,7 @@ class FeatureDistance(nn.Module):
 
     def _normalised(self, images: Tensor) -> Sequence[Tensor]:
         colour = (images.expand(-1, 3, -1, -1) - self.mean) / self.std
-        return [f / (f.float().square().sum(1, keepdim=True).sqrt() + _EPS) for f in self.features(colour)]
+        return [f / (f.float().square().sum(1, keepdim=True) + _EPS).sqrt() for f in self.features(colour)]
 
     def forward(self, images: Tensor, others: Tensor, sector: Tensor) -> Tensor:
         """Distances (N,), float32, ≥ 0; 0 for equal batches.
