@@ -70,7 +70,7 @@ class Engine:
         preview: draws pictures after each validation.
         micro_batch: images at once; the global batch is accumulated from such pieces.
         compiled: parts of the module to pass through torch.compile.
-        checkpoint_seconds: how much work a kill may cost.
+        checkpoint_seconds: how much work a kill may cost (more where saving is slow); 0 saves every step.
         validations: how many over the run.
     """
 
@@ -207,7 +207,7 @@ class Engine:
         if self.step % self.validate_every == 0:
             self._validate()
             self._save_state()
-        elif now - self.saved_at > max(self.checkpoint_seconds, 20 * self.save_seconds):
+        elif now - self.saved_at > max(self.checkpoint_seconds, 20 * self.save_seconds * bool(self.checkpoint_seconds)):
             self._save_state()
 
     def _validate(self) -> None:
