@@ -1,9 +1,9 @@
 """Every diffusion model, at two sizes, learns four real cases by heart: a check that all of them train.
 
-    python docs/overfit.py --dataset-id 501 --steps 40 --out docs/figures
+    python docs/overfit.py --dataset-id 501 --steps 200 --until 0.1 --out docs/figures
 
 Four cases, their noise and their noise levels are fixed, so that the loss can go to nothing;
-curves and their numbers go to overfit.png and overfit.csv.
+each training ends when it falls below --until. Curves and their numbers go to overfit.png and overfit.csv.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from echo_synth.training.latents import FieldRecipe, kept_fields
 from echo_synth.training.streams import normal
 
 
-def curve(name: str, size: str, dataset_id: int, steps: int, lr: float) -> list[float]:
-    """Losses of each step on the same four cases."""
+def curve(name: str, size: str, dataset_id: int, steps: int, lr: float, until: float) -> list[float]:
+    """Losses of each step on the same four cases, up to the first below `until`."""
     spec = specs.diffusion_model(name)
     dataset = nnunet_raw.find(dataset_id)
     data = prepare(dataset)
@@ -54,13 +54,16 @@ def curve(name: str, size: str, dataset_id: int, steps: int, lr: float) -> list[
         optimizer.step()
         optimizer.zero_grad()
         losses.append(float(loss.detach()))
+        if losses[-1] < until:
+            break
     return losses
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset-id", type=int, required=True)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--until", type=float, default=0.1)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--sizes", nargs="+", default=["tiny", "small"])
     parser.add_argument("--out", type=Path, required=True)
@@ -70,11 +73,13 @@ def main() -> None:
     for axis, name in zip(axes.flat, specs.DIFFUSION_MODELS, strict=True):
         for size in arguments.sizes:
             start = time.monotonic()
-            losses = curve(name, size, arguments.dataset_id, arguments.steps, arguments.lr)
+            losses = curve(name, size, arguments.dataset_id, arguments.steps, arguments.lr, arguments.until)
             rows += [[name, size, step, f"{loss:.6g}"] for step, loss in enumerate(losses)]
             axis.plot(losses, label=size)
             took = time.monotonic() - start
-            print(f"{name} {size}: {losses[0]:.4f} to {losses[-1]:.4f} in {took:.0f} s", flush=True)
+            print(
+                f"{name} {size}: {losses[0]:.4f} to {losses[-1]:.4f} in {len(losses)} steps, {took:.0f} s", flush=True
+            )
         axis.set(title=name, yscale="log")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].legend(frameon=False)
