@@ -11,7 +11,7 @@ import pytest
 import torch
 import typer
 
-from cli import generate_commands, train_commands
+from cli import generate_commands, measure_commands, train_commands
 from echo_synth import registry, specs
 from echo_synth.data import label_maps
 from echo_synth.errors import RunError
@@ -90,7 +90,7 @@ def test_generate_follows_the_study(home: Path, tmp_path: Path) -> None:
 
 
 def test_benchmark_writes_a_row_for_each_model_and_nfe(home: Path, tmp_path: Path) -> None:
-    generate_commands.benchmark("edm-l64", "5,10", batch=2, repeats=1, out=tmp_path / "b", measure="whole")
+    measure_commands.benchmark("edm-l64", "5,10", batch=2, repeats=1, out=tmp_path / "b", measure="whole")
     table = pd.read_csv(tmp_path / "b/throughput.csv")
     assert table["nfe"].tolist() == [5, 10]
     assert table["images_per_second"].is_monotonic_decreasing
@@ -100,12 +100,12 @@ def test_benchmark_writes_a_row_for_each_model_and_nfe(home: Path, tmp_path: Pat
 
 
 def test_pictures_of_held_out_maps(home: Path, tmp_path: Path) -> None:
-    generate_commands.sample_grid(
+    measure_commands.sample_grid(
         "edm-l64", 501, tmp_path / "g.png", "2,3", checkpoint=BUNDLED / "edm-l64", count=2, solver="unipc"
     )
     assert (tmp_path / "g.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(typer.BadParameter, match="expected positive numbers"):
-        generate_commands.sample_grid("edm-l64", 501, tmp_path / "h.png", "2,x")
+        measure_commands.sample_grid("edm-l64", 501, tmp_path / "h.png", "2,x")
 
 
 def test_vaes_side_by_side(home: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +30,13 @@ class Stages:
 
     batch: int
     seconds: dict[str, list[float]]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A table's rows: stage, seconds_per_batch (median), slowest, fastest."""
+        return [
+            {"stage": stage, "seconds_per_batch": statistics.median(v), "slowest": max(v), "fastest": min(v)}
+            for stage, v in self.seconds.items()
+        ]
 
     def per_image(self, nfe: int) -> float:
         """Seconds an image at `nfe`, from the medians: the network at each evaluation, the rest once."""
@@ -112,8 +119,3 @@ def peak_memory(device: str) -> int:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def median(values: Sequence[float]) -> float:
-    """Median, for rows of a table."""
-    return statistics.median(values)

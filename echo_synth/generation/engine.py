@@ -16,6 +16,7 @@ from echo_synth.diffusion.unet import Modulations
 from echo_synth.errors import RunError
 from echo_synth.sampling import sample
 from echo_synth.sampling.ode import Draw
+from echo_synth.training.diffusion_task import semantic_classes
 from echo_synth.vae.network import GammaVAE
 
 MODULATION_BYTES = 4 << 30
@@ -97,7 +98,7 @@ class Generator:
         """Semantic classes (N, R, R) and sectors (N, 1, R, R) bool of tissue maps (N, 256, 256) and views (N,)."""
         maps = torch.from_numpy(np.ascontiguousarray(tissues)).to(self.device)[:, None].float()
         small = F.interpolate(maps, size=(self.resolution, self.resolution), mode="nearest-exact")[:, 0]
-        classes = small.long() + 5 * torch.from_numpy(views).to(self.device).long().reshape(-1, 1, 1)
+        classes = semantic_classes(small, torch.from_numpy(views).to(self.device))
         return classes, (small > 0)[:, None]
 
     @torch.inference_mode()

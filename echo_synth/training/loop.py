@@ -207,8 +207,12 @@ class Engine:
         if self.step % self.validate_every == 0:
             self._validate()
             self._save_state()
-        elif now - self.saved_at > max(self.checkpoint_seconds, 20 * self.save_seconds * bool(self.checkpoint_seconds)):
+        elif now - self.saved_at > self._checkpoint_pause():
             self._save_state()
+
+    def _checkpoint_pause(self) -> float:
+        """Seconds between saves: saving takes at most a twentieth of the time, unless every step is asked for."""
+        return max(self.checkpoint_seconds, 20 * self.save_seconds) if self.checkpoint_seconds else 0.0
 
     def _validate(self) -> None:
         if self.validated_step == self.step:

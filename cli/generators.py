@@ -1,0 +1,64 @@
+"""Which model, VAE, maps and solver the drawing commands use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+SOLVER_HELP = "heun, euler, dpmpp-2m, unipc, or ddpm (ancestral)."
+Model = Annotated[str, typer.Option(help="sdm, ve, vp, edm, edm-l128 or edm-l64.")]
+Checkpoint = Annotated[Path | None, typer.Option(help="Run folder; default: the newest, else the bundled weights.")]
+Vae = Annotated[Path | None, typer.Option(help="Γ-VAE run; default: the one the model was trained with.")]
+Maps = Annotated[Path | None, typer.Option(help="Map folder; default: the newest, else the bundled maps.")]
+
+
+def generator(weights: Any, latents: Any, device: str, precision: str, **how: Any) -> Any:
+    """A `generation.engine.Generator` of two opened runs; `latents` None for models on pixels."""
+    from echo_synth.generation.engine import Generator
+
+    return Generator(weights.load(), latents.load() if latents else None, device, precision, **how)
+
+
+def first_maps(folder: Any, rows: Any) -> tuple[Any, Any]:
+    """Tissue maps (N, 256, 256) and views (N,) of some rows of a map folder's index."""
+    import numpy as np
+
+    from echo_synth.types import VIEWS
+
+    tissues = np.stack([folder.read(name) for name in rows["map"]])
+    return tissues, np.asarray([VIEWS.index(v) for v in rows["view"]], np.uint8)
+
+
+def known_solver(name: str) -> str:
+    from echo_synth.errors import SpecError
+    from echo_synth.sampling import SOLVERS
+
+    if name not in SOLVERS:
+        raise SpecError(f"--solver {name}: expected one of {', '.join(SOLVERS)}")
+    return name
+
+
+def vae_run(weights: Any, vae_model: str | None, folder: Path | None) -> Any:
+    from echo_synth import registry
+    from echo_synth.errors import RunError
+
+    if vae_model is None:
+        return None
+    if folder is None:
+        return registry.find_vae_of(weights.description, vae_model, weights.folder)
+    run = registry.open_run(folder, "vae")
+    if run.hash() != weights.description["vae"]:
+        raise RunError(
+            f"{folder}: its weights are {run.hash()}, {weights.folder} was trained on {weights.description['vae']}"
+        )
+    return run
+
+
+def newest_maps() -> Path:
+    from echo_synth import specs
+    from echo_synth.home import maps
+
+    found = [p.parent for p in maps().glob("*/index.parquet")]
+    return max(found, key=lambda p: p.stat().st_mtime) if found else specs.root() / "bundled" / "maps"
