@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from echo_synth import registry
 from echo_synth.compat import edmlx, importing
-from echo_synth.compat.unpickle import read_pickle
+from echo_synth.compat.weights_file import read_pickle
 from echo_synth.errors import RunError
 from echo_synth.vae.network import GammaVAE
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from echo_synth import registry
 from echo_synth.compat import edmlx, infer
-from echo_synth.compat.unpickle import Record, read_pickle
+from echo_synth.compat.inert import Record
+from echo_synth.compat.weights_file import read_pickle
 from echo_synth.errors import RunError
 from echo_synth.training.checkpoint import save_tensors
 
