@@ -65,6 +65,10 @@ def digest(home: Path, dataset_id: int) -> dict[str, str]:
     }  # fmt: skip
 
 
+def images_of(home: Path, dataset_id: int) -> int:
+    return len(list((home / "nnunet/raw").glob(f"Dataset{dataset_id}_*/imagesTr/*.nii.gz")))
+
+
 def kills(home: Path, count: int, number: int, nfe: int) -> bool:
     """Kill -9 at random moments, resume each time; compare with an unbroken run."""
     options = ("--nfe", nfe, "--count", count, "--seed", 5)
@@ -73,14 +77,18 @@ def kills(home: Path, count: int, number: int, nfe: int) -> bool:
     whole = time.monotonic() - begun
     moments = random.Random(0)
     done = []
-    for _ in range(number):
+    for i in range(number):
         process = start(home, *options, "--dataset-id", 612)
-        # Start-up takes part of it; some kills fall into it, some into the first images, some later.
-        time.sleep(moments.uniform(0.5, max(4.0, 2.5 * whole / number + 3)))
+        if i % 5 == 0:  # some kills fall into the start
+            time.sleep(moments.uniform(0.2, 5))
+        else:  # most between two images, or inside one's files
+            before = images_of(home, 612)
+            while images_of(home, 612) == before and process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0, whole / number))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        images = raw(home, 612) / "imagesTr" if list((home / "nnunet/raw").glob("Dataset612_*")) else Path("none")
-        done.append(len(list(images.glob("*.nii.gz"))) if images.is_dir() else 0)
+        done.append(images_of(home, 612))
     finish(home, *options, "--dataset-id", 612)
     same = digest(home, 611) == digest(home, 612)
     rows = pd.read_parquet(raw(home, 612) / "manifest.parquet")

@@ -169,9 +169,12 @@ class UNetBlock(nn.Module):
     def _attend(self, x: Tensor) -> Tensor:
         n, c, height, width = x.shape
         qkv = self.qkv(x).reshape(n, self.heads, c // self.heads, 3, height * width)
-        q, k, v = (t.transpose(-1, -2) for t in qkv.unbind(3))  # (N, heads, H W, C / heads)
-        attended = F.scaled_dot_product_attention(q, k, v)
-        return attended.transpose(-1, -2).reshape(n, c, height, width)
+        # One copy to (N, heads, H W, C / heads): the fused kernels need channels side by side in memory,
+        # and without them torch computes the whole (H W)² matrix.
+        q, k, v = qkv.permute(3, 0, 1, 4, 2).contiguous()
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, height, width, c)
+        attended = attended.permute(0, 3, 1, 2)
+        return attended if x.is_contiguous(memory_format=torch.channels_last) else attended.contiguous()
 
     def spades(self, size: tuple[int, int]) -> list[tuple[str, Spade, tuple[int, int]]]:
         """This block's SPADE layers with the grid each works on, when x arrives at `size`."""
