@@ -1,4 +1,4 @@
-"""Bootstrap statistics: the paper's random subsets, and intervals that respect patients.
+"""Bootstrap statistics: the paper's random subsets, and intervals and tests that respect patients.
 
 Images of one patient are not independent: an interval that resamples images is too narrow.
 Patients are resampled, each with all its images.
@@ -6,8 +6,15 @@ Patients are resampled, each with all its images.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
+
+Method = Literal["bca", "percentile"]
+_FLIPS = 10_000
 
 
 def _patient_sums(
@@ -21,6 +28,10 @@ def _patient_sums(
     return sums.astype(np.float64), counts.astype(np.float64)
 
 
+def _ratio(total: NDArray[np.float64], number: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+
+
 def patient_means(
     values: NDArray[np.float64], patients: NDArray[np.str_], repeats: int, seed: int
 ) -> NDArray[np.float64]:
@@ -32,19 +43,98 @@ def patient_means(
     """
     sums, counts = _patient_sums(values, patients)
     picks = np.random.default_rng(seed).integers(0, len(sums), (repeats, len(sums)))
-    total, number = sums[picks].sum(1), counts[picks].sum(1)
-    return np.divide(total, number, out=np.full(repeats, np.nan), where=number > 0)
+    return _ratio(sums[picks].sum(1), counts[picks].sum(1))
 
 
 def patient_interval(
-    values: NDArray[np.float64], patients: NDArray[np.str_], repeats: int = 1000, seed: int = 0, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile interval of the mean over images, patients resampled. (NaN, NaN) without a finite value."""
-    means = patient_means(values, patients, repeats, seed)
-    if np.isnan(means).all():
+    values: NDArray[np.float64], patients: NDArray[np.str_], repeats: int = 1000, seed: int = 0, level: float = 0.95,
+    method: Method = "bca",
+) -> tuple[float, float]:  # fmt: skip
+    """Interval of the mean over images, patients resampled. (NaN, NaN) without a finite value.
+
+    `bca` corrects the percentiles for bias and for skewness (Efron 1987), which distances have.
+    """
+    sums, counts = _patient_sums(values, patients)
+    replicates = patient_means(values, patients, repeats, seed)
+    left_out = _ratio(sums.sum() - sums, counts.sum() - counts)
+    estimate = sums.sum() / counts.sum() if counts.sum() else float("nan")
+    return interval(replicates, float(estimate), left_out, level, method)
+
+
+def interval(
+    replicates: NDArray[np.float64], estimate: float, left_out: NDArray[np.float64], level: float = 0.95, method: Method = "bca"
+) -> tuple[float, float]:  # fmt: skip
+    """Interval from bootstrap replicates (R,) of a statistic.
+
+    Args:
+        estimate: the statistic of the data.
+        left_out: (P,) the statistic with each patient left out, for the acceleration of BCa.
+
+    Returns:
+        Percentiles where BCa is not defined: all replicates on one side of the estimate, or one patient.
+    """
+    known = replicates[np.isfinite(replicates)]
+    if not len(known):
         return float("nan"), float("nan")
-    low, high = np.nanpercentile(means, [50 * (1 - level), 50 * (1 + level)])
+    ends = np.array([0.5 * (1 - level), 0.5 * (1 + level)])
+    share = ((known < estimate).sum() + 0.5 * (known == estimate).sum()) / len(known)
+    left_out = left_out[np.isfinite(left_out)]
+    if method == "bca" and 0 < share < 1 and len(left_out) > 1:
+        bias = stats.norm.ppf(share)
+        away = left_out.mean() - left_out
+        scale = (away**2).sum() ** 1.5
+        acceleration = (away**3).sum() / (6 * scale) if scale > 0 else 0.0
+        shifted = bias + stats.norm.ppf(ends)
+        ends = stats.norm.cdf(bias + shifted / (1 - acceleration * shifted))
+    low, high = np.quantile(known, ends)
     return float(low), float(high)
+
+
+def patient_statistic(
+    statistic: Callable[[NDArray[np.intp]], float], patients: NDArray[np.str_], repeats: int = 1000, seed: int = 0,
+    level: float = 0.95, method: Method = "bca",
+) -> tuple[float, tuple[float, float]]:  # fmt: skip
+    """Standard deviation over resamples of patients, and interval, of any statistic of images.
+
+    Args:
+        statistic: of image positions (n,), which repeat as patients do; may be NaN.
+    """
+    names, position = np.unique(patients, return_inverse=True)
+    members = [np.flatnonzero(position == i) for i in range(len(names))]
+    rng = np.random.default_rng(seed)
+    replicates = np.array([
+        statistic(np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))])) for _ in range(repeats)
+    ])  # fmt: skip
+    left_out = np.array([statistic(np.flatnonzero(position != i)) for i in range(len(names))] if len(names) > 1 else [])
+    found = interval(replicates, statistic(np.arange(len(patients))), left_out, level, method)
+    known = replicates[np.isfinite(replicates)]
+    return float(known.std()) if len(known) else float("nan"), found
+
+
+def sign_flip_test(values: NDArray[np.float64], patients: NDArray[np.str_], seed: int = 0, flips: int = _FLIPS) -> float:  # fmt: skip
+    """Two-sided p-value of a mean of zero for paired differences, by flipping the signs of whole patients.
+
+    Exact, up to the number of random flips, when a patient's differences are as likely to be
+    their opposites; the smallest value it can give is 1 / (flips + 1).
+
+    Args:
+        values: (N,) differences, one an image; NaN values are left out.
+    """
+    sums, _ = _patient_sums(values, patients)
+    signs = np.random.default_rng(seed).integers(0, 2, (flips, len(sums)), dtype=np.int8) * 2 - 1
+    # A sum in another order differs by rounding; what is equal must count as equal.
+    extreme = np.abs(signs @ sums) >= abs(sums.sum()) * (1 - 1e-12)
+    return float((1 + extreme.sum()) / (1 + flips))
+
+
+def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
+    """Holm's adjusted p-values, (N,), in the given order: the family-wise error stays at their level."""
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted
 
 
 def subset_bootstrap(

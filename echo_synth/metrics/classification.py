@@ -35,3 +35,29 @@ def f1(truth: NDArray[np.integer], probability: NDArray[np.floating]) -> float:
 def brier(truth: NDArray[np.integer], probability: NDArray[np.floating]) -> float:
     """Mean squared error of the probability, 0 is perfect."""
     return float(((probability - truth) ** 2).mean())
+
+
+def calibration(
+    truth: NDArray[np.integer], probability: NDArray[np.floating], bins: int = 10
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Reliability curve: mean probability, observed share of class 1, and number of images in each of `bins` equal bins.
+
+    Empty bins have NaN in the first two.
+    """
+    place = np.minimum((probability * bins).astype(int), bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    sums = (np.bincount(place, probability, bins), np.bincount(place, truth.astype(float), bins))
+    claimed, observed = (np.divide(s, counts, out=np.full(bins, np.nan), where=counts > 0) for s in sums)
+    return claimed, observed, counts
+
+
+def calibration_error(truth: NDArray[np.integer], probability: NDArray[np.floating], bins: int = 10) -> float:
+    """Expected calibration error: |claimed − observed| averaged over bins by their number of images."""
+    claimed, observed, counts = calibration(truth, probability, bins)
+    return float((np.nan_to_num(np.abs(claimed - observed)) * counts).sum() / counts.sum())
+
+
+def confusion(truth: NDArray[np.integer], probability: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Counts (2, 2): row the true class, column the predicted one."""
+    predicted = (probability >= 0.5).astype(int)
+    return np.bincount(2 * truth + predicted, minlength=4).reshape(2, 2)
