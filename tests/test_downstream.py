@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +45,14 @@ def test_perfect_predictions(home: Path, tmp_path: Path) -> None:
         "case", "patient", "view", "phase", "structure", "dice", "hd_mm", "hd95_mm", "assd_mm", "hd_px", "empty_prediction",
     ]  # fmt: skip
     assert len(table) == 12
-    assert {"summary.md", "scores.png", "settings.json"} <= {p.name for p in (tmp_path / "eval").iterdir()}
+    written = {"summary.md", "scores.png", "settings.json", "volumes.csv", "bland_altman.png", "worst.png"}
+    assert written <= {p.name for p in (tmp_path / "eval").iterdir()}
+    volumes = metrics["volumes"]
+    assert volumes["convention"] == "camus"
+    assert volumes["ef_percent"] | {"r": None} == {"r": None, "bias": 0.0, "mae": 0.0, "loa": [None, None], "n": 1}
+    assert volumes["patients_without_volume"] == 0
+    assert set(metrics["groups"]) == {"view", "phase", "quality"}
+    assert metrics["groups"]["view"]["2CH"]["lv_endo"]["dice"]["n_images"] == 2
 
 
 def test_shifted_predictions_are_measured_in_millimetres(home: Path, tmp_path: Path) -> None:
@@ -99,10 +104,34 @@ def test_other_grids_and_labels_are_named(home: Path, tmp_path: Path) -> None:
 
 def test_a_baseline_is_compared_case_by_case(home: Path, tmp_path: Path) -> None:
     good, bad = _copy_labels(tmp_path / "good"), _copy_labels(tmp_path / "bad", lambda i, p: np.roll(p, 6, axis=1))
-    bootstrap_eval(good, baseline=bad, out=tmp_path / "eval", repeats=50)
+    bootstrap_eval(good, baseline=[bad], out=tmp_path / "eval", repeats=50)
     paired = read_json(tmp_path / "eval/metrics.json")["paired"]["lv_endo"]
     assert paired["dice"]["mean"] > 0
     assert paired["hd_mm"]["mean"] < 0
+    assert paired["dice"]["p_holm"] >= paired["dice"]["p"] > 0
+    bootstrap_eval(good, baseline=[bad, good], out=tmp_path / "two", repeats=50)
+    several = read_json(tmp_path / "two/metrics.json")
+    assert set(several["paired_baselines"]) == {"bad", "good"}
+    assert several["paired_baselines"]["good"]["la"]["dice"]["mean"] == 0
+    assert several["paired"] == several["paired_baselines"]["bad"]
+
+
+def test_an_empty_cavity_leaves_its_patient_without_volume(home: Path, tmp_path: Path) -> None:
+    bootstrap_eval(_copy_labels(tmp_path / "pred", lambda i, p: p * 0), out=tmp_path / "eval", repeats=20)
+    volumes = read_json(tmp_path / "eval/metrics.json")["volumes"]
+    assert volumes["patients_without_volume"] == 1
+    assert volumes["ef_percent"]["n"] == 0
+
+
+def test_references_without_spacing_are_refused(home: Path, tmp_path: Path) -> None:
+    for name in ("pred", "refs"):
+        for path in _copy_labels(tmp_path / name).iterdir():
+            image = sitk.ReadImage(str(path))
+            image.SetSpacing((1.0, 1.0))
+            sitk.WriteImage(image, str(path))
+    with pytest.raises(DataError, match="no spacing"):
+        bootstrap_eval(tmp_path / "pred", references=tmp_path / "refs", out=tmp_path / "e")
+    assert not (tmp_path / "e").exists()
 
 
 def test_classifier_learns_resumes_and_reports(home: Path, tmp_path: Path) -> None:
@@ -148,27 +177,3 @@ def test_env_names_a_folder_with_the_plugin_only() -> None:
     folder = Path(values["nnUNet_extTrainer"])
     assert {p.name for p in folder.glob("*.py")} == {"__init__.py", "echosynth_trainers.py"}
     assert {"nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "ECHOSYNTH_HOME"} <= set(values)
-
-
-def test_nnunet_trains_and_predicts_with_the_plugin(home: Path, tmp_path: Path) -> None:
-    """nnU-Net's own commands, in their own processes, one epoch of two iterations."""
-    from echo_synth.downstream import segmentation
-
-    log = tmp_path / "log.txt"
-    segmentation.plan_and_preprocess(501, log)
-    segmentation.train(501, "nnUNetTrainerEchoSynth_smoke", log)
-    dataset = nnunet_raw.find(501)
-    segmentation.predict(501, "nnUNetTrainerEchoSynth_smoke", dataset.path / "imagesTs", tmp_path / "pred", log)
-    assert evaluation.pair_cases(tmp_path / "pred", dataset.path / "labelsTs")
-    text = log.read_text()
-    assert "Using splits from existing split file" in text
-    plans = json.loads((home / "nnunet/preprocessed" / dataset.name / "nnUNetPlans.json").read_text())
-    assert len(plans["configurations"]["2d"]["patch_size"]) == 2
-
-
-def test_a_failing_nnunet_command_is_explained(home: Path, tmp_path: Path) -> None:
-    from echo_synth.downstream import segmentation
-
-    with pytest.raises(RunError, match="nnUNetv2_train failed"):
-        segmentation.train(777, "nnUNetTrainerEchoSynth_smoke", tmp_path / "log.txt")
-    assert os.path.isfile(tmp_path / "log.txt")

@@ -1,8 +1,7 @@
-"""Predicted masks against reference masks, and classifier probabilities: the numbers of metrics.json."""
+"""Predicted masks against reference masks, case by case: per_case.csv."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,6 @@ from echo_synth import specs
 from echo_synth.data.camus import Picture, read_picture
 from echo_synth.data.nnunet_raw import ENDING
 from echo_synth.errors import DataError
-from echo_synth.metrics import bootstrap, classification
 from echo_synth.metrics.overlap import dice, structure_mask
 from echo_synth.metrics.surface import surface_distances
 from echo_synth.parallel import parallel_map
@@ -47,10 +45,14 @@ def pair_cases(predictions: Path, references: Path) -> list[str]:
     return sorted(want)
 
 
-def _check_pair(case: str, prediction: Picture, reference: Picture) -> None:
+def check_pair(case: str, prediction: Picture, reference: Picture) -> None:
     if prediction.pixels.shape != reference.pixels.shape:
         raise DataError(
             f"{case}: prediction is {prediction.pixels.shape}, reference {reference.pixels.shape}; predict on the same grid"
+        )
+    if reference.spacing == (1.0, 1.0):  # what a header without sizes is read as; no probe has such pixels
+        raise DataError(
+            f"{case}: the reference has no spacing (1 x 1 mm), so no distance in mm; use those of convert-camus"
         )
     if not np.allclose(prediction.spacing, reference.spacing, rtol=1e-3):
         raise DataError(f"{case}: prediction has spacing {prediction.spacing} mm, reference {reference.spacing} mm")
@@ -67,7 +69,7 @@ def score_case(case: str, predictions: Path, references: Path) -> list[dict[str,
     distance: the worst that a prediction inside the image could score.
     """
     prediction, reference = (read_picture(folder / f"{case}{ENDING}") for folder in (predictions, references))
-    _check_pair(case, prediction, reference)
+    check_pair(case, prediction, reference)
     identity = CaseId.parse(case)
     rows, columns = reference.pixels.shape
     grids = {"mm": reference.spacing, "px": (PIXELS / rows, PIXELS / columns)}
@@ -96,64 +98,3 @@ def score_folder(predictions: Path, references: Path, workers: int | None = None
     work = partial(score_case, predictions=predictions, references=references)
     batches = track(parallel_map(work, cases, workers), len(cases), "score", "cases")
     return pd.DataFrame([row for batch in batches for row in batch])
-
-
-def summarise(values: NDArray[np.float64], patients: NDArray[np.str_], repeats: int, seed: int) -> dict[str, Any]:
-    """mean, std (over bootstrap repeats, the paper's form), patient-level 95 % interval, counts."""
-    finite = np.isfinite(values)
-    _, std = bootstrap.subset_bootstrap(values, repeats, seed)
-    low, high = bootstrap.patient_interval(values, patients, repeats, seed)
-    return {
-        "mean": _number(float(np.nanmean(values)) if finite.any() else np.nan), "std": _number(std), "ci95": [_number(low), _number(high)],
-        "n_images": int(finite.sum()), "n_patients": len(set(patients[finite].tolist())),
-    }  # fmt: skip
-
-
-def segmentation_metrics(per_case: pd.DataFrame, repeats: int, seed: int) -> dict[str, Any]:
-    """The "segmentation" part of metrics.json."""
-    result: dict[str, Any] = {}
-    for name, rows in per_case.groupby("structure", sort=False):
-        patients = rows["patient"].to_numpy(str)
-        result[str(name)] = {m: summarise(rows[m].to_numpy(float), patients, repeats, seed) for m in METRICS}
-        result[str(name)]["empty_predictions"] = int(rows["empty_prediction"].sum())
-    return result
-
-
-def classification_metrics(predicted: pd.DataFrame, repeats: int, seed: int) -> dict[str, Any]:
-    """The "classification" part of metrics.json; intervals resample patients."""
-    truth = (predicted["view"] == "4CH").to_numpy(int)
-    probability = predicted["probability_4CH"].to_numpy(float)
-    patients = predicted["patient"].to_numpy(str)
-    correct = ((probability >= 0.5) == truth).astype(float)
-    functions: dict[str, Callable[..., float]] = {
-        "auroc": classification.auroc,
-        "f1": classification.f1,
-        "brier": classification.brier,
-    }
-    result = {"accuracy": summarise(correct, patients, repeats, seed)}
-    for name, function in functions.items():
-        result[name] = {
-            "mean": _number(function(truth, probability)),
-            "n_images": len(truth),
-            "n_patients": len(set(patients)),
-        }
-    return result
-
-
-def paired_metrics(per_case: pd.DataFrame, baseline: pd.DataFrame, repeats: int, seed: int) -> dict[str, Any]:
-    """Mean difference to a baseline's predictions of the same cases, with patient-level 95 % intervals."""
-    keys = ["case", "structure"]
-    both = per_case.merge(baseline, on=keys, suffixes=("", "_baseline"), validate="one_to_one")
-    if len(both) != len(per_case):
-        raise DataError("the baseline holds other cases than the predictions; predict the same test cases with both")
-    result: dict[str, Any] = {}
-    for name, rows in both.groupby("structure", sort=False):
-        patients = rows["patient"].to_numpy(str)
-        result[str(name)] = {
-            m: summarise((rows[m] - rows[f"{m}_baseline"]).to_numpy(float), patients, repeats, seed) for m in METRICS
-        }
-    return result
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from echo_synth import registry
+from echo_synth.data.camus import read_picture
 from echo_synth.data.nnunet_raw import ENDING
 from echo_synth.downstream import classifier as view_classifier
-from echo_synth.downstream import evaluation
+from echo_synth.downstream import evaluation, statistics, volumes
+from echo_synth.downstream.statistics import Resampling
 from echo_synth.errors import DataError
 from echo_synth.files import check_writable, write_atomic, write_bytes, write_json, write_text
 from echo_synth.home import home, nnunet_folder
-from echo_synth.report import figures, tables
+from echo_synth.report import evaluation_figures as figures
+from echo_synth.report import tables
+
+WORST = 8
 
 
 def newest_predictions() -> Path:
@@ -39,53 +47,130 @@ def references_of(predictions: Path) -> Path:
     )
 
 
-def evaluate(
-    predictions: Path | None, references: Path | None, cases: Path | None, classifier: Path | None, images: Path | None,
-    baseline: Path | None, repeats: int, seed: int, folder: Path, settings: Mapping[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    """Score whatever is given; write metrics.json, per_case.csv, summary.md and plots into `folder`."""
-    check_writable(folder)
-    metrics: dict[str, Any] = {}
+@dataclass(frozen=True)
+class Inputs:
+    """What is judged.
+
+    Attributes:
+        predictions, references: folders of masks, CASE.nii.gz; both or neither.
+        cases: cases.csv; by default the one beside the references, where there is one.
+        baselines: folders of other predictions of the same cases.
+        classifier, images: run folder and classification folder; both or neither.
+    """
+
+    predictions: Path | None = None
+    references: Path | None = None
+    cases: Path | None = None
+    baselines: Sequence[Path] = ()
+    classifier: Path | None = None
+    images: Path | None = None
+
+
+@dataclass
+class Scores:
+    """Tables of one evaluation, as far as there was something to judge."""
+
     per_case: pd.DataFrame | None = None
-    if predictions is not None and references is not None:
-        per_case = evaluation.score_folder(predictions, references)
-        metrics["segmentation"] = evaluation.segmentation_metrics(per_case, repeats, seed)
-        if baseline is not None:
-            other = evaluation.score_folder(baseline, references)
-            metrics["paired"] = evaluation.paired_metrics(per_case, other, repeats, seed)
-    predicted: pd.DataFrame | None = None
-    if classifier is not None and images is not None:
-        run = registry.open_run(classifier, "classifier")
-        predicted = view_classifier.predict_views(run, images, registry.training_device("auto"))
-        metrics["classification"] = evaluation.classification_metrics(predicted, repeats, seed)
-    metrics["settings"] = dict(settings)
-    _write(folder, metrics, per_case, predicted, _case_facts(cases, references))
+    baselines: dict[str, pd.DataFrame] = field(default_factory=dict)
+    volumes: pd.DataFrame | None = None
+    views: pd.DataFrame | None = None
+
+
+def evaluate(inputs: Inputs, how: Resampling, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Score whatever is given; write metrics.json, tables, summary.md and plots into `folder`."""
+    check_writable(folder)
+    scores = _score(inputs)
+    metrics = _metrics(scores, how) | {"settings": dict(settings)}
+    _write(folder, metrics, scores)
+    if inputs.predictions is not None and inputs.references is not None and scores.per_case is not None:
+        worst = _worst(scores.per_case, inputs.predictions, inputs.references)
+        write_bytes(folder / "worst.png", figures.png(figures.worst_cases(worst)))
+    return metrics
+
+
+def _score(inputs: Inputs) -> Scores:
+    scores = Scores()
+    facts = _case_facts(inputs.cases, inputs.references)
+    if inputs.predictions is not None and inputs.references is not None:
+        # All that can be wrong with a folder's names is said before the first mask is compared.
+        for folder in (inputs.predictions, *inputs.baselines):
+            evaluation.pair_cases(folder, inputs.references)
+        per_case = evaluation.score_folder(inputs.predictions, inputs.references)
+        scores.baselines = {
+            name: evaluation.score_folder(path, inputs.references) for name, path in _named(inputs.baselines).items()
+        }
+        cases = per_case["case"].unique()
+        scores.volumes = volumes.compare_volumes(inputs.predictions, inputs.references, cases, facts)
+        if facts is not None:
+            per_case = per_case.merge(facts.drop(columns=["patient"]), on="case", how="left")
+        scores.per_case = per_case
+    if inputs.classifier is not None and inputs.images is not None:
+        run = registry.open_run(inputs.classifier, "classifier")
+        scores.views = view_classifier.predict_views(run, inputs.images, registry.training_device("auto"))
+    return scores
+
+
+def _named(folders: Sequence[Path]) -> dict[str, Path]:
+    """Folders by their names; by their whole paths where two names are the same."""
+    names = [f.resolve().name for f in folders]
+    return {n if names.count(n) == 1 else str(f): f for n, f in zip(names, folders, strict=True)}
+
+
+def _metrics(scores: Scores, how: Resampling) -> dict[str, Any]:
+    metrics: dict[str, Any] = {}
+    if scores.per_case is not None:
+        metrics["segmentation"] = statistics.segmentation_metrics(scores.per_case, how)
+        metrics["groups"] = statistics.grouped_metrics(scores.per_case, how)
+    if scores.volumes is not None and len(scores.volumes):
+        metrics["volumes"] = volumes.volume_metrics(scores.volumes)
+    if scores.per_case is not None and scores.baselines:
+        paired = statistics.paired_metrics(scores.per_case, scores.baselines, how)
+        metrics["paired"] = next(iter(paired.values()))
+        metrics["paired_baselines"] = paired
+    if scores.views is not None:
+        metrics["classification"] = statistics.classification_metrics(scores.views, how)
     return metrics
 
 
 def _case_facts(cases: Path | None, references: Path | None) -> pd.DataFrame | None:
+    """Columns case, patient and those known of quality, ef, sex, age."""
     path = cases or (references.parent / "cases.csv" if references else None)
     if path is None or not path.is_file():
         if cases is not None:
             raise DataError(f"{cases}: missing; expected the cases.csv of convert-camus")
         return None
-    table = pd.read_csv(path, dtype={"case": str})
-    return table[[c for c in ("case", "quality", "ef", "sex", "age") if c in table]]
+    table = pd.read_csv(path, dtype={"case": str, "patient": str})
+    lacking = {"case", "patient"} - set(table)
+    if lacking:
+        raise DataError(f"{path}: no column '{min(lacking)}'; expected the cases.csv of convert-camus")
+    return table[["case", "patient", *(c for c in ("quality", "ef", "sex", "age") if c in table)]]
 
 
-def _write(
-    folder: Path,
-    metrics: dict[str, Any],
-    per_case: pd.DataFrame | None,
-    predicted: pd.DataFrame | None,
-    facts: pd.DataFrame | None,
-) -> None:
-    if per_case is not None:
-        table = per_case.merge(facts, on="case", how="left") if facts is not None else per_case
-        write_atomic(folder / "per_case.csv", lambda p: table.to_csv(p, index=False))
-        write_bytes(folder / "scores.png", figures.png(figures.score_boxes(per_case)))
-    if predicted is not None:
-        write_atomic(folder / "views.csv", lambda p: predicted.to_csv(p, index=False))
+def _worst(per_case: pd.DataFrame, predictions: Path, references: Path) -> list[figures.Overlay]:
+    """The cases of lowest mean Dice, with their images where the dataset has them."""
+    order = per_case.groupby("case")["dice"].mean().sort_values().head(WORST)
+    result = []
+    for case, score in order.items():
+        mask = read_picture(predictions / f"{case}{ENDING}").pixels
+        truth = read_picture(references / f"{case}{ENDING}").pixels
+        file = references.parent / references.name.replace("labels", "images") / f"{case}_0000{ENDING}"
+        image: NDArray[Any] = read_picture(file).pixels if file.is_file() else np.zeros(truth.shape, np.uint8)
+        result.append(figures.Overlay(f"{case}: Dice {score:.2f}", image, mask, truth))
+    return result
+
+
+def _write(folder: Path, metrics: dict[str, Any], scores: Scores) -> None:
+    for name, table in (("per_case", scores.per_case), ("volumes", scores.volumes), ("views", scores.views)):
+        if table is not None and len(table):
+            write_atomic(folder / f"{name}.csv", lambda p, t=table: t.to_csv(p, index=False))  # type: ignore[misc]
+    if scores.per_case is not None:
+        first = next(iter(scores.baselines.items()), None)
+        write_bytes(folder / "scores.png", figures.png(figures.score_boxes(scores.per_case, first)))
+    if "volumes" in metrics and scores.volumes is not None:
+        write_bytes(folder / "bland_altman.png", figures.png(figures.bland_altman(scores.volumes, metrics["volumes"])))
+    if scores.views is not None:
+        truth, probability = statistics.truth_and_probability(scores.views)
+        write_bytes(folder / "classification.png", figures.png(figures.classification(truth, probability)))
     write_json(folder / "metrics.json", metrics)
     write_json(folder / "settings.json", metrics["settings"])
     write_text(folder / "summary.md", tables.summary(metrics))

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from echo_synth.data.prior import Fit
-from echo_synth.report.tables import STRUCTURES
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 
@@ -27,23 +26,6 @@ def png(figure: Figure) -> bytes:
     figure.savefig(buffer, dpi=120, bbox_inches="tight")
     plt.close(figure)
     return buffer.getvalue()
-
-
-def score_boxes(per_case: pd.DataFrame) -> Figure:
-    """Dice and Hausdorff distance of every case, a box a structure, with the cases as points."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
-    jitter = np.random.default_rng(0)
-    for axis, (metric, label) in zip(axes, (("dice", "Dice"), ("hd_mm", "Hausdorff distance, mm")), strict=True):
-        names = list(STRUCTURES)
-        values = [per_case.loc[per_case["structure"] == n, metric].dropna().to_numpy() for n in names]
-        axis.boxplot(values, showfliers=False, widths=0.5, medianprops={"color": ORANGE})
-        for i, v in enumerate(values):
-            axis.plot(i + 1 + jitter.uniform(-0.18, 0.18, len(v)), v, ".", color=BLUE, alpha=0.35, markersize=3)
-        axis.set_xticks(range(1, len(names) + 1), [STRUCTURES[n] for n in names])
-        axis.set_ylabel(label)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    return figure
 
 
 def history_curves(history: pd.DataFrame, title: str) -> Figure:

@@ -29,6 +29,27 @@ details { margin: .5rem 0; } pre { overflow-x: auto; font-size: .8rem; backgroun
 """
 
 
+# What bootstrap-eval draws: file, alternative text, caption.
+_PICTURES = {
+    "scores.png": (
+        "Box plots of Dice and Hausdorff distance by structure",
+        "Each point is one held-out image; with a baseline, a line joins the same image's two points.",
+    ),
+    "bland_altman.png": (
+        "Bland-Altman plots of end-diastolic volume, end-systolic volume and ejection fraction",
+        "Each point is a patient; solid line: bias, dashed: limits of agreement.",
+    ),
+    "classification.png": (
+        "Confusion matrix and reliability curve of the view classifier",
+        "Left: counts of held-out images. Right: observed share against claimed probability, area by number of images.",
+    ),
+    "worst.png": (
+        "The eight cases of lowest Dice with predicted and reference outlines",
+        "The worst cases: prediction solid orange, reference dashed blue.",
+    ),
+}
+
+
 def table_html(rows: list[list[str]], caption: str) -> str:
     """Rows, the first of them the header, as an accessible table in a scrolling box."""
     head = "".join(f'<th scope="col">{escape(c)}</th>' for c in rows[0])
@@ -70,22 +91,12 @@ def _evaluations(folder: Path) -> list[str]:
         parts.append(
             '<p class="soft">mean ± standard deviation over bootstrap repeats [patient-level 95 % interval]</p>'
         )
-        if metrics.get("segmentation"):
-            parts.append(table_html(tables.segmentation_rows(metrics), "Segmentation of the held-out patients"))
-        per_case = file.parent / "per_case.csv"
-        if per_case.is_file():
-            data = figures.png(figures.score_boxes(pd.read_csv(per_case)))
-            parts.append(
-                figure_html(
-                    data, "Box plots of Dice and Hausdorff distance by structure", "Each point is one held-out image."
-                )
-            )
-        if metrics.get("classification"):
-            parts.append(
-                table_html(tables.classification_rows(metrics), "View classification of the held-out patients")
-            )
-        if metrics.get("paired"):
-            parts.append(table_html(tables.paired_rows(metrics), "Difference to the baseline on the same images"))
+        for section in tables.sections(metrics):
+            parts.append(table_html(section.rows, section.title))
+            parts += [f'<p class="soft">{escape(section.note)}</p>'] if section.note else []
+        for picture, (alt, caption) in _PICTURES.items():
+            if (file.parent / picture).is_file():
+                parts.append(figure_html((file.parent / picture).read_bytes(), alt, caption))
         result.append("".join(parts) + _settings(metrics.get("settings", {})) + "</section>")
     return result
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 STRUCTURES = {"lv_endo": "LV endocardium", "lv_epi": "LV epicardium", "la": "Left atrium"}
@@ -13,7 +14,21 @@ METRICS = {
     "assd_mm": "ASSD, mm",
     "hd_px": "Hausdorff, px",
 }
-_DIGITS = {"dice": 3, "accuracy": 3, "auroc": 3, "f1": 3, "brier": 3}
+VOLUMES = {"edv_ml": "EDV, ml", "esv_ml": "ESV, ml", "ef_percent": "EF, %"}
+_VIEWS = {
+    "accuracy": "Accuracy", "auroc": "AUROC", "f1": "F1 (macro)", "brier": "Brier score", "calibration_error": "Calibration error",
+}  # fmt: skip
+_DIGITS = {"dice": 3}
+Rows = list[list[str]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table with its title and a sentence that says how to read it; the first row is the header."""
+
+    title: str
+    rows: Rows
+    note: str = ""
 
 
 def cell(entry: Mapping[str, Any], digits: int) -> str:
@@ -29,29 +44,77 @@ def cell(entry: Mapping[str, Any], digits: int) -> str:
     return text
 
 
-def segmentation_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
-    """Header and one row a structure."""
+def sections(metrics: Mapping[str, Any]) -> list[Section]:
+    """Every table of a metrics.json."""
+    found: list[Section] = []
+    if metrics.get("segmentation"):
+        found.append(_segmentation(metrics["segmentation"]))
+    if metrics.get("volumes"):
+        found.append(_volumes(metrics["volumes"]))
+    found += _paired(metrics)
+    if metrics.get("groups"):
+        found.append(_groups(metrics["groups"]))
+    if metrics.get("classification"):
+        rows = [[label, cell(metrics["classification"][k], 3)] for k, label in _VIEWS.items() if k in metrics["classification"]]  # fmt: skip
+        found.append(Section("View classification", [["Measure", "Value"], *rows]))
+    return found
+
+
+def _segmentation(entries: Mapping[str, Any]) -> Section:
     rows = [["Structure", *METRICS.values(), "Empty"]]
-    for key, entry in metrics.get("segmentation", {}).items():
+    for key, entry in entries.items():
         cells = [cell(entry[m], _DIGITS.get(m, 2)) for m in METRICS]
         rows.append([STRUCTURES.get(key, key), *cells, str(entry["empty_predictions"])])
-    return rows
+    first = next(iter(entries.values()))["dice"]
+    note = "An empty prediction has Dice 0 and the image's diagonal as its distances."
+    return Section(f"Segmentation, {first['n_images']} images of {first['n_patients']} patients", rows, note)
 
 
-def classification_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
-    """Header and one row a measure."""
-    rows = [["Measure", "Value"]]
-    for key, entry in metrics.get("classification", {}).items():
-        rows.append([key, cell(entry, _DIGITS.get(key, 3))])
-    return rows
+def _volumes(entries: Mapping[str, Any]) -> Section:
+    rows = [["Measure", "Bias", "Limits of agreement", "Mean absolute error", "r", "Patients"]]
+    rows += _agreements({f"{label}": entries[k] for k, label in VOLUMES.items()})
+    rows += _agreements({f"{label}, clinical": entries["clinical"][k] for k, label in VOLUMES.items()})
+    against = {"EF, % against the cfg": "ef_percent_against_cfg", "reference masks' EF against the cfg": "reference_ef_percent_against_cfg"}  # fmt: skip
+    rows += _agreements({label: entries[k] for label, k in against.items() if k in entries})
+    note = (
+        "Biplane method of discs against the reference masks, in CAMUS's convention (one disc height for both phases) "
+        "unless the row says clinical (each phase its own)."
+    )
+    return Section("Volumes and ejection fraction", rows, note)
 
 
-def paired_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
-    """Header and one row a structure: difference to the baseline."""
-    rows = [["Structure", *(f"Δ {m}" for m in METRICS.values())]]
-    for key, entry in metrics.get("paired", {}).items():
-        rows.append([STRUCTURES.get(key, key), *(cell(entry[m], _DIGITS.get(m, 2)) for m in METRICS)])
-    return rows
+def _agreements(entries: Mapping[str, Mapping[str, Any]]) -> Rows:
+    def text(value: float | None, digits: int = 1) -> str:
+        return "–" if value is None else f"{value:.{digits}f}"
+
+    return [
+        [label, text(e["bias"]), f"{text(e['loa'][0])} to {text(e['loa'][1])}", text(e["mae"]), text(e["r"], 3), str(e["n"])]
+        for label, e in entries.items()
+    ]  # fmt: skip
+
+
+def _paired(metrics: Mapping[str, Any]) -> Iterator[Section]:
+    for name, structures in metrics.get("paired_baselines", {}).items():
+        rows = [["Structure", *(f"Δ {m}" for m in METRICS.values())]]
+        for key, entry in structures.items():
+            cells = [f"{cell(entry[m], _DIGITS.get(m, 2))}, p {_p(entry[m]['p_holm'])}" for m in METRICS]
+            rows.append([STRUCTURES.get(key, key), *cells])
+        note = "Predictions minus baseline on the same images; p by flipping patients' signs, after Holm's correction."
+        yield Section(f"Difference to {name}", rows, note)
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _groups(groups: Mapping[str, Any]) -> Section:
+    rows = [["Group", "Images", *(f"{label}, Dice" for label in STRUCTURES.values()), "LV endocardium, Hausdorff mm"]]
+    for group, members in groups.items():
+        for name, entry in members.items():
+            dices = [cell(entry[s]["dice"], 3) if s in entry else "–" for s in STRUCTURES]
+            endo = entry.get("lv_endo", {})
+            rows.append([f"{group} {name}", str(endo.get("dice", {}).get("n_images", "–")), *dices, cell(endo.get("hd_mm", {}), 2)])  # fmt: skip
+    return Section("By view, phase and image quality", rows)
 
 
 def markdown(rows: list[list[str]]) -> str:
@@ -63,13 +126,6 @@ def markdown(rows: list[list[str]]) -> str:
 def summary(metrics: Mapping[str, Any]) -> str:
     """summary.md."""
     parts = ["# Evaluation\n", "mean ± standard deviation over bootstrap repeats [patient-level 95 % interval]\n"]
-    if metrics.get("segmentation"):
-        first = next(iter(metrics["segmentation"].values()))["dice"]
-        parts.append(f"## Segmentation ({first['n_images']} images of {first['n_patients']} patients)\n")
-        parts.append(markdown(segmentation_rows(metrics)))
-        parts.append("An empty prediction has Dice 0 and the image's diagonal as its distances.\n")
-    if metrics.get("classification"):
-        parts += ["## View classification\n", markdown(classification_rows(metrics))]
-    if metrics.get("paired"):
-        parts += ["## Difference to the baseline\n", markdown(paired_rows(metrics))]
+    for section in sections(metrics):
+        parts += [f"## {section.title}\n", markdown(section.rows), *([section.note + "\n"] if section.note else [])]
     return "\n".join(parts)

@@ -1,0 +1,113 @@
+"""Plots of an evaluation: scores, volumes, views, worst cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from echo_synth.metrics import classification as views
+from echo_synth.report.figures import BLUE, GREY, ORANGE, png
+from echo_synth.report.tables import STRUCTURES, VOLUMES
+
+__all__ = ["Overlay", "bland_altman", "classification", "png", "score_boxes", "worst_cases"]
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """One case: title, image (H, W), predicted and reference labels (H, W)."""
+
+    title: str
+    image: NDArray[Any]
+    prediction: NDArray[Any]
+    reference: NDArray[Any]
+
+
+def score_boxes(per_case: pd.DataFrame, baseline: tuple[str, pd.DataFrame] | None = None) -> Figure:
+    """Dice and Hausdorff distance of every case, a box a structure; with a baseline, its boxes beside and lines from case to case."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+    sets = [("predictions", per_case, BLUE)] + ([(*baseline, ORANGE)] if baseline else [])
+    for axis, (metric, label) in zip(axes, (("dice", "Dice"), ("hd_mm", "Hausdorff distance, mm")), strict=True):
+        for i, structure in enumerate(STRUCTURES):
+            _boxes(axis, i, [t[t["structure"] == structure].set_index("case")[metric] for _, t, _ in sets], [c for *_, c in sets])  # fmt: skip
+        axis.set_xticks(range(len(STRUCTURES)), list(STRUCTURES.values()))
+        axis.set_ylabel(label)
+        axis.spines[["top", "right"]].set_visible(False)
+    if baseline:
+        handles = [plt.Line2D([], [], color=c, marker=".", linestyle="") for *_, c in sets]
+        axes[0].legend(handles, [n for n, *_ in sets], frameon=False, fontsize=8, loc="lower left")
+    figure.tight_layout()
+    return figure
+
+
+def _boxes(axis: Any, position: int, values: Sequence[pd.Series], colours: Sequence[str]) -> None:
+    """Boxes side by side at `position`, each with its points; lines join the points of one case."""
+    offsets = [0.0] if len(values) == 1 else [-0.2, 0.2]
+    order = values[0].index
+    jitter = np.random.default_rng(0).uniform(-0.08, 0.08, len(order))
+    places = [position + o + jitter for o in offsets]
+    for offset, place, held, colour in zip(offsets, places, values, colours, strict=True):
+        axis.boxplot([held.dropna()], positions=[position + offset], showfliers=False, widths=0.3, medianprops={"color": "black"})  # fmt: skip
+        axis.plot(place, held.reindex(order), ".", color=colour, alpha=0.35, markersize=3)
+    if len(values) > 1:
+        axis.plot(places, [v.reindex(order) for v in values], color=GREY, alpha=0.12, linewidth=0.5)
+
+
+def bland_altman(table: pd.DataFrame, metrics: Mapping[str, Any]) -> Figure:
+    """Difference against mean of prediction and reference for each measure, CAMUS's convention, a point a patient."""
+    rows = table[table["convention"] == "camus"]
+    figure, axes = plt.subplots(1, len(VOLUMES), figsize=(3.6 * len(VOLUMES), 3.2))
+    for axis, (measure, label) in zip(axes, VOLUMES.items(), strict=True):
+        a, b = rows[measure], rows[f"{measure}_reference"]
+        axis.plot((a + b) / 2, a - b, ".", color=BLUE, alpha=0.6)
+        entry = metrics[measure]
+        for value, style in ((entry["bias"], "-"), *((limit, "--") for limit in entry["loa"])):
+            if value is not None:
+                axis.axhline(value, color=ORANGE, linestyle=style, linewidth=1)
+        axis.axhline(0, color=GREY, linewidth=0.5)
+        axis.set(xlabel=f"mean of both, {label}", ylabel="predicted − reference")
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return figure
+
+
+def classification(truth: NDArray[np.int64], probability: NDArray[np.float64]) -> Figure:
+    """Confusion matrix and reliability curve of the view classifier; `truth` is 1 for 4CH, both (N,)."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2))
+    counts = views.confusion(truth, probability)
+    left.imshow(counts, cmap="Blues", vmin=0)
+    for (i, j), n in np.ndenumerate(counts):
+        left.text(j, i, str(n), ha="center", va="center", color="white" if n > counts.max() / 2 else "black")
+    left.set(xticks=[0, 1], yticks=[0, 1], xticklabels=["2CH", "4CH"], yticklabels=["2CH", "4CH"])
+    left.set(xlabel="predicted view", ylabel="true view")
+    claimed, observed, sizes = views.calibration(truth, probability)
+    right.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
+    right.scatter(claimed, observed, s=10 + 150 * sizes / max(1, sizes.sum()), color=BLUE)
+    right.set(xlabel="claimed probability of 4CH", ylabel="observed share", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    right.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return figure
+
+
+def worst_cases(overlays: Sequence[Overlay], columns: int = 4) -> Figure:
+    """Images with predicted (orange) and reference (blue, dashed) outlines of each label."""
+    rows = -(-len(overlays) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.8 * rows), squeeze=False)
+    for axis, held in zip(axes.flat, overlays, strict=False):
+        axis.imshow(held.image, cmap="gray")
+        for labels, colour, style in ((held.reference, "#56B4E9", "--"), (held.prediction, ORANGE, "-")):
+            for value in (1, 2, 3):
+                if (labels == value).any():
+                    axis.contour(labels == value, [0.5], colors=[colour], linestyles=style, linewidths=1)
+        axis.set_title(held.title, fontsize=8)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.set_frame_on(False)
+    figure.tight_layout(pad=0.4)
+    return figure
