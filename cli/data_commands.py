@@ -1,4 +1,4 @@
-"""Commands that make data: convert-camus, phantom, make-maps, fit-prior, env."""
+"""Commands that make data: convert-camus, phantom, make-maps, fit-prior, mix-datasets, env."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     app.command("phantom")(phantom)
     app.command("make-maps")(make_maps)
     app.command("fit-prior")(fit_prior)
+    app.command("mix-datasets")(mix_datasets)
     app.command("env")(env)
 
 
@@ -146,6 +147,48 @@ def make_maps(
     )
     index = label_maps.make_maps(dataset, sources, folder, spec, seed, settings, overwrite, workers)
     done(f"{len(index)} condition maps of {len(sources)} masks in {folder}")
+
+
+def mix_datasets(
+    real: Annotated[int, typer.Option("--real", help="Id of the converted CAMUS dataset.")],
+    dataset_id: Annotated[int, typer.Option("--dataset-id", help="Id of the mixture, 1 to 999.")],
+    synthetic: Annotated[
+        list[int] | None, typer.Option("--synthetic", help="Id of a synthetic dataset; repeat the option for several.")
+    ] = None,
+    share: Annotated[
+        float | None,
+        typer.Option(help="Part of the training images that is synthetic, whatever the sizes; default 0.5, 0 without."),
+    ] = None,
+    patients: Annotated[int | None, typer.Option(min=1, help="Real training patients; default: all.")] = None,
+    name: Annotated[str, typer.Option(help="Dataset name: Dataset<ID>_<NAME>.")] = "MIX",
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Real and synthetic cases in one nnU-Net dataset, without copying a file; validation stays real.
+
+    Example: echosynth mix-datasets --real 501 --synthetic 601 --share 0.5 --dataset-id 701
+    """
+    from echo_synth.data import mix, nnunet_raw
+    from echo_synth.home import nnunet_folder
+
+    target = nnunet_raw.target(dataset_id, name, overwrite)
+    first, others = nnunet_raw.find(real), [nnunet_raw.find(i) for i in synthetic or ()]
+    parts = mix.shares(first, others, (0.5 if others else 0.0) if share is None else share)
+    table = mix.plan(first, others, patients, seed)
+    settings = begin(
+        "mix-datasets",
+        {"dataset": target, "real": first.name, "synthetic": [d.name for d in others], "sampling": parts, "patients": patients, "seed": seed},
+        dry_run,
+    )  # fmt: skip
+    mix.write(target, table, parts, nnunet_folder("nnUNet_raw"), settings, overwrite)
+    counts = table[table["split"] == "train"]["source"].value_counts()
+    done(
+        "training cases: "
+        + ", ".join(f"{counts[s]} of {s}, drawn for {p:.0%} of the images" for s, p in parts.items()),
+        f"validation: {(table['split'] == 'val').sum()} real cases",
+        f"nnU-Net raw dataset: {target}",
+    )
 
 
 def env() -> None:

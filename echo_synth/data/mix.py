@@ -1,0 +1,87 @@
+"""Real and synthetic cases in one nnU-Net raw dataset, by reference: no image is copied.
+
+nnU-Net reads the files named under "dataset" in dataset.json; the plugin's trainers read under
+"sampling" how often each source is drawn.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from echo_synth.data import nnunet_raw
+from echo_synth.data.leakage import refuse_test_patients
+from echo_synth.data.nnunet_raw import RawDataset
+from echo_synth.errors import DataError
+from echo_synth.files import new_folder, write_json
+
+
+def choose_patients(real: RawDataset, count: int | None, seed: int) -> pd.DataFrame:
+    """Rows of cases.csv: validation patients, and `count` training patients (all by default).
+
+    A smaller choice with the same seed is part of a larger one.
+
+    Raises DataError when there are fewer training patients, or no validation patients.
+    """
+    cases = real.cases()
+    training = sorted(set(cases.loc[cases["split"] == "train", "patient"]))
+    if count is not None and count > len(training):
+        raise DataError(f"--patients {count}: {real.name} has {len(training)} training patients")
+    if not (cases["split"] == "val").any():
+        raise DataError(f"{real.name}: no validation cases, which decide nnU-Net's best checkpoint")
+    order = np.random.default_rng(seed).permutation(len(training))[:count]
+    chosen = {training[i] for i in order}
+    return cases[(cases["split"] == "val") | ((cases["split"] == "train") & cases["patient"].isin(chosen))]
+
+
+def plan(real: RawDataset, synthetic: Sequence[RawDataset], patients: int | None, seed: int) -> pd.DataFrame:
+    """cases.csv of the mixture: split, and the source dataset of each case. Validation is real.
+
+    Raises DataError when two datasets hold a case of the same name, LeakageError when a synthetic
+    one was drawn from maps of `real`'s test patients.
+    """
+    for dataset in synthetic:
+        refuse_test_patients(dataset.cases()["patient"], nnunet_raw.test_patients(real), f"part of {dataset.name}")
+    parts = [choose_patients(real, patients, seed).assign(source=real.name)]
+    for dataset in synthetic:
+        cases = dataset.cases()
+        parts.append(cases[cases["split"] == "train"].assign(source=dataset.name))
+    table = pd.concat(parts, ignore_index=True)
+    twice = table.loc[table["case"].duplicated(), "case"]
+    if len(twice):
+        raise DataError(f"{twice.iloc[0]} is in more than one of the datasets; draw them with different --seed")
+    return table
+
+
+def shares(real: RawDataset, synthetic: Sequence[RawDataset], share: float) -> dict[str, float]:
+    """Part of the training images that each dataset gives: `share` goes to the synthetic ones in equal parts.
+
+    Raises DataError unless `share` fits what there is.
+    """
+    if not 0 <= share < 1 or (share > 0) != bool(synthetic):
+        raise DataError(f"--share {share:g}: expected more than 0 and less than 1 with --synthetic, 0 without")
+    return {real.name: 1 - share} | {d.name: share / len(synthetic) for d in synthetic}
+
+
+def write(
+    path: Path, table: pd.DataFrame, parts: Mapping[str, float], raw: Path, settings: Mapping[str, Any], overwrite: bool
+) -> None:
+    """Make the dataset folder of `table`, whose sources lie in `raw`; sampled as `parts` say."""
+    files = {}
+    for row in table.to_dict("records"):
+        source = RawDataset(raw / row["source"])
+        image, label = source.image_path(row["case"], row["split"]), source.label_path(row["case"], row["split"])
+        # Relative, so that nnUNet_raw can move.
+        files[row["case"]] = {"images": [os.path.relpath(image, path)], "label": os.path.relpath(label, path)}
+    with new_folder(path, overwrite) as folder:
+        nnunet_raw.write_index(folder, table)
+        described = nnunet_raw.dataset_json(len(table)) | {"dataset": files}
+        if len(parts) > 1:
+            described["sampling"] = dict(parts)
+        write_json(folder / "dataset.json", described)
+        write_json(folder / "settings.json", dict(settings))
