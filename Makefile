@@ -16,7 +16,7 @@ demo: $(BIN)/.installed ## the whole chain on simulated patients, about 12 minut
 
 test: $(BIN)/.installed ## lint, types and tests
 	$(MAKE) lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff format --check .

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -33,8 +32,8 @@ class Demo:
         for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
             os.environ[name] = str(out / "nnunet" / name.removeprefix("nnUNet_"))
 
-    def run(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """All stages; returns the evaluation's numbers."""
+    def run(self, settings: Mapping[str, Any]) -> None:
+        """All stages."""
         from echo_synth.files import write_json
 
         write_json(self.out / "settings.json", dict(settings))
@@ -49,10 +48,6 @@ class Demo:
             start = time.monotonic()
             stage()
             self.seconds[name] = time.monotonic() - start
-        metrics: dict[str, Any] = json.loads(
-            (self.out / "evaluation" / "demo" / "metrics.json").read_text(encoding="utf-8")
-        )
-        return metrics
 
     def lines(self) -> list[str]:
         """Seconds of each stage."""
@@ -111,24 +106,17 @@ class Demo:
         generate("edm-l64", 20, checkpoint=self.out / "runs" / "edm-l64", dataset_id=SYNTHETIC, seed=self.seed)
 
     def _segmenter(self) -> None:
-        from echo_synth.downstream import segmentation
+        from cli.downstream_commands import train_segmenter
 
-        results = self.out / "nnunet" / "results"
-        if not list((self.out / "nnunet" / "preprocessed").glob(f"Dataset{SYNTHETIC}_*/nnUNetPlans_2d/*")):
-            segmentation.plan_and_preprocess(SYNTHETIC, self._log())
-        if not list(results.glob(f"Dataset{SYNTHETIC}_*/{TRAINER}__*/fold_0/checkpoint_final.pth")):
-            epochs = {
-                "ECHOSYNTH_NNUNET_EPOCHS": str(max(1, round(4 * self.share))),
-                "ECHOSYNTH_NNUNET_ITERATIONS": "25",
-            }
-            segmentation.train(SYNTHETIC, TRAINER, self._log(), extra=epochs)
+        train_segmenter(SYNTHETIC, TRAINER, epochs=max(1, round(4 * self.share)), iterations=25)
 
     def _predict(self) -> None:
+        from cli.downstream_commands import predict_segmenter
         from echo_synth.data import nnunet_raw
-        from echo_synth.downstream import segmentation
 
-        images = nnunet_raw.find(REAL).path / "imagesTs"
-        segmentation.predict(SYNTHETIC, TRAINER, images, self.out / "predictions" / "demo", self._log())
+        target = self.out / "predictions" / "demo"
+        if not target.is_dir():
+            predict_segmenter(SYNTHETIC, nnunet_raw.find(REAL).path / "imagesTs", TRAINER, out=target)
 
     def _classifier(self) -> None:
         from cli.downstream_commands import train_classifier
@@ -157,6 +145,3 @@ class Demo:
         from echo_synth.data import nnunet_raw
 
         return self.out / "datasets" / "classification" / nnunet_raw.find(dataset_id).name
-
-    def _log(self) -> Path:
-        return self.out / "nnunet" / "commands.log"

@@ -1,22 +1,109 @@
-"""Commands that judge a dataset: train-classifier, bootstrap-eval, report; and demo, which runs everything."""
+"""Commands that judge a dataset: nnU-Net, the view classifier, bootstrap-eval, report; and demo, which runs everything."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from cli.common import begin, done, say
-from cli.options import Device, DryRun, Out, Overwrite, Precision, Resume, Seed
+from cli.common import begin, done, one_of, say
+from cli.options import DatasetId, Device, DryRun, Out, Overwrite, Precision, Resume, Seed
+
+METHODS: tuple[Literal["bca", "percentile"], ...] = ("bca", "percentile")
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands to the application."""
+    app.command("train-segmenter")(train_segmenter)
+    app.command("predict-segmenter")(predict_segmenter)
     app.command("train-classifier")(train_classifier)
     app.command("bootstrap-eval")(bootstrap_eval)
     app.command("report")(report)
     app.command("demo")(demo)
+
+
+Trainer = Annotated[
+    str,
+    typer.Option(
+        "--trainer",
+        help="nnUNetTrainerEchoSynth (the paper's budget), …_25epochs, …_cpu (half an hour on two cores), …_smoke.",
+    ),
+]
+
+
+def train_segmenter(
+    dataset_id: DatasetId,
+    trainer: Trainer = "nnUNetTrainerEchoSynth",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the trainer's.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="An epoch; instead of the trainer's.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Makes the training repeatable; slower, augmentation shares its process.")
+    ] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Add horizontal flips, which swap the heart's sides.")] = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Plan, preprocess and train nnU-Net on a raw dataset; run again to resume. The same as nnU-Net's own commands.
+
+    Example: echosynth train-segmenter --dataset-id 601 --trainer nnUNetTrainerEchoSynth_cpu
+    """
+    from echo_synth import registry
+    from echo_synth.data import nnunet_raw
+    from echo_synth.downstream import segmentation
+    from echo_synth.files import write_json
+
+    dataset, device = nnunet_raw.find(dataset_id), registry.training_device(device)
+    given = {"EPOCHS": epochs, "ITERATIONS": iterations, "SEED": seed, "FLIP": int(flip) or None}
+    extra = {f"ECHOSYNTH_NNUNET_{k}": str(v) for k, v in given.items() if v is not None}
+    folder = segmentation.trained_folder(dataset_id, trainer)
+    settings = begin(
+        "train-segmenter",
+        {"dataset": dataset.path, "trainer": trainer, "folder": folder, "device": device, "environment": extra},
+        dry_run,
+    )
+    log = folder / "echosynth.log"
+    segmentation.check_trainer(trainer)
+    if not segmentation.is_planned(dataset_id):
+        say(f"planning and preprocessing {dataset.name}")
+        segmentation.plan_and_preprocess(dataset_id, log)
+    write_json(folder / "settings.json", settings)
+    segmentation.train(dataset_id, trainer, log, device, extra)
+    done(f"weights: {folder / segmentation.FINAL}", f"nnU-Net's output: {log}")
+
+
+def predict_segmenter(
+    dataset_id: Annotated[int, typer.Option("--dataset-id", help="Dataset the segmenter was trained on.")],
+    images: Annotated[
+        Path, typer.Option(help="Folder of CASE_0000.nii.gz, e.g. imagesTs of the converted CAMUS dataset.")
+    ],
+    trainer: Trainer = "nnUNetTrainerEchoSynth",
+    out: Annotated[Path | None, typer.Option(help="Default: ECHOSYNTH_HOME/predictions/<dataset>__<trainer>.")] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Segment a folder of images with a trained nnU-Net. The same as nnUNetv2_predict.
+
+    Example: echosynth predict-segmenter --dataset-id 601 --images $nnUNet_raw/Dataset501_CAMUS/imagesTs
+    """
+    from echo_synth import registry
+    from echo_synth.data import nnunet_raw
+    from echo_synth.downstream import segmentation
+    from echo_synth.files import write_json
+    from echo_synth.home import home
+
+    dataset, device = nnunet_raw.find(dataset_id), registry.training_device(device)
+    target = out or home() / "predictions" / f"{dataset.name}__{trainer}"
+    settings = begin(
+        "predict-segmenter",
+        {"dataset": dataset.path, "trainer": trainer, "images": images.absolute(), "out": target, "device": device},
+        dry_run,
+    )
+    log = segmentation.trained_folder(dataset_id, trainer) / "echosynth.log"
+    segmentation.predict(dataset_id, trainer, images, target, log, device, overwrite)
+    write_json(target / "settings.json", settings)
+    done(f"wrote {target}: {len(list(target.glob('*.nii.gz')))} segmentations")
 
 
 def train_classifier(
@@ -78,8 +165,12 @@ def bootstrap_eval(
     cases: Annotated[Path | None, typer.Option(help="cases.csv; default: beside the references.")] = None,
     classifier: Annotated[Path | None, typer.Option(help="Run folder of a view classifier.")] = None,
     images: Annotated[Path | None, typer.Option(help="Classification folder whose test images it judges.")] = None,
-    baseline: Annotated[Path | None, typer.Option(help="Predictions to compare with, case by case.")] = None,
+    baseline: Annotated[
+        list[Path] | None,
+        typer.Option(help="Predictions to compare with, case by case; repeat the option for several."),
+    ] = None,
     repeats: Annotated[int, typer.Option(min=10, help="Bootstrap repeats.")] = 1000,
+    interval: Annotated[str, typer.Option(help="Form of the patient-level intervals: bca or percentile.")] = "bca",
     seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option(help="Default: ECHOSYNTH_HOME/evaluation/<name of the predictions>.")
@@ -91,9 +182,11 @@ def bootstrap_eval(
     Example: echosynth bootstrap-eval --predictions pred --references $nnUNet_raw/Dataset501_CAMUS/labelsTs
     """
     from echo_synth.downstream import results
+    from echo_synth.downstream.statistics import Resampling
     from echo_synth.errors import DataError
     from echo_synth.home import home
 
+    method = one_of("--interval", interval, METHODS)
     if (classifier is None) != (images is None):
         raise DataError("--classifier and --images belong together; pass both or neither")
     if predictions is None and classifier is None:
@@ -105,12 +198,11 @@ def bootstrap_eval(
     settings = begin(
         "bootstrap-eval",
         {"predictions": predictions, "references": references, "cases": cases, "classifier": classifier, "images": images,
-         "baseline": baseline, "repeats": repeats, "seed": seed, "out": folder},
+         "baseline": baseline, "repeats": repeats, "interval": interval, "seed": seed, "out": folder},
         dry_run,
     )  # fmt: skip
-    metrics = results.evaluate(
-        predictions, references, cases, classifier, images, baseline, repeats, seed, folder, settings
-    )
+    inputs = results.Inputs(predictions, references, cases, baseline or (), classifier, images)
+    metrics = results.evaluate(inputs, Resampling(repeats, seed, method), folder, settings)
     _print_tables(metrics)
     done(f"wrote {folder}: " + ", ".join(sorted(p.name for p in folder.iterdir() if p.is_file())))
 
@@ -122,18 +214,11 @@ def _print_tables(metrics: dict[str, Any]) -> None:
     from echo_synth.report import tables
 
     console = Console()
-    titles = (
-        (tables.segmentation_rows, "Segmentation"),
-        (tables.classification_rows, "View classification"),
-        (tables.paired_rows, "Difference to the baseline"),
-    )
-    for make, title in titles:
-        rows = make(metrics)
-        if len(rows) > 1:
-            table = Table(*rows[0], title=title)
-            for row in rows[1:]:
-                table.add_row(*row)
-            console.print(table)
+    for section in tables.sections(metrics):
+        table = Table(*section.rows[0], title=section.title)
+        for row in section.rows[1:]:
+            table.add_row(*row)
+        console.print(table)
 
 
 def report(
@@ -178,6 +263,5 @@ def demo(
         "EchoSynth demo: every stage on simulated hearts, small and quick; the numbers show that the chain runs, not how good it can be"
     )
     run = Demo(out.absolute(), minutes, seed)
-    metrics = run.run(settings)
-    _print_tables(metrics)
+    run.run(settings)
     done(*run.lines(), f"report: {out / 'report.html'}")

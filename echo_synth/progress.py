@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 T = TypeVar("T")
 _QUIET_SECONDS = 2.0
@@ -35,24 +35,29 @@ def track(items: Iterable[T], total: int, label: str, unit: str = "") -> Iterato
 class Meter:
     """Progress that is advanced by hand. `update(n, note)` after n more units are done."""
 
-    def __init__(self, total: int, label: str, unit: str = "", done: int = 0, quiet: bool = False) -> None:
+    def __init__(
+        self, total: int, label: str, unit: str = "", done: int = 0, quiet: bool = False, stream: TextIO | None = None
+    ) -> None:
         self.total, self.label, self.unit = total, label, unit
         self.done = self._start_done = done
         self._start = self._last_line = time.monotonic()
         self._bar: Any = None
         self.quiet = quiet
+        self._stream = stream or sys.stderr
 
     def update(self, n: int = 1, note: str = "") -> None:
         self.done += n
         now = time.monotonic()
         if self.quiet or now - self._start < _QUIET_SECONDS:
             return
-        if sys.stderr.isatty():
+        if self._stream.isatty():
             self._draw(note)
         elif now - self._last_line > _PLAIN_SECONDS:
             self._last_line = now
             print(
-                f"{self.label}: {self.done}/{self.total}{self._tail(now)} {note}".rstrip(), file=sys.stderr, flush=True
+                f"{self.label}: {self.done}/{self.total}{self._tail(now)} {note}".rstrip(),
+                file=self._stream,
+                flush=True,
             )
 
     def _tail(self, now: float) -> str:
@@ -66,7 +71,7 @@ class Meter:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
+            self._bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(file=self._stream))
             self._task = self._bar.add_task(self.label, total=self.total, note="")
             self._bar.start()
         self._bar.update(self._task, completed=self.done, note=note)

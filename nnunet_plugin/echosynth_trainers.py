@@ -9,14 +9,24 @@ This folder is on nnU-Net's path alone: nothing of echo_synth may be imported he
 | nnUNetTrainerEchoSynth_cpu | 24 x 50 | 12 | half width |
 | nnUNetTrainerEchoSynth_smoke | 1 x 2 | 2 | a quarter of the width |
 
-ECHOSYNTH_NNUNET_EPOCHS, _ITERATIONS and _BATCH override the numbers of any of them.
+ECHOSYNTH_NNUNET_EPOCHS, _ITERATIONS and _BATCH override the numbers of any of them;
+ECHOSYNTH_NNUNET_SEED makes a training repeatable (slower: augmentation moves into the training
+process); ECHOSYNTH_NNUNET_FLIP=1 adds horizontal flips, which swap the heart's sides.
+
+A dataset.json with "sampling" (`echosynth mix-datasets` writes it) says which share of the
+training images comes from each source dataset, whatever their sizes.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from batchgeneratorsv2.helpers.scalar_type import RandomScalar
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
@@ -25,6 +35,7 @@ from batchgeneratorsv2.transforms.intensity.contrast import BGContrast
 from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
 from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
@@ -34,7 +45,48 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-_ROTATION_RAD = 15 * 3.141592653589793 / 180
+_ROTATION_RAD = math.radians(15)
+_MOST_REPEATS = 200  # of one case in the list that training draws from
+_COLUMNS = 1  # the lateral axis of a 2-D image
+
+
+def repeated_cases(cases: Sequence[str], sources: Mapping[str, Any], shares: Mapping[str, float]) -> list[str]:
+    """`cases`, each as often as makes uniform draws from the list hit every source dataset with its share.
+
+    Whole numbers of repeats come within a hundredth of the shares, or as near as 200 repeats can.
+
+    Args:
+        sources: dataset.json's "dataset": case to its image files, whose path names the source.
+        shares: by source dataset, adding up to 1.
+    """
+    members: dict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        path = str(sources[case]["images"][0]).replace("\\", "/")
+        members[next(part for part in reversed(path.split("/")) if part in shares)].append(case)
+    weight = {s: shares[s] / len(m) for s, m in members.items() if shares[s] > 0}
+    best, error = dict.fromkeys(weight, 1), math.inf
+    for scale in range(1, _MOST_REPEATS + 1):
+        tried = {s: max(1, round(scale * w / min(weight.values()))) for s, w in weight.items()}
+        if max(tried.values()) > _MOST_REPEATS and math.isfinite(error):
+            break
+        total = sum(n * len(members[s]) for s, n in tried.items())
+        off = max(
+            abs(n * len(members[s]) / total - shares[s] / sum(shares[k] for k in weight)) for s, n in tried.items()
+        )
+        if off < error:
+            best, error = tried, off
+        if error < 0.005:
+            break
+    return [case for source, n in best.items() for case in members[source] * n]
+
+
+def seed_everything(seed: int) -> None:
+    """Python's, numpy's and torch's generators, and torch's deterministic algorithms."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 class SectorPreserving(BasicTransform):
@@ -59,8 +111,8 @@ class SectorPreserving(BasicTransform):
         return data_dict
 
 
-def echo_transforms(patch_size: Any, deep_supervision_scales: Any) -> ComposeTransforms:
-    """Augmentation a probe could produce: small rotation, scale and shift; gain, gamma, noise, blur. No mirroring."""
+def echo_transforms(patch_size: Any, deep_supervision_scales: Any, flip: bool = False) -> ComposeTransforms:
+    """Augmentation a probe could produce: small rotation, scale and shift; gain, gamma, noise, blur. Mirroring on request."""
     spatial = SpatialTransform(
         patch_size, patch_center_dist_from_border=0, random_crop=False, p_elastic_deform=0,
         p_rotation=0.5, rotation=(-_ROTATION_RAD, _ROTATION_RAD), p_scaling=0.5, scaling=(0.8, 1.25),
@@ -79,6 +131,8 @@ def echo_transforms(patch_size: Any, deep_supervision_scales: Any) -> ComposeTra
         RandomTransform(noise, apply_probability=0.15), RandomTransform(blur, apply_probability=0.2),
     ]  # fmt: skip
     transforms: list[BasicTransform] = [SectorPreserving(spatial, intensity), RemoveLabelTansform(-1, 0)]
+    if flip:
+        transforms.insert(1, MirrorTransform(allowed_axes=(_COLUMNS,)))
     if deep_supervision_scales is not None:
         transforms.append(DownsampleSegForDSTransform(ds_scales=deep_supervision_scales))
     return ComposeTransforms(transforms)
@@ -114,6 +168,10 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
                 f"{type(self).__name__} trains 2-D echocardiograms, found configuration '{configuration}'; use 2d"
             )
         super().__init__(plans, configuration, fold, dataset_json, device)
+        seed = os.environ.get("ECHOSYNTH_NNUNET_SEED")
+        self.seed = int(seed) if seed else None
+        if self.seed is not None:
+            seed_everything(self.seed)  # the network's first weights are drawn after this
         self.initial_lr = 1e-4
         self.num_epochs = int(os.environ.get("ECHOSYNTH_NNUNET_EPOCHS", self.epochs))
         self.num_iterations_per_epoch = int(os.environ.get("ECHOSYNTH_NNUNET_ITERATIONS", self.iterations))
@@ -155,7 +213,25 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
     def get_training_transforms(
         patch_size: Any, rotation_for_DA: Any, deep_supervision_scales: Any, *args: Any, **kwargs: Any
     ) -> BasicTransform:
-        return echo_transforms(patch_size, deep_supervision_scales)
+        return echo_transforms(patch_size, deep_supervision_scales, os.environ.get("ECHOSYNTH_NNUNET_FLIP") == "1")
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        training, validation = super().get_tr_and_val_datasets()
+        shares = self.dataset_json.get("sampling")
+        if shares:
+            training.identifiers = repeated_cases(training.identifiers, self.dataset_json["dataset"], shares)
+        return training, validation
+
+    def get_dataloaders(self) -> tuple[Any, Any]:
+        if self.seed is not None:
+            os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112  worker processes hand over batches in any order
+        return super().get_dataloaders()
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        if self.seed is not None:  # by epoch, so that a resumed training draws what an unbroken one does
+            rank = self.local_rank if self.is_ddp else 0
+            seed_everything(self.seed + 1000 * (self.current_epoch + 1) + 7919 * rank)
 
     def on_train_start(self) -> None:
         super().on_train_start()

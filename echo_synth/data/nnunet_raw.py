@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from echo_synth import specs
 from echo_synth.data.camus import check_whole, read_picture
 from echo_synth.errors import DataError, ExistsError
-from echo_synth.files import write_json
+from echo_synth.files import read_json, write_json
 from echo_synth.home import nnunet_folder
 
 ENDING = ".nii.gz"
@@ -147,6 +147,11 @@ def write_index(folder: Path, cases: pd.DataFrame) -> None:
     if train and val:
         write_json(folder / "splits_final.json", [{"train": train, "val": val}])
     cases.sort_values("case").to_csv(folder / "cases.csv", index=False)
+
+
+def training_count(dataset: RawDataset) -> int:
+    """Training and validation cases that dataset.json announces. Raises DataError when it is missing or damaged."""
+    return int(read_json(dataset.path / "dataset.json")["numTraining"])
 
 
 def read_pixels(path: Path) -> NDArray[np.generic]:

@@ -1,15 +1,28 @@
-"""nnU-Net's own commands as functions: the right environment, one log, a clear error."""
+"""nnU-Net in this process: its own functions with the right environment, one progress bar, its talk in a log.
+
+What runs is what nnU-Net's commands run, so plans, weights and predictions are the same.
+"""
 
 from __future__ import annotations
 
 import os
-import subprocess
+import re
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
-from echo_synth.errors import RunError
+from echo_synth.data import nnunet_raw
+from echo_synth.data.nnunet_raw import ENDING
+from echo_synth.errors import DataError, RunError
+from echo_synth.files import check_writable, new_folder
 from echo_synth.home import NNUNET_FOLDERS, nnunet_folder, plugin_folder
 from echo_synth.parallel import available_cores
+from echo_synth.progress import Meter
+
+PLANS, CONFIGURATION, FOLD = "nnUNetPlans", "2d", 0
+FINAL, LATEST = "checkpoint_final.pth", "checkpoint_latest.pth"
 
 
 def environment() -> dict[str, str]:
@@ -26,49 +39,152 @@ def environment() -> dict[str, str]:
     return values
 
 
-def run_nnunet(command: str, arguments: list[str], log: Path, extra: dict[str, str] | None = None) -> None:
-    """Run one of nnU-Net's console commands, its output into `log`.
+@contextmanager
+def _nnunet(log: Path, extra: dict[str, str] | None = None) -> Iterator[None]:
+    """nnU-Net's environment around a piece of work, its output appended to `log`.
 
-    Raises RunError with the last line of the log when it fails.
+    Raises RunError with the log's name for whatever nnU-Net raises, and when nnU-Net was loaded
+    with other folders in this process: it reads them once.
     """
-    program = Path(sys.executable).with_name(command)
+    wanted = environment() | (extra or {})
+    before = {k: os.environ.get(k) for k in wanted}
+    os.environ.update(wanted)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a", encoding="utf-8") as output:
-        output.write(f"$ {command} {' '.join(arguments)}\n")
-        output.flush()
-        result = subprocess.run(
-            [str(program), *arguments],
-            env=os.environ | environment() | (extra or {}),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    if result.returncode:
-        lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        raise RunError(f"{command} failed ({lines[-1]:.200}); its output is in {log}")
+    try:
+        with open(log, "a", encoding="utf-8") as output, redirect_stdout(output), redirect_stderr(output):
+            from nnunetv2 import paths
+
+            for name in NNUNET_FOLDERS:
+                if Path(getattr(paths, name)) != Path(wanted[name]):
+                    raise RunError(f"{name} was {getattr(paths, name)} when this process began, now {wanted[name]}; start a new one")  # fmt: skip
+            yield
+    except (RunError, DataError):
+        raise
+    except (Exception, SystemExit) as e:
+        words = " ".join(str(e).split())
+        raise RunError(f"nnU-Net failed: {type(e).__name__}: {words:.200}; its output is in {log}") from e
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def check_trainer(name: str) -> None:
+    """Raises RunError when the plugin has no trainer of that name."""
+    text = (plugin_folder() / "echosynth_trainers.py").read_text(encoding="utf-8")
+    known = re.findall(r"^class (nnUNetTrainer\w*)", text, re.MULTILINE)
+    if name not in known:
+        raise RunError(f"--trainer {name}: not a trainer of the plugin; expected one of {', '.join(known)}")
+
+
+def is_planned(dataset_id: int) -> bool:
+    """Whether the dataset was planned and its training cases preprocessed."""
+    name = nnunet_raw.find(dataset_id).name
+    folder = nnunet_folder("nnUNet_preprocessed") / name
+    done = folder / f"{PLANS}_{CONFIGURATION}"
+    cases = nnunet_raw.training_count(nnunet_raw.find(dataset_id))
+    return (folder / f"{PLANS}.json").is_file() and len(list(done.glob("*.pkl"))) >= cases
 
 
 def plan_and_preprocess(dataset_id: int, log: Path) -> None:
     """Fingerprint, 2d plans, preprocessing, integrity check of a raw dataset."""
-    run_nnunet(
-        "nnUNetv2_plan_and_preprocess",
-        ["-d", str(dataset_id), "-c", "2d", "--verify_dataset_integrity", "-np", "2"],
-        log,
-    )
+    with _nnunet(log):
+        from nnunetv2.experiment_planning import plan_and_preprocess_api as api
+
+        workers = available_cores()
+        api.extract_fingerprints([dataset_id], num_processes=workers, check_dataset_integrity=True, verbose=False)
+        api.plan_experiments([dataset_id])
+        api.preprocess([dataset_id], plans_identifier=PLANS, configurations=[CONFIGURATION], num_processes=[workers])
 
 
-def train(dataset_id: int, trainer: str, log: Path, device: str = "cpu", extra: dict[str, str] | None = None) -> None:
-    """Train fold 0; continues an interrupted training where there is a checkpoint."""
-    results = nnunet_folder("nnUNet_results")
-    checkpoints = list(
-        results.glob(f"Dataset{dataset_id:03d}_*/{trainer}__nnUNetPlans__2d/fold_0/checkpoint_latest.pth")
-    )
-    arguments = [str(dataset_id), "2d", "0", "-tr", trainer, "-device", device, *(["--c"] if checkpoints else [])]
-    run_nnunet("nnUNetv2_train", arguments, log, extra)
+def trained_folder(dataset_id: int, trainer: str) -> Path:
+    """nnU-Net's result folder of fold 0, made or not."""
+    name = nnunet_raw.find(dataset_id).name
+    return nnunet_folder("nnUNet_results") / name / f"{trainer}__{PLANS}__{CONFIGURATION}" / f"fold_{FOLD}"
 
 
-def predict(dataset_id: int, trainer: str, images: Path, out: Path, log: Path, device: str = "cpu") -> None:
-    """Segment every image of a folder with fold 0's final weights."""
-    arguments = ["-d", str(dataset_id), "-i", str(images), "-o", str(out), "-tr", trainer, "-c", "2d", "-f", "0",
-                 "-device", device, "-npp", "1", "-nps", "1"]  # fmt: skip
-    run_nnunet("nnUNetv2_predict", arguments, log)
+def train(dataset_id: int, trainer: str, log: Path, device: str = "cpu", extra: dict[str, str] | None = None) -> Path:
+    """Train fold 0; continues an interrupted training, returns at once from a finished one.
+
+    Args:
+        extra: environment variables of the plugin, e.g. ECHOSYNTH_NNUNET_EPOCHS.
+
+    Returns:
+        the folder of the fold.
+    """
+    folder = trained_folder(dataset_id, trainer)
+    if (folder / FINAL).is_file():
+        return folder
+    resume = (folder / LATEST).is_file()
+    with _meter_outside() as make, _nnunet(log, extra):
+        import torch
+        from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
+
+        found = get_trainer_from_args(
+            str(dataset_id), CONFIGURATION, FOLD, trainer, PLANS, continue_training=resume, device=torch.device(device)
+        )
+        maybe_load_checkpoint(found, resume, False, None)
+        total = found.num_epochs * found.num_iterations_per_epoch
+        meter = make(total, "segmenter", "iterations", found.current_epoch * found.num_iterations_per_epoch)
+        found.train_step = _counted(found.train_step, meter)
+        found.run_training()
+        found.perform_actual_validation(False)
+    return folder
+
+
+def predict(dataset_id: int, trainer: str, images: Path, out: Path, log: Path, device: str = "cpu", overwrite: bool = False) -> None:  # fmt: skip
+    """Segment every image of a folder with fold 0's final weights; `out` appears complete or not at all.
+
+    Raises:
+        DataError: no images.
+        RunError: not trained to the end.
+        ExistsError: `out` exists and may not be replaced.
+    """
+    count = len(list(images.glob(f"*_0000{ENDING}")))
+    if not count:
+        raise DataError(f"{images}: no *_0000{ENDING} files; expected a folder such as imagesTs of a raw dataset")
+    folder = trained_folder(dataset_id, trainer)
+    if not (folder / FINAL).is_file():
+        raise RunError(f"{folder / FINAL}: missing; run 'echosynth train-segmenter --dataset-id {dataset_id} --trainer {trainer}' first")  # fmt: skip
+    check_writable(out.absolute().parent)
+    with new_folder(out.absolute(), overwrite) as target, _meter_outside() as make, _nnunet(log):
+        import torch
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+        predictor = nnUNetPredictor(
+            perform_everything_on_device=device.startswith("cuda"), device=torch.device(device), allow_tqdm=False
+        )
+        predictor.initialize_from_trained_model_folder(str(folder.parent), use_folds=(FOLD,), checkpoint_name=FINAL)
+        meter = make(count, "segment", "images", 0)
+        predictor.predict_logits_from_preprocessed_data = _counted(
+            predictor.predict_logits_from_preprocessed_data, meter
+        )
+        predictor.predict_from_files(
+            str(images), str(target), save_probabilities=False, overwrite=True,
+            num_processes_preprocessing=1, num_processes_segmentation_export=1,
+        )  # fmt: skip
+
+
+def _counted(work: Callable[..., Any], meter: Meter) -> Callable[..., Any]:
+    def counting(*arguments: Any, **keywords: Any) -> Any:
+        result = work(*arguments, **keywords)
+        meter.update()
+        return result
+
+    return counting
+
+
+@contextmanager
+def _meter_outside() -> Iterator[Callable[[int, str, str, int], Meter]]:
+    """Makes meters that go on writing to the terminal while everything else goes into a log."""
+    terminal = sys.stderr
+    made: list[Meter] = []
+
+    def make(total: int, label: str, unit: str, done: int) -> Meter:
+        made.append(Meter(total, label, unit, done, stream=terminal))
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for meter in made:
+            meter.close()

@@ -1,0 +1,218 @@
+"""nnU-Net with the plugin: in this process and by its own commands, repeatable, mixed, refused where it must be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cli.data_commands import mix_datasets
+from cli.downstream_commands import predict_segmenter, train_segmenter
+from cli.generate_commands import generate
+from echo_synth.data import mix, nnunet_raw
+from echo_synth.data.camus import read_picture
+from echo_synth.downstream import evaluation, segmentation
+from echo_synth.errors import DataError, ExistsError, LeakageError, RunError
+from echo_synth.files import read_json
+from echo_synth.home import nnunet_folder
+
+pytestmark = pytest.mark.xdist_group("nnunet")  # planning takes a minute: once, in one process
+SMOKE = "nnUNetTrainerEchoSynth_smoke"
+SYNTHETIC, MIXED = 620, 701
+
+
+def _command(name: str, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    """One of nnU-Net's own console commands, in the environment that `echosynth env` prints."""
+    return subprocess.run(
+        [str(Path(sys.executable).with_name(name)), *arguments],
+        env=os.environ | segmentation.environment() | extra, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def _weights(dataset_id: int, trainer: str = SMOKE) -> dict[str, torch.Tensor]:
+    path = segmentation.trained_folder(dataset_id, trainer) / segmentation.FINAL
+    state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=False)["network_weights"]
+    return state
+
+
+def _remove_training(dataset_id: int) -> None:
+    for path in segmentation.trained_folder(dataset_id, SMOKE).glob("checkpoint_*.pth"):
+        path.unlink()
+
+
+@pytest.fixture
+def synthetic(home: Path) -> int:
+    """Eight images of the bundled model, of patients that the real set does not hold out."""
+    if not nnunet_raw.existing(SYNTHETIC):
+        generate("edm-l64", 1, count=8, dataset_id=SYNTHETIC, batch=8)
+        file = nnunet_raw.find(SYNTHETIC).path / "cases.csv"
+        pd.read_csv(file).assign(patient="patient9999").to_csv(file, index=False)
+    return SYNTHETIC
+
+
+@pytest.fixture
+def planned(home: Path, synthetic: int) -> int:
+    """A mixture of real and synthetic cases, planned and preprocessed."""
+    if not nnunet_raw.existing(MIXED):
+        mix_datasets(501, MIXED, [synthetic], share=0.75, patients=2)
+        segmentation.plan_and_preprocess(MIXED, home / "plan.log")
+    return MIXED
+
+
+def test_the_commands_train_and_predict(planned: int, tmp_path: Path) -> None:
+    _remove_training(planned)
+    train_segmenter(planned, SMOKE, seed=0, device="cpu")
+    predict_segmenter(planned, nnunet_raw.find(501).path / "imagesTs", SMOKE, out=tmp_path / "pred", device="cpu")
+    assert evaluation.pair_cases(tmp_path / "pred", nnunet_raw.find(501).path / "labelsTs")
+    folder = segmentation.trained_folder(planned, SMOKE)
+    assert "Using splits from existing split file" in next(folder.glob("training_log_*")).read_text()
+    assert read_json(folder / "settings.json")["trainer"] == SMOKE
+    plans = read_json(nnunet_folder("nnUNet_preprocessed") / nnunet_raw.find(planned).name / "nnUNetPlans.json")
+    assert len(plans["configurations"]["2d"]["patch_size"]) == 2
+    with pytest.raises(ExistsError, match="--overwrite"):
+        predict_segmenter(planned, nnunet_raw.find(501).path / "imagesTs", SMOKE, out=tmp_path / "pred", device="cpu")
+
+
+def test_in_process_and_command_line_give_the_same(planned: int, tmp_path: Path) -> None:
+    """Same seed: same weights from both, and the same segmentations of the test images."""
+    _remove_training(planned)
+    train_segmenter(planned, SMOKE, seed=3, device="cpu")
+    ours = _weights(planned)
+    images = nnunet_raw.find(501).path / "imagesTs"
+    predict_segmenter(planned, images, SMOKE, out=tmp_path / "ours", device="cpu")
+    _remove_training(planned)
+    result = _command(
+        "nnUNetv2_train", str(planned), "2d", "0", "-tr", SMOKE, "-device", "cpu", ECHOSYNTH_NNUNET_SEED="3"
+    )
+    assert result.returncode == 0, result.stderr[-500:]
+    theirs = _weights(planned)
+    assert all(torch.allclose(ours[k], theirs[k], atol=1e-6) for k in theirs)
+    arguments = (
+        "-d",
+        str(planned),
+        "-i",
+        str(images),
+        "-o",
+        str(tmp_path / "theirs"),
+        "-tr",
+        SMOKE,
+        "-c",
+        "2d",
+        "-f",
+        "0",
+    )
+    result = _command("nnUNetv2_predict", *arguments, "-device", "cpu", "-npp", "1", "-nps", "1")
+    assert result.returncode == 0, result.stderr[-500:]
+    for path in (tmp_path / "ours").glob("*.nii.gz"):
+        same = read_picture(path).pixels == read_picture(tmp_path / "theirs" / path.name).pixels
+        assert same.mean() > 0.999
+
+
+def test_a_seed_repeats_a_training_and_another_does_not(planned: int) -> None:
+    found = []
+    for seed in (1, 1, 2):
+        _remove_training(planned)
+        train_segmenter(planned, SMOKE, seed=seed, device="cpu")
+        found.append(_weights(planned))
+    assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])
+    assert not all(torch.equal(found[0][k], found[2][k]) for k in found[0])
+
+
+def test_a_mixture_refers_to_its_sources(planned: int) -> None:
+    dataset = nnunet_raw.find(planned)
+    assert not list(dataset.path.rglob("*.nii.gz"))
+    described = read_json(dataset.path / "dataset.json")
+    cases = dataset.cases()
+    assert described["numTraining"] == len(described["dataset"]) == len(cases)
+    assert all((dataset.path / path).is_file() for files in described["dataset"].values() for path in (*files["images"], files["label"]))  # fmt: skip
+    assert described["sampling"] == {nnunet_raw.find(501).name: 0.25, nnunet_raw.find(SYNTHETIC).name: 0.75}
+    fold = read_json(dataset.path / "splits_final.json")[0]
+    assert not [c for c in fold["val"] if "aug" in c]
+    assert cases.loc[(cases["split"] == "train") & (cases["source"] == nnunet_raw.find(501).name), "patient"].nunique() == 2  # fmt: skip
+
+
+def test_fewer_patients_are_part_of_more(home: Path) -> None:
+    real = nnunet_raw.find(501)
+    few, more = (set(mix.choose_patients(real, n, 4)["case"]) for n in (1, 2))
+    assert few < more
+
+
+def _repeated(n_real: int, n_synthetic: int, share: float) -> tuple[Counter[str], float]:
+    from nnunet_plugin.echosynth_trainers import repeated_cases
+
+    sources = {f"r{i}": {"images": ["../DatasetA/imagesTr/x"]} for i in range(n_real)}
+    sources |= {f"s{i}": {"images": ["../DatasetB/imagesTr/x"]} for i in range(n_synthetic)}
+    drawn = repeated_cases(list(sources), sources, {"DatasetA": 1 - share, "DatasetB": share})
+    return Counter(drawn), sum(c.startswith("s") for c in drawn) / len(drawn)
+
+
+@pytest.mark.parametrize("sizes", [(100, 1800), (1600, 1800), (1600, 50), (7, 3)])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.75])
+def test_shares_hold_whatever_the_sizes(sizes: tuple[int, int], share: float) -> None:
+    counts, got = _repeated(*sizes, share)
+    assert len(counts) == sum(sizes)
+    assert got == pytest.approx(share, abs=0.01)
+
+
+def test_bad_mixtures_are_refused(home: Path, synthetic: int) -> None:
+    real = nnunet_raw.find(501)
+    with pytest.raises(DataError, match="--share 0"):
+        mix_datasets(501, 703, [synthetic], share=0.0)
+    with pytest.raises(DataError, match="--patients 99"):
+        mix_datasets(501, 703, [synthetic], patients=99)
+    file = nnunet_raw.find(SYNTHETIC).path / "cases.csv"
+    before = file.read_bytes()
+    pd.read_csv(file).assign(patient=sorted(nnunet_raw.test_patients(real))[0]).to_csv(file, index=False)
+    try:
+        with pytest.raises(LeakageError, match="held-out"):
+            mix_datasets(501, 703, [synthetic])
+    finally:
+        file.write_bytes(before)
+    assert not nnunet_raw.existing(703)
+
+
+def test_wrong_requests_are_named(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="--trainer nnUNetTrainer9: not a trainer"):
+        train_segmenter(501, "nnUNetTrainer9", device="cpu")
+    with pytest.raises(DataError, match="no Dataset777"):
+        train_segmenter(777, SMOKE, device="cpu")
+    with pytest.raises(RunError, match="run 'echosynth train-segmenter"):
+        predict_segmenter(501, nnunet_raw.find(501).path / "imagesTs", "nnUNetTrainerEchoSynth", tmp_path / "p", "cpu")
+    with pytest.raises(DataError, match="imagesTs of a raw dataset"):
+        predict_segmenter(501, tmp_path, SMOKE, tmp_path / "p", "cpu")
+    mix_datasets(501, 704, name="UNPLANNED", overwrite=True)
+    with pytest.raises(RunError, match=r"nnU-Net failed: .*its output is in"):
+        segmentation.train(704, SMOKE, tmp_path / "log.txt")
+    assert (tmp_path / "log.txt").is_file()
+
+
+def test_three_dimensions_are_refused() -> None:
+    from nnunet_plugin.echosynth_trainers import nnUNetTrainerEchoSynth
+
+    with pytest.raises(RuntimeError, match="found configuration '3d_fullres'; use 2d"):
+        nnUNetTrainerEchoSynth({}, "3d_fullres", 0, {})
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_augmentation_keeps_the_outside_black(flip: bool) -> None:
+    from nnunet_plugin.echosynth_trainers import echo_transforms
+
+    rng = np.random.default_rng(0)
+    sector = np.zeros((1, 64, 64), np.float32)
+    sector[:, 10:60, 8:40] = 1
+    image = torch.from_numpy(sector * rng.random((1, 64, 64), np.float32) + sector * 0.05)
+    moments = []
+    for _ in range(40):
+        done = echo_transforms((64, 64), None, flip)(image=(image - 1.3), segmentation=torch.from_numpy(sector.astype(np.int16)))  # fmt: skip
+        found, label = done["image"], done["segmentation"]
+        outside = (found[label == 0] + 1.3).abs()
+        assert (outside < 1e-5).float().mean() > 0.9  # the rim aside, where interpolation mixes
+        moments.append(float((torch.arange(64.0) * (label[0] > 0).sum(0)).sum() / (label > 0).sum()))
+    assert (max(moments) > 34) == flip  # mirrored, the sector's middle moves from column 23 to 40
