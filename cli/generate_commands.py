@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +25,10 @@ def generate(
     vae: Vae = None,
     maps: Maps = None,
     count: Annotated[int | None, typer.Option(min=1, help="Images; default: one a map.")] = None,
-    solver: Annotated[str, typer.Option(help=f"auto (the run's solver study, else heun), {SOLVER_HELP}")] = "auto",
+    solver: Annotated[
+        str,
+        typer.Option(help=f"auto (nearest by study-solvers: this run's, else this model's, else heun), {SOLVER_HELP}"),
+    ] = "auto",
     seed: Seed = 0,
     dataset_id: Annotated[
         int | None, typer.Option(help="Default: the unfinished one with these settings, else the next free from 601.")
@@ -61,7 +65,7 @@ def generate(
     one_of("--fast", fast, ("on", "off"))
     known_solver(solver if solver != "auto" else "heun")
     weights = registry.find_run(model, checkpoint)
-    how = engine.default_sampler(spec.precond, nfe, _solver_of(weights, solver, nfe))
+    how = engine.default_sampler(spec.precond, nfe, _solver_of(weights, solver, nfe, spec.solvers))
     latents = vae_run(weights, spec.vae, vae)
     folder = label_maps.open_maps(maps or newest_maps())
     rows = manifest.plan(folder.index, count, seed)
@@ -115,15 +119,16 @@ def _parse_shard(text: str) -> tuple[int, int]:
     return i, n
 
 
-def _solver_of(weights: Any, solver: str, nfe: int) -> str:
-    """`solver`, or for auto what study-solvers found for this run, else Heun (the paper's choice)."""
+def _solver_of(weights: Any, solver: str, nfe: int, known: Mapping[int, str]) -> str:
+    """`solver`, or for auto what study-solvers found for this run, else for this model (`known`), else Heun (the paper's choice)."""
     from echo_synth.files import read_json
     from echo_synth.generation.convergence import solver_for
 
     if solver != "auto":
         return solver
     file = weights.folder / "solvers.json"
-    return solver_for(read_json(file)["recommended"], nfe) if file.is_file() else "heun"
+    recommended = read_json(file)["recommended"] if file.is_file() else known
+    return solver_for(recommended, nfe) if recommended else "heun"
 
 
 def _target(dataset_id: int | None, name: str, identity: dict[str, Any]) -> Path:

@@ -136,6 +136,9 @@ class DiffusionSpec(Strict):
     precond: Literal["edm", "ve", "vp", "iddpm"]
     network: Literal["adm", "ddpmpp", "ncsnpp"]
     vae: str | None
+    solvers: dict[int, str] = Field(
+        default={}, description="nearest solver to the converged solution by NFE, as study-solvers found it"
+    )
     sizes: dict[str, UNetSize]
     training: TrainingSpec
     size_training: dict[str, dict[str, Any]] = {}

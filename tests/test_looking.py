@@ -17,6 +17,7 @@ from echo_synth.data import label_maps
 from echo_synth.errors import RunError
 from echo_synth.generation import convergence
 from echo_synth.generation.engine import Generator, default_sampler, step_noise
+from echo_synth.sampling import SOLVERS
 from echo_synth.training.checkpoint import load_tensors
 from echo_synth.types import VIEWS
 
@@ -79,14 +80,22 @@ def test_more_evaluations_come_nearer_and_the_nearest_is_recommended() -> None:
 
 
 def test_generate_follows_the_study(home: Path, tmp_path: Path) -> None:
+    known = specs.diffusion_model("edm-l64").solvers
     run = registry.open_run(BUNDLED / "edm-l64")
-    assert generate_commands._solver_of(run, "auto", 20) == "heun"
+    assert [generate_commands._solver_of(run, "auto", n, known) for n in (8, 20)] == ["dpmpp-2m", "unipc"]
+    assert generate_commands._solver_of(run, "auto", 20, {}) == "heun"
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "solvers.json").write_text(json.dumps({"recommended": {"10": "unipc", "100": "heun"}}))
     studied = registry.Run(folder, run.description)
-    assert generate_commands._solver_of(studied, "auto", 20) == "unipc"
-    assert generate_commands._solver_of(studied, "euler", 20) == "euler"
+    assert generate_commands._solver_of(studied, "auto", 20, known) == "unipc"
+    assert generate_commands._solver_of(studied, "auto", 100, known) == "heun"
+    assert generate_commands._solver_of(studied, "euler", 20, known) == "euler"
+
+
+@pytest.mark.parametrize("model", specs.DIFFUSION_MODELS)
+def test_recommended_solvers_exist(model: str) -> None:
+    assert set(specs.diffusion_model(model).solvers.values()) <= set(SOLVERS)
 
 
 def test_benchmark_writes_a_row_for_each_model_and_nfe(home: Path, tmp_path: Path) -> None:

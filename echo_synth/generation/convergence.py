@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,7 @@ def recommend(table: pd.DataFrame) -> dict[str, str]:
     return {str(n): str(s) for n, s in zip(best["nfe"], best["solver"], strict=True)}
 
 
-def solver_for(recommended: dict[str, Any], nfe: int) -> str:
+def solver_for(recommended: Mapping[Any, str], nfe: int) -> str:
     """The recommendation at the studied NFE that is nearest (in ratio) to `nfe`."""
     return str(recommended[min(recommended, key=lambda n: abs(np.log(int(n) / nfe)))])
 
