@@ -11,7 +11,8 @@ This folder is on nnU-Net's path alone: nothing of echo_synth may be imported he
 
 ECHOSYNTH_NNUNET_EPOCHS, _ITERATIONS and _BATCH override the numbers of any of them;
 ECHOSYNTH_NNUNET_SEED makes a training repeatable (slower: augmentation moves into the training
-process); ECHOSYNTH_NNUNET_FLIP=1 adds horizontal flips, which swap the heart's sides.
+process); ECHOSYNTH_NNUNET_FLIP=1 adds horizontal flips, which swap the heart's sides;
+ECHOSYNTH_NNUNET_PRECISION=fp32 does without autocast on a CPU.
 
 A dataset.json with "sampling" (`echosynth mix-datasets` writes it) says which share of the
 training images comes from each source dataset, whatever their sizes.
@@ -181,7 +182,8 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
             os.environ.get("ECHOSYNTH_NNUNET_BATCH", self.batch)
         )
         self.save_every = 5  # what a kill may cost, in epochs
-        self._autocast = device.type == "cuda" or (device.type == "cpu" and cpu_has_bf16())
+        wanted = os.environ.get("ECHOSYNTH_NNUNET_PRECISION") != "fp32"
+        self._autocast = device.type == "cuda" or (device.type == "cpu" and cpu_has_bf16() and wanted)
 
     @classmethod
     def _features(cls, planned: list[int]) -> list[int]:

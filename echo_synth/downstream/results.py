@@ -152,10 +152,11 @@ def _worst(per_case: pd.DataFrame, predictions: Path, references: Path) -> list[
     result = []
     for case, score in order.items():
         mask = read_picture(predictions / f"{case}{ENDING}").pixels
-        truth = read_picture(references / f"{case}{ENDING}").pixels
+        reference = read_picture(references / f"{case}{ENDING}")
+        truth, (height, width) = reference.pixels, reference.spacing
         file = references.parent / references.name.replace("labels", "images") / f"{case}_0000{ENDING}"
         image: NDArray[Any] = read_picture(file).pixels if file.is_file() else np.zeros(truth.shape, np.uint8)
-        result.append(figures.Overlay(f"{case}: Dice {score:.2f}", image, mask, truth))
+        result.append(figures.Overlay(f"{case}: Dice {score:.2f}", image, mask, truth, height / width))
     return result
 
 

@@ -21,12 +21,13 @@ __all__ = ["Overlay", "bland_altman", "classification", "png", "score_boxes", "w
 
 @dataclass(frozen=True)
 class Overlay:
-    """One case: title, image (H, W), predicted and reference labels (H, W)."""
+    """One case: title, image (H, W), predicted and reference labels (H, W), height of a pixel over its width."""
 
     title: str
     image: NDArray[Any]
     prediction: NDArray[Any]
     reference: NDArray[Any]
+    aspect: float = 1.0
 
 
 def score_boxes(per_case: pd.DataFrame, baseline: tuple[str, pd.DataFrame] | None = None) -> Figure:
@@ -36,7 +37,7 @@ def score_boxes(per_case: pd.DataFrame, baseline: tuple[str, pd.DataFrame] | Non
     for axis, (metric, label) in zip(axes, (("dice", "Dice"), ("hd_mm", "Hausdorff distance, mm")), strict=True):
         for i, structure in enumerate(STRUCTURES):
             _boxes(axis, i, [t[t["structure"] == structure].set_index("case")[metric] for _, t, _ in sets], [c for *_, c in sets])  # fmt: skip
-        axis.set_xticks(range(len(STRUCTURES)), list(STRUCTURES.values()))
+        axis.set_xticks(range(len(STRUCTURES)), list(STRUCTURES.values()), fontsize=9)
         axis.set_ylabel(label)
         axis.spines[["top", "right"]].set_visible(False)
     if baseline:
@@ -100,7 +101,7 @@ def worst_cases(overlays: Sequence[Overlay], columns: int = 4) -> Figure:
     rows = -(-len(overlays) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.8 * rows), squeeze=False)
     for axis, held in zip(axes.flat, overlays, strict=False):
-        axis.imshow(held.image, cmap="gray")
+        axis.imshow(held.image, cmap="gray", aspect=held.aspect)
         for labels, colour, style in ((held.reference, "#56B4E9", "--"), (held.prediction, ORANGE, "-")):
             for value in (1, 2, 3):
                 if (labels == value).any():
