@@ -7,7 +7,14 @@ import sys
 
 import typer
 
-from cli import data_commands, downstream_commands, generate_commands, measure_commands, train_commands
+from cli import (
+    data_commands,
+    downstream_commands,
+    generate_commands,
+    measure_commands,
+    quality_commands,
+    train_commands,
+)
 
 app = typer.Typer(
     name="echosynth",
@@ -18,7 +25,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (data_commands, train_commands, generate_commands, measure_commands, downstream_commands):
+for group in (
+    data_commands,
+    train_commands,
+    generate_commands,
+    measure_commands,
+    downstream_commands,
+    quality_commands,
+):
     group.register(app)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -131,16 +131,21 @@ def train(dataset_id: int, trainer: str, log: Path, device: str = "cpu", extra: 
     return folder
 
 
-def predict(dataset_id: int, trainer: str, images: Path, out: Path, log: Path, device: str = "cpu", overwrite: bool = False) -> None:  # fmt: skip
-    """Segment every image of a folder with fold 0's final weights; `out` appears complete or not at all.
+def predict(
+    dataset_id: int, trainer: str, images: Path | Sequence[Path], out: Path, log: Path, device: str = "cpu", overwrite: bool = False
+) -> None:  # fmt: skip
+    """Segment images with fold 0's final weights; `out` appears complete or not at all.
+
+    Args:
+        images: files CASE_0000.nii.gz, or a folder of them.
 
     Raises:
         DataError: no images.
         RunError: not trained to the end.
         ExistsError: `out` exists and may not be replaced.
     """
-    count = len(list(images.glob(f"*_0000{ENDING}")))
-    if not count:
+    files = sorted(images.glob(f"*_0000{ENDING}")) if isinstance(images, Path) else list(images)
+    if not files:
         raise DataError(f"{images}: no *_0000{ENDING} files; expected a folder such as imagesTs of a raw dataset")
     folder = trained_folder(dataset_id, trainer)
     if not (folder / FINAL).is_file():
@@ -154,12 +159,12 @@ def predict(dataset_id: int, trainer: str, images: Path, out: Path, log: Path, d
             perform_everything_on_device=device.startswith("cuda"), device=torch.device(device), allow_tqdm=False
         )
         predictor.initialize_from_trained_model_folder(str(folder.parent), use_folds=(FOLD,), checkpoint_name=FINAL)
-        meter = make(count, "segment", "images", 0)
+        meter = make(len(files), "segment", "images", 0)
         predictor.predict_logits_from_preprocessed_data = _counted(
             predictor.predict_logits_from_preprocessed_data, meter
         )
         predictor.predict_from_files(
-            str(images), str(target), save_probabilities=False, overwrite=True,
+            [[str(f)] for f in files], [str(target / f.name.removesuffix(f"_0000{ENDING}")) for f in files], save_probabilities=False, overwrite=True,
             num_processes_preprocessing=1, num_processes_segmentation_export=1,
         )  # fmt: skip
 

@@ -1,0 +1,149 @@
+"""Command that judges a synthetic dataset by itself: quality."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.common import begin, done, say
+from cli.options import Device, DryRun, Overwrite, Seed
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands to the application."""
+    app.command("quality")(quality)
+
+
+def quality(
+    dataset_id: Annotated[int, typer.Option("--dataset-id", help="Id of the synthetic dataset.")],
+    real: Annotated[int, typer.Option("--real", help="Id of the converted CAMUS dataset it was trained on.")],
+    classifier: Annotated[
+        Path | None,
+        typer.Option(
+            help="View classifier trained on the real data; default: the newest run that was. Its features count."
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Masks of the synthetic images by a segmenter trained on the real data.")
+    ] = None,
+    trainer: Annotated[
+        str,
+        typer.Option(help="Without --predictions: the trainer of a finished segmenter of --real, which then predicts."),
+    ] = "nnUNetTrainerEchoSynth_cpu",
+    count: Annotated[int | None, typer.Option(min=2, help="Judge so many images, spread evenly; default: all.")] = None,
+    perceptual: Annotated[
+        str,
+        typer.Option(
+            help="Network whose distances measure diversity: efflite0, lpips-vgg, lpips-alex, radimagenet or none."
+        ),
+    ] = "efflite0",
+    perceptual_weights: Annotated[Path | None, typer.Option(help="Local weights of --perceptual.")] = None,
+    rate: Annotated[
+        float, typer.Option(min=0.001, max=0.5, help="Share of unseen real images that count as copies.")
+    ] = 0.05,
+    low_agreement: Annotated[
+        float, typer.Option(min=0, max=1, help="Mean Dice with the map below which an image is flagged.")
+    ] = 0.7,
+    drop: Annotated[
+        int | None, typer.Option(help="Also write the dataset without flagged images, by reference, under this id.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Default: ECHOSYNTH_HOME/quality/<dataset>.")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Measure a synthetic dataset: feature distances, texture, agreement with its maps, copies of training images.
+
+    Example: echosynth quality --dataset-id 601 --real 501
+    """
+    from echo_synth import registry
+    from echo_synth.data import nnunet_raw
+    from echo_synth.downstream import quality as measures
+    from echo_synth.downstream import quality_results
+    from echo_synth.errors import DataError
+    from echo_synth.files import refuse_existing
+    from echo_synth.home import home
+    from echo_synth.training.perceptual_networks import build_perceptual
+
+    if drop is not None and count is not None:
+        raise DataError("--drop needs every image judged; leave out --count")
+    synthetic, truth, device = nnunet_raw.find(dataset_id), nnunet_raw.find(real), registry.training_device(device)
+    run = registry.open_run(classifier, "classifier") if classifier else newest_classifier(truth.name)
+    distance = build_perceptual(perceptual, perceptual_weights)
+    folder = (out or home() / "quality" / synthetic.name).absolute()
+    refuse_existing(folder / "quality.json", overwrite)
+    cases = measures.chosen_cases(synthetic, count)
+    settings = begin(
+        "quality",
+        {"dataset": synthetic.path, "real": truth.path, "classifier": run.folder if run else None, "predictions": predictions,
+         "trainer": trainer, "images": len(cases), "perceptual": perceptual, "rate": rate, "low_agreement": low_agreement,
+         "drop": drop, "out": folder, "seed": seed},
+        dry_run,
+    )  # fmt: skip
+    if run is None:
+        say(f"no view classifier was trained on {truth.name}: feature distances are left out")
+    inputs = quality_results.Inputs(
+        synthetic, truth, cases, run, predictions or _predicted(synthetic, cases, real, trainer, folder, device),
+        (perceptual, distance) if distance is not None else None, device, seed, rate, low_agreement,
+    )  # fmt: skip
+    result, table = quality_results.judge(inputs, folder, settings)
+    if drop is not None:
+        path, kept = quality_results.write_kept(synthetic, table, drop, settings, overwrite)
+        say(f"kept {kept} of {len(table)} images: {path}")
+    done(*lines(result), f"wrote {folder}: quality.json, quality.csv, quality.png, nearest.png")
+
+
+def newest_classifier(trained_on: str) -> Any:
+    """The newest view classifier among the runs that was trained on the dataset of that name, or None."""
+    from echo_synth import registry
+    from echo_synth.files import read_json
+    from echo_synth.home import runs
+
+    found = [
+        f.parent for f in runs().glob(f"*/{registry.DESCRIPTION}")
+        if (f.parent / registry.WEIGHTS).is_file() and read_json(f).get("kind") == "classifier" and read_json(f).get("trained_on") == trained_on
+    ]  # fmt: skip
+    newest = max(found, key=lambda p: (p / registry.WEIGHTS).stat().st_mtime, default=None)
+    return registry.open_run(newest, "classifier") if newest else None
+
+
+def _predicted(synthetic: Any, cases: Any, real: int, trainer: str, folder: Path, device: str) -> Path | None:
+    """Predictions by the segmenter of the real data, made now or before; None when it was not trained."""
+    from echo_synth.downstream import segmentation
+
+    trained = segmentation.trained_folder(real, trainer)
+    if not (trained / segmentation.FINAL).is_file():
+        say(f"{trainer} was not trained on dataset {real}: agreement with the maps is left out")
+        return None
+    target = folder / f"predictions_{len(cases)}"
+    if not target.is_dir():
+        files = [synthetic.image_path(c, s) for c, s in zip(cases["case"], cases["split"], strict=True)]
+        segmentation.predict(real, trainer, files, target, trained / "echosynth.log", device)
+    return target
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """What matters most, a line each."""
+    found = []
+    if "features" in result:
+        ours, floor = result["features"]["synthetic"], result["features"]["unseen_real"]
+        found.append(
+            f"kernel distance {ours['kernel_distance']:.4f} (unseen real images: {floor['kernel_distance']:.4f}), "
+            f"Fréchet {ours['frechet_distance']:.2f} ({floor['frechet_distance']:.2f}); {result['features']['network']}"
+        )
+    if "diversity" in result:
+        found.append(f"diversity {result['diversity']['synthetic']['mean']:.3f}, real {result['diversity']['real']['mean']:.3f} ({result['diversity']['network']})")  # fmt: skip
+    texture = result["texture"]
+    found.append("grain, axial and lateral: " + ", ".join(f"{k} {t['axial_mm']['median']:.2f} and {t['lateral_mm']['median']:.2f} mm" for k, t in texture.items()))  # fmt: skip
+    if "agreement" in result:
+        agreement = result["agreement"]
+        found.append(f"agreement with the maps: Dice {agreement['agreement']['mean']:.3f}; {agreement['low']} images below {agreement['limit']}")  # fmt: skip
+    private = result["privacy"]
+    found.append(
+        f"near copies: {private['synthetic']['flagged']} of {private['synthetic']['images']} "
+        f"({private['synthetic']['share']:.1%}); unseen real images: {private['unseen_real']['share']:.1%}, meant {private['rate']:.1%}"
+    )
+    return found

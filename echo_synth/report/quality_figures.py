@@ -1,0 +1,60 @@
+"""Plots of a synthetic dataset's quality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from echo_synth.report.figures import BLUE, GREY, ORANGE, png
+from echo_synth.report.tables import STRUCTURES
+
+__all__ = ["nearest_pairs", "overview", "png"]
+
+
+def overview(table: pd.DataFrame, histograms: Mapping[str, NDArray[np.float64]], privacy: Mapping[str, Any]) -> Figure:
+    """Intensity histograms, agreement with the maps, similarity to the nearest training image."""
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.2))
+    for (name, shares), colour in zip(histograms.items(), (BLUE, GREY), strict=True):
+        left.plot(shares, color=colour, label=name)
+    left.set(xlabel="grey level in the sector", ylabel="share of pixels")
+    left.legend(frameon=False)
+    columns = [f"dice_{s}" for s in STRUCTURES if f"dice_{s}" in table]
+    if columns:
+        middle.boxplot([table[c].dropna() for c in columns], showfliers=True, flierprops={"markersize": 2}, medianprops={"color": ORANGE})  # fmt: skip
+        middle.set_xticks(
+            range(1, len(columns) + 1), [STRUCTURES[c.removeprefix("dice_")] for c in columns], fontsize=8
+        )
+        middle.set_ylabel("Dice with the guiding map")
+    else:
+        middle.text(0.5, 0.5, "no segmenter given", ha="center", transform=middle.transAxes, color=GREY)
+    right.hist(table["similarity_in_pixels"], bins=40, color=BLUE, alpha=0.7)
+    limit = privacy["limits"]["pixels"]
+    if limit is not None:
+        right.axvline(limit, color=ORANGE, linestyle="--", label=f"flags {privacy['rate']:.0%} of unseen real images")
+        right.legend(frameon=False, fontsize=7)
+    right.set(xlabel="similarity to the nearest training image", ylabel="images")
+    for axis in (left, middle, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return figure
+
+
+def nearest_pairs(pairs: Sequence[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]) -> Figure:
+    """Synthetic images (above) and their nearest training images (below): title, both pictures."""
+    figure, axes = plt.subplots(2, max(1, len(pairs)), figsize=(2.2 * max(1, len(pairs)), 4.8), squeeze=False)
+    for column, (title, synthetic, real) in enumerate(pairs):
+        for row, picture in enumerate((synthetic, real)):
+            axes[row, column].imshow(picture, cmap="gray", vmin=0, vmax=255)
+        axes[0, column].set_title(title, fontsize=7)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    axes[0, 0].set_ylabel("synthetic")
+    axes[1, 0].set_ylabel("nearest training image")
+    figure.tight_layout(pad=0.4)
+    return figure

@@ -1,0 +1,95 @@
+"""The quality command on phantom data: a planted copy is found and dropped, maps are compared, inputs are checked."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+
+from cli.downstream_commands import train_classifier
+from cli.generate_commands import generate
+from cli.quality_commands import quality
+from echo_synth.data import nnunet_raw
+from echo_synth.data.nnunet_raw import RawDataset, read_pixels
+from echo_synth.errors import DataError, ExistsError
+from echo_synth.files import read_json
+
+
+def _replace(path: Path, pixels: np.ndarray) -> None:
+    image = sitk.GetImageFromArray(pixels)
+    image.CopyInformation(sitk.ReadImage(str(path)))
+    sitk.WriteImage(image, str(path), useCompression=True)
+
+
+@pytest.fixture
+def synthetic(home: Path) -> RawDataset:
+    """Ten images of the bundled model; the first is a training image, mirrored, moved by a pixel, ±2 grey levels."""
+    if not nnunet_raw.existing(640):
+        generate("edm-l64", 1, count=10, dataset_id=640, batch=5)
+        dataset = nnunet_raw.find(640)
+        source = nnunet_raw.find(501)
+        stolen = read_pixels(source.image_path(source.cases().query("split == 'train'")["case"].iloc[1], "train"))
+        noise = np.random.default_rng(0).integers(-2, 3, stolen.shape)
+        changed = np.where(stolen > 0, np.clip(stolen.astype(int) + noise, 1, 255), 0).astype(np.uint8)
+        first = dataset.cases().iloc[0]
+        _replace(dataset.image_path(first["case"], first["split"]), np.roll(changed, 1, axis=0)[:, ::-1].copy())
+    return nnunet_raw.find(640)
+
+
+def _masks(synthetic: RawDataset, folder: Path, spoilt: str) -> Path:
+    """The maps themselves as predictions, one of them empty."""
+    folder.mkdir()
+    for path in (synthetic.path / "labelsTr").iterdir():
+        shutil.copyfile(path, folder / path.name)
+    _replace(folder / f"{spoilt}.nii.gz", np.zeros((256, 256), np.uint8))
+    return folder
+
+
+def test_a_planted_copy_is_found_and_dropped(home: Path, synthetic: RawDataset, tmp_path: Path) -> None:
+    cases = synthetic.cases()
+    copied, spoilt = cases["case"].iloc[0], cases["case"].iloc[3]
+    pictures = home / "datasets/classification/Dataset501_PHANTOM"
+    train_classifier(pictures, out=tmp_path / "run", epochs=1, resolution=32, batch=4, precision="fp32")
+    quality(
+        640, 501, tmp_path / "run", _masks(synthetic, tmp_path / "masks", spoilt), perceptual="none", rate=0.5, drop=641,
+        out=tmp_path / "q", device="cpu",
+    )  # fmt: skip
+    table = pd.read_csv(tmp_path / "q/quality.csv").set_index("case")
+    real = nnunet_raw.find(501).cases().query("split == 'train'")["case"].iloc[1]
+    assert table.loc[copied, "copy"]
+    assert table.loc[copied, "nearest_in_pixels"] == real
+    assert table.loc[copied, "similarity_in_pixels"] > 0.9
+    assert table["similarity_in_pixels"].idxmax() == copied
+    assert table["low_agreement"].to_dict() == dict.fromkeys(table.index, False) | {spoilt: True}
+    result = read_json(tmp_path / "q/quality.json")
+    assert result["agreement"]["low"] == 1
+    assert result["privacy"]["synthetic"]["flagged"] == table["copy"].sum()
+    assert result["features"]["unseen_real"]["frechet_distance"] > 0
+    assert set(result["texture"]) == {"synthetic", "real"}
+    kept = set(nnunet_raw.find(641).cases()["case"])
+    assert kept == set(table.index[~(table["copy"] | table["low_agreement"])])
+    assert not list(nnunet_raw.find(641).path.rglob("*.nii.gz"))
+    with pytest.raises(ExistsError, match="--overwrite"):
+        quality(640, 501, out=tmp_path / "q", perceptual="none", device="cpu")
+
+
+def test_without_a_classifier_and_a_segmenter_the_rest_remains(home: Path, synthetic: RawDataset, tmp_path: Path) -> None:  # fmt: skip
+    quality(640, 501, trainer="nnUNetTrainerEchoSynth", count=4, rate=0.5, out=tmp_path / "q", device="cpu", perceptual="none")  # fmt: skip
+    result = read_json(tmp_path / "q/quality.json")
+    assert {"privacy", "texture", "intensity"} <= set(result)
+    assert not {"features", "agreement"} & set(result)
+    assert {"quality.png", "nearest.png", "quality.csv"} <= {p.name for p in (tmp_path / "q").iterdir()}
+
+
+def test_bad_input_is_named(home: Path, synthetic: RawDataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="leave out --count"):
+        quality(640, 501, count=4, drop=642, device="cpu")
+    masks = _masks(synthetic, tmp_path / "masks", synthetic.cases()["case"].iloc[0])
+    sorted(masks.iterdir())[0].unlink()
+    with pytest.raises(DataError, match="no prediction for"):
+        quality(640, 501, predictions=masks, perceptual="none", out=tmp_path / "q", device="cpu")
+    assert not (tmp_path / "q").exists()
