@@ -66,6 +66,7 @@ def quality(
     from echo_synth.errors import DataError
     from echo_synth.files import refuse_existing
     from echo_synth.home import home
+    from echo_synth.report.tables import quality_rows
     from echo_synth.training.perceptual_networks import build_perceptual
 
     if drop is not None and count is not None:
@@ -93,7 +94,10 @@ def quality(
     if drop is not None:
         path, kept = quality_results.write_kept(synthetic, table, drop, settings, overwrite)
         say(f"kept {kept} of {len(table)} images: {path}")
-    done(*lines(result), f"wrote {folder}: quality.json, quality.csv, quality.png, nearest.png")
+    done(
+        *(f"{name}: {value}" for name, value in quality_rows(result)),
+        f"wrote {folder}: quality.json, quality.csv, quality.png, nearest.png",
+    )
 
 
 def newest_classifier(trained_on: str) -> Any:
@@ -123,27 +127,3 @@ def _predicted(synthetic: Any, cases: Any, real: int, trainer: str, folder: Path
         files = [synthetic.image_path(c, s) for c, s in zip(cases["case"], cases["split"], strict=True)]
         segmentation.predict(real, trainer, files, target, trained / "echosynth.log", device)
     return target
-
-
-def lines(result: dict[str, Any]) -> list[str]:
-    """What matters most, a line each."""
-    found = []
-    if "features" in result:
-        ours, floor = result["features"]["synthetic"], result["features"]["unseen_real"]
-        found.append(
-            f"kernel distance {ours['kernel_distance']:.4f} (unseen real images: {floor['kernel_distance']:.4f}), "
-            f"Fréchet {ours['frechet_distance']:.2f} ({floor['frechet_distance']:.2f}); {result['features']['network']}"
-        )
-    if "diversity" in result:
-        found.append(f"diversity {result['diversity']['synthetic']['mean']:.3f}, real {result['diversity']['real']['mean']:.3f} ({result['diversity']['network']})")  # fmt: skip
-    texture = result["texture"]
-    found.append("grain, axial and lateral: " + ", ".join(f"{k} {t['axial_mm']['median']:.2f} and {t['lateral_mm']['median']:.2f} mm" for k, t in texture.items()))  # fmt: skip
-    if "agreement" in result:
-        agreement = result["agreement"]
-        found.append(f"agreement with the maps: Dice {agreement['agreement']['mean']:.3f}; {agreement['low']} images below {agreement['limit']}")  # fmt: skip
-    private = result["privacy"]
-    found.append(
-        f"near copies: {private['synthetic']['flagged']} of {private['synthetic']['images']} "
-        f"({private['synthetic']['share']:.1%}); unseen real images: {private['unseen_real']['share']:.1%}, meant {private['rate']:.1%}"
-    )
-    return found

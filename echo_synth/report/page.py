@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -20,12 +21,13 @@ _STYLE = """
 body { margin: 0 auto; max-width: 62rem; padding: 1.5rem 1rem 4rem; font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: #fff; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; } h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; border-bottom: 1px solid var(--line); padding-bottom: .2rem; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; } p { margin: .4rem 0; } .soft, figcaption { color: var(--soft); font-size: .9rem; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; } thead th { color: var(--soft); font-weight: 600; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; margin-top: 1rem; }
+caption { text-align: left; font-weight: 600; padding-bottom: .2rem; } th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); }
+td { min-width: 5.5rem; } thead th { color: var(--soft); font-weight: 600; } tbody th { min-width: 6rem; } tbody th, thead th:first-child { position: sticky; left: 0; background: #fff; }
 figure { margin: .8rem 0; } img { max-width: 100%; height: auto; display: block; } a { color: var(--accent); }
 details { margin: .5rem 0; } pre { overflow-x: auto; font-size: .8rem; background: #f5f7f9; padding: .7rem; }
 .grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
-@media print { body { max-width: none; font-size: 11px; } h2 { break-after: avoid; } figure, table { break-inside: avoid; } details { display: none; } }
+@media print { body { max-width: none; font-size: 11px; } .scroll { overflow: visible; } table { font-size: 9px; } td, tbody th { min-width: 0; } h2 { break-after: avoid; } figure, table { break-inside: avoid; } details { display: none; } }
 """
 
 
@@ -50,17 +52,25 @@ _PICTURES = {
 }
 
 
-def table_html(rows: list[list[str]], caption: str) -> str:
-    """Rows, the first of them the header, as an accessible table in a scrolling box."""
+def table_html(rows: list[list[str]], caption: str, of: str = "") -> str:
+    """Rows, the first of them the header, as an accessible table in a scrolling box; `of` tells regions of one caption apart."""
+    label = f"{caption}, {of}" if of else caption
     head = "".join(f'<th scope="col">{escape(c)}</th>' for c in rows[0])
     body = "".join(
-        f'<tr><th scope="row">{escape(r[0])}</th>' + "".join(f"<td>{escape(c)}</td>" for c in r[1:]) + "</tr>"
+        f'<tr><th scope="row">{escape(r[0])}</th>'
+        + "".join(f"<td>{escape(_together(c))}</td>" for c in r[1:])
+        + "</tr>"
         for r in rows[1:]
     )
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table><caption class="soft">{escape(caption)}</caption>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}"><table><caption>{escape(caption)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def _together(text: str) -> str:
+    """Lines break between mean and interval, not inside either."""
+    return re.sub(r"(\[[^\]]*), ", "\\1,\u00a0", text).replace(" ± ", "\u00a0±\u00a0")
 
 
 def figure_html(data: bytes, alt: str, caption: str) -> str:
@@ -71,7 +81,7 @@ def figure_html(data: bytes, alt: str, caption: str) -> str:
 
 def build(folder: Path) -> str:
     """The page for everything found below `folder`: evaluations, datasets, training runs."""
-    sections = [*_evaluations(folder), *_datasets(folder), *_runs(folder)]
+    sections = [*_evaluations(folder), *_qualities(folder), *_datasets(folder), *_runs(folder)]
     if not sections:
         sections = ["<p>Nothing to report yet: no evaluation, dataset or run was found.</p>"]
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -92,7 +102,7 @@ def _evaluations(folder: Path) -> list[str]:
             '<p class="soft">mean ± standard deviation over bootstrap repeats [patient-level 95 % interval]</p>'
         )
         for section in tables.sections(metrics):
-            parts.append(table_html(section.rows, section.title))
+            parts.append(table_html(section.rows, section.title, name))
             parts += [f'<p class="soft">{escape(section.note)}</p>'] if section.note else []
         for picture, (alt, caption) in _PICTURES.items():
             if (file.parent / picture).is_file():
@@ -115,8 +125,24 @@ def _datasets(folder: Path) -> list[str]:
         result.append(
             f"<section><h2>Synthetic dataset: {escape(file.parent.name)}</h2>"
             + figure_html(file.read_bytes(), "Grid of synthetic echocardiograms above their label maps", caption)
-            + table_html(rows, "How it was drawn") + _settings(settings) + "</section>"
+            + table_html(rows, "How it was drawn", file.parent.name) + _settings(settings) + "</section>"
         )  # fmt: skip
+    return result
+
+
+def _qualities(folder: Path) -> list[str]:
+    result = []
+    for file in sorted(folder.rglob("quality.json")):
+        found = read_json(file)
+        rows = [["Measure", "Value"], *([name, value] for name, value in tables.quality_rows(found))]
+        parts = [f"<section><h2>Quality: {escape(found['dataset'])}</h2>", table_html(rows, "Against the real data", found["dataset"])]  # fmt: skip
+        for picture, alt in (
+            ("quality.png", "Intensity histograms, agreement with the guiding maps, similarity to the nearest training image"),
+            ("nearest.png", "The six synthetic images nearest to a training image, above that training image"),
+        ):  # fmt: skip
+            if (file.parent / picture).is_file():
+                parts.append(figure_html((file.parent / picture).read_bytes(), alt, f"{alt}."))
+        result.append("".join(parts) + _settings(found.get("settings", {})) + "</section>")
     return result
 
 

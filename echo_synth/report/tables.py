@@ -117,6 +117,34 @@ def _groups(groups: Mapping[str, Any]) -> Section:
     return Section("By view, phase and image quality", rows)
 
 
+def quality_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What matters most in a quality.json: measure and value."""
+    rows: list[tuple[str, str]] = []
+    if "features" in result:
+        ours, floor = result["features"]["synthetic"], result["features"]["unseen_real"]
+        for key, label in (("kernel_distance", "Kernel distance"), ("frechet_distance", "Fréchet distance")):
+            rows.append(
+                (label, f"{ours[key]:.4g} (unseen real images: {floor[key]:.4g}); {result['features']['network']}")
+            )
+    if "diversity" in result:
+        d = result["diversity"]
+        rows.append(("Perceptual diversity", f"{d['synthetic']['mean']:.3f} (real {d['real']['mean']:.3f}); {d['network']}"))  # fmt: skip
+    rows.append(("Kolmogorov distance of grey levels", f"{result['intensity']['kolmogorov_distance']:.3f}"))
+    for key, label in (("axial_mm", "Grain along depth, mm"), ("lateral_mm", "Grain across, mm"), ("grain", "Strength of grain"), ("nakagami_m", "Nakagami m")):  # fmt: skip
+        medians = {k: t[key]["median"] for k, t in result["texture"].items()}
+        rows.append((label, ", ".join(f"{k} {v:.3g}" for k, v in medians.items() if v is not None)))
+    if "agreement" in result:
+        a = result["agreement"]
+        rows.append(("Agreement with the maps, Dice", f"{cell(a['agreement'], 3)}; {a['low']} images below {a['limit']}"))  # fmt: skip
+    p = result["privacy"]
+    for key, label in (("synthetic", "Near copies of training images"), ("unseen_real", f"Unseen real images flagged alike, meant {p['rate']:.1%}")):  # fmt: skip
+        low, high = p[key]["ci95"]
+        rows.append(
+            (label, f"{p[key]['flagged']} of {p[key]['images']}, {p[key]['share']:.1%} [{low:.1%}, {high:.1%}]")
+        )
+    return rows
+
+
 def markdown(rows: list[list[str]]) -> str:
     """Rows, the first of them the header, as a Markdown table."""
     lines = ["| " + " | ".join(r) + " |" for r in rows]
