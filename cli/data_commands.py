@@ -170,7 +170,6 @@ def mix_datasets(
     Example: echosynth mix-datasets --real 501 --synthetic 601 --share 0.5 --dataset-id 701
     """
     from echo_synth.data import mix, nnunet_raw
-    from echo_synth.home import nnunet_folder
 
     target = nnunet_raw.target(dataset_id, name, overwrite)
     first, others = nnunet_raw.find(real), [nnunet_raw.find(i) for i in synthetic or ()]
@@ -181,7 +180,7 @@ def mix_datasets(
         {"dataset": target, "real": first.name, "synthetic": [d.name for d in others], "sampling": parts, "patients": patients, "seed": seed},
         dry_run,
     )  # fmt: skip
-    mix.write(target, table, parts, nnunet_folder("nnUNet_raw"), settings, overwrite)
+    mix.write(target, table, parts, [first, *others], settings, overwrite)
     counts = table[table["split"] == "train"]["source"].value_counts()
     done(
         "training cases: "

@@ -1,4 +1,4 @@
-"""Commands that draw synthetic datasets: generate."""
+"""Commands that draw synthetic datasets: generate, and noise-dataset as the floor."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from cli.options import Device, DryRun, Precision, Seed
 def register(app: typer.Typer) -> None:
     """Add this group's commands to the application."""
     app.command("generate")(generate)
+    app.command("noise-dataset")(noise_dataset)
 
 
 def generate(
@@ -100,6 +101,36 @@ def generate(
         f"drew {drawn} images now; {run.total_cases(rows)}, {state}",
         f"nnU-Net raw dataset: {target}", f"classification folder: {pictures}",
     )  # fmt: skip
+
+
+def noise_dataset(
+    maps: Maps = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Images; default: one a map.")] = None,
+    seed: Seed = 0,
+    dataset_id: Annotated[int | None, typer.Option(help="Default: the next free from 601.")] = None,
+    classification: Annotated[Path | None, typer.Option(help="Folder for the classification copy.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Fill maps with noise textures: a dataset that knows the outlines and nothing else, the floor of comparisons.
+
+    Example: echosynth noise-dataset --count 1800
+    """
+    from echo_synth.data import label_maps
+    from echo_synth.generation import engine, manifest, run
+    from echo_synth.generation.noise import NoiseTextures
+    from echo_synth.generation.writer import DatasetWriter
+
+    folder = label_maps.open_maps(maps or newest_maps())
+    rows = manifest.plan(folder.index, count, seed)
+    facts = {"model": "noise", "nfe": 0, "seed": seed}
+    identity = facts | {"maps": str(folder.path), "count": len(rows)}
+    target = _target(dataset_id, "Noise", identity)
+    pictures = classification or _classification_folder(target)
+    settings = begin("noise-dataset", {**identity, "dataset": target, "classification": pictures}, dry_run)
+    writer = DatasetWriter(target, pictures, rows, identity)
+    writer.open(settings)
+    run.generate(NoiseTextures(), folder, writer, engine.Sampler(1, "euler", "edm"), seed, 8, facts)
+    done(f"{run.total_cases(rows)}", f"nnU-Net raw dataset: {target}", f"classification folder: {pictures}")
 
 
 def _parse_shard(text: str) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from cli import (
     generate_commands,
     measure_commands,
     quality_commands,
+    sweep_commands,
     train_commands,
 )
 
@@ -32,6 +33,7 @@ for group in (
     measure_commands,
     downstream_commands,
     quality_commands,
+    sweep_commands,
 ):
     group.register(app)
 

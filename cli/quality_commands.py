@@ -25,6 +25,9 @@ def quality(
             help="View classifier trained on the real data; default: the newest run that was. Its features count."
         ),
     ] = None,
+    features: Annotated[
+        bool, typer.Option("--features/--no-features", help="Look at classifier features too, or at pixels alone.")
+    ] = True,
     predictions: Annotated[
         Path | None, typer.Option(help="Masks of the synthetic images by a segmenter trained on the real data.")
     ] = None,
@@ -72,7 +75,13 @@ def quality(
     if drop is not None and count is not None:
         raise DataError("--drop needs every image judged; leave out --count")
     synthetic, truth, device = nnunet_raw.find(dataset_id), nnunet_raw.find(real), registry.training_device(device)
-    run = registry.open_run(classifier, "classifier") if classifier else newest_classifier(truth.name)
+    run = (
+        registry.open_run(classifier, "classifier")
+        if classifier
+        else newest_classifier(truth.name)
+        if features
+        else None
+    )
     distance = build_perceptual(perceptual, perceptual_weights)
     folder = (out or home() / "quality" / synthetic.name).absolute()
     refuse_existing(folder / "quality.json", overwrite)

@@ -55,7 +55,7 @@ def test_a_planted_copy_is_found_and_dropped(home: Path, synthetic: RawDataset, 
     pictures = home / "datasets/classification/Dataset501_PHANTOM"
     train_classifier(pictures, out=tmp_path / "run", epochs=1, resolution=32, batch=4, precision="fp32")
     quality(
-        640, 501, tmp_path / "run", _masks(synthetic, tmp_path / "masks", spoilt), perceptual="none", rate=0.5, drop=641,
+        640, 501, tmp_path / "run", predictions=_masks(synthetic, tmp_path / "masks", spoilt), perceptual="none", rate=0.5, drop=641,
         out=tmp_path / "q", device="cpu",
     )  # fmt: skip
     table = pd.read_csv(tmp_path / "q/quality.csv").set_index("case")

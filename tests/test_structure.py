@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 RANK = {
     "errors": 0, "types": 0, "progress": 0, "masked": 0, "specs": 1, "files": 1, "home": 1, "parallel": 1,
     "data": 2, "sampling": 2, "vae": 2, "diffusion": 2.5, "metrics": 2,
-    "training": 3, "registry": 3, "generation": 3.5, "compat": 3.5, "report": 4, "downstream": 4.5,
+    "training": 3, "registry": 3, "generation": 3.5, "compat": 3.5, "report": 4, "downstream": 4.5, "experiment": 5,
 }  # fmt: skip
 PURE = ("vae", "diffusion", "sampling", "metrics")
 

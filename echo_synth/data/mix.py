@@ -69,12 +69,13 @@ def shares(real: RawDataset, synthetic: Sequence[RawDataset], share: float) -> d
 
 
 def write(
-    path: Path, table: pd.DataFrame, parts: Mapping[str, float], raw: Path, settings: Mapping[str, Any], overwrite: bool
-) -> None:
-    """Make the dataset folder of `table`, whose sources lie in `raw`; sampled as `parts` say."""
+    path: Path, table: pd.DataFrame, parts: Mapping[str, float], sources: Sequence[RawDataset], settings: Mapping[str, Any], overwrite: bool
+) -> None:  # fmt: skip
+    """Make the dataset folder of `table`, whose column source names one of `sources`; sampled as `parts` say."""
+    by_name = {s.name: s for s in sources}
     files = {}
     for row in table.to_dict("records"):
-        source = RawDataset(raw / row["source"])
+        source = by_name[row["source"]]
         image, label = source.image_path(row["case"], row["split"]), source.label_path(row["case"], row["split"])
         # Relative, so that nnUNet_raw can move.
         files[row["case"]] = {"images": [os.path.relpath(image, path)], "label": os.path.relpath(label, path)}

@@ -18,7 +18,6 @@ from echo_synth.downstream import quality
 from echo_synth.downstream.quality import ImageSet, Spaces
 from echo_synth.downstream.statistics import Resampling, summarise
 from echo_synth.files import check_writable, write_atomic, write_bytes, write_json
-from echo_synth.home import nnunet_folder
 from echo_synth.report import quality_figures as figures
 from echo_synth.vae.perceptual import FeatureDistance
 
@@ -160,5 +159,5 @@ def write_kept(synthetic: RawDataset, table: pd.DataFrame, dataset_id: int, sett
     path = nnunet_raw.target(dataset_id, f"{synthetic.name[11:]}_kept", overwrite)
     cases = synthetic.cases()
     kept = cases[cases["case"].isin(set(table.loc[~flagged, "case"]))].assign(source=synthetic.name)
-    mix.write(path, kept, {synthetic.name: 1.0}, nnunet_folder("nnUNet_raw"), settings, overwrite)
+    mix.write(path, kept, {synthetic.name: 1.0}, [synthetic], settings, overwrite)
     return path, len(kept)

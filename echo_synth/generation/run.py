@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,14 +13,22 @@ from PIL import Image
 from echo_synth import specs
 from echo_synth.data.label_maps import MapFolder
 from echo_synth.files import write_atomic
-from echo_synth.generation.engine import Generator, Sampler
+from echo_synth.generation.engine import Sampler
 from echo_synth.generation.writer import DatasetWriter
 from echo_synth.progress import Meter
 from echo_synth.types import VIEWS
 
 
+class Draws(Protocol):
+    """What makes images from maps: `engine.Generator`, `noise.NoiseTextures`."""
+
+    def draw(
+        self, tissues: NDArray[np.uint8], views: NDArray[np.uint8], seed: int, indices: Sequence[int], how: Sampler
+    ) -> NDArray[np.uint8]: ...
+
+
 def generate(
-    generator: Generator,
+    generator: Draws,
     maps: MapFolder,
     writer: DatasetWriter,
     how: Sampler,

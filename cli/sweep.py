@@ -1,0 +1,232 @@
+"""Runs the stages of a sweep, each as the commands a user would type, in folders of their own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from echo_synth.data import nnunet_raw
+from echo_synth.data.nnunet_raw import RawDataset
+from echo_synth.errors import RunError
+from echo_synth.experiment.cells import Cell, Stage
+from echo_synth.experiment.spec import SweepSpec
+from echo_synth.files import read_json, write_json
+from echo_synth.home import classification, home
+
+DRAWN_ID, MADE_ID = 601, 602
+_DONE = "done.json"
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Carries out stages below `out`.
+
+    Args:
+        spec: the experiment.
+        out: its folder: work/ with a folder a stage, results.csv.
+        maps: folder of condition maps.
+        device: for every command.
+    """
+
+    spec: SweepSpec
+    out: Path
+    maps: Path
+    device: str
+
+    def folder(self, stage: Stage) -> Path:
+        return self.out / "work" / stage.folder
+
+    def done(self, stage: Stage) -> bool:
+        return (self.folder(stage) / _DONE).is_file()
+
+    def run_cell(self, cell: Cell) -> None:
+        """Every stage of the cell that is not done yet."""
+        for stage in cell.stages:
+            self.run(stage)
+
+    def run(self, stage: Stage) -> None:
+        """Carry out a stage after what it needs; returns at once from one that is done.
+
+        Two processes that need the same stage take turns: the second finds it done.
+
+        Raises RunError with the log's name when a command fails.
+        """
+        for needed in stage.needs.values():
+            self.run(needed)
+        folder = self.folder(stage)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _lock(folder / "lock"):
+            if self.done(stage):
+                return
+            start = time.monotonic()
+            for command in self.commands(stage):
+                self._execute(command, stage)
+            facts = {"kind": stage.kind, "config": dict(stage.config), "seconds": time.monotonic() - start, "drawn": _drawn(folder)}  # fmt: skip
+            write_json(folder / _DONE, facts)
+
+    def _execute(self, command: Sequence[object], stage: Stage) -> None:
+        log = self.folder(stage) / "log.txt"
+        words = [str(w) for w in command]
+        with open(log, "a", encoding="utf-8") as output:
+            output.write(f"$ echosynth {' '.join(words)}\n")
+            output.flush()
+            result = subprocess.run(
+                [sys.executable, "-m", "cli.main", *words], env=os.environ | self._environment(stage), stdout=output,
+                stderr=subprocess.STDOUT, check=False,
+            )  # fmt: skip
+        if result.returncode:
+            lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+            raise RunError(f"stage {stage.folder} failed: {lines[-1]:.300}; its output is in {log}")
+
+    def _environment(self, stage: Stage) -> dict[str, str]:
+        """nnU-Net's folders of this stage: whose data it reads, whose results it uses."""
+        data = stage if stage.kind == "data" else stage.needs.get("data", stage)
+        segmenter = (
+            stage if stage.kind == "segmenter" else stage.needs.get("segmenter", stage.needs.get("judge", stage))
+        )
+        if stage.kind == "predict":
+            data = segmenter.needs["data"]
+        return {
+            "ECHOSYNTH_HOME": str(home()), "nnUNet_raw": str(self.folder(data)),
+            "nnUNet_preprocessed": str(self.folder(segmenter) / "preprocessed"), "nnUNet_results": str(self.folder(segmenter) / "results"),
+        }  # fmt: skip
+
+    def commands(self, stage: Stage) -> Iterator[list[object]]:
+        """What to type for a stage, in order; links that the commands expect are made on the way."""
+        folder, config = self.folder(stage), stage.config
+        if stage.kind == "data":
+            yield from self._data(stage)
+        elif stage.kind == "segmenter":
+            given = [f"--{k}={config[k]}" for k in ("epochs", "iterations") if config[k] is not None]
+            yield ["train-segmenter", f"--dataset-id={self.dataset_id(stage.needs['data'])}", f"--trainer={config['trainer']}", *given, *self._on]  # fmt: skip
+        elif stage.kind == "predict":
+            segmenter = stage.needs["segmenter"]
+            identity = self.dataset_id(segmenter.needs["data"])
+            yield ["predict-segmenter", f"--dataset-id={identity}", f"--trainer={segmenter.config['trainer']}", f"--images={self.real.path / 'imagesTs'}",
+                   f"--out={folder / 'predictions'}", "--overwrite", *self._on]  # fmt: skip
+        elif stage.kind == "classifier":
+            given = [f"--{k}={config[k]}" for k in ("epochs", "resolution", "lr") if config[k] is not None]
+            resume = ["--resume"] if (folder / "run" / "state.safetensors").is_file() else ["--overwrite"]
+            yield ["train-classifier", self.pictures(stage.needs["data"]), f"--out={folder / 'run'}", *given, *resume, *self._on]  # fmt: skip
+        else:
+            yield self._evaluate(stage)
+
+    @property
+    def _on(self) -> list[object]:
+        return [f"--device={self.device}"]
+
+    @property
+    def real(self) -> RawDataset:
+        return nnunet_raw.find(self.spec.real)
+
+    def dataset_id(self, data: Stage) -> int:
+        """Id of the dataset that a data stage is for."""
+        kind = data.config["kind"]
+        if kind == "real" and data.config["patients"] is None:
+            return self.spec.real
+        return DRAWN_ID if kind in ("synthetic", "noise") else MADE_ID
+
+    def pictures(self, data: Stage) -> Path:
+        """Classification folder of a data stage."""
+        return classification() / self.real.name if data.config["kind"] == "real" else self.folder(data) / "classification"  # fmt: skip
+
+    def _data(self, stage: Stage) -> Iterator[list[object]]:
+        folder, config = self.folder(stage), stage.config
+        kind = config["kind"]
+        if kind == "synthetic":
+            grid = self.spec.models[config["model"]]
+            checkpoint = [f"--checkpoint={home() / grid.checkpoint}"] if grid.checkpoint else []
+            yield ["generate", f"--model={config['model']}", f"--nfe={config['nfe']}", f"--solver={config['solver']}", f"--seed={config['seed']}",
+                   f"--count={config['count']}", f"--batch={config['batch']}", f"--maps={self.maps}", f"--dataset-id={DRAWN_ID}",
+                   f"--classification={folder / 'classification'}", *checkpoint, *self._on]  # fmt: skip
+            return
+        if kind == "noise":
+            yield ["noise-dataset", f"--maps={self.maps}", f"--count={config['count']}", f"--seed={config['seed']}",
+                   f"--dataset-id={DRAWN_ID}", f"--classification={folder / 'classification'}"]  # fmt: skip
+            return
+        _link(self.real.path, folder)
+        if "base" in stage.needs:
+            _link(next(self.folder(stage.needs["base"]).glob(f"Dataset{DRAWN_ID}_*")), folder)
+        real, made = f"--real={self.spec.real}", f"--dataset-id={MADE_ID}"
+        if kind == "filtered":
+            yield ["quality", f"--dataset-id={DRAWN_ID}", real, f"--trainer={stage.needs['judge'].config['trainer']}", "--perceptual=none", "--no-features",
+                   f"--low-agreement={config['low_agreement']}", f"--drop={MADE_ID}", f"--out={folder / 'quality'}", "--overwrite", *self._on]  # fmt: skip
+        elif kind == "mix" or config["patients"] is not None:
+            few = [f"--patients={config['patients']}"] if config["patients"] is not None else []
+            mixed = [f"--synthetic={DRAWN_ID}", f"--share={config['share']}"] if kind == "mix" else []
+            yield ["mix-datasets", real, made, *mixed, *few, f"--seed={config['seed']}", "--overwrite"]
+
+    def _evaluate(self, stage: Stage) -> list[object]:
+        words: list[object] = ["bootstrap-eval", f"--repeats={stage.config['repeats']}", f"--out={self.folder(stage) / 'result'}"]  # fmt: skip
+        if "predict" in stage.needs:
+            words += [f"--predictions={self.folder(stage.needs['predict']) / 'predictions'}", f"--references={self.real.path / 'labelsTs'}"]  # fmt: skip
+        if "baseline" in stage.needs:
+            words.append(f"--baseline={self.folder(stage.needs['baseline']) / 'predictions'}")
+        if "classifier" in stage.needs:
+            words += [f"--classifier={self.folder(stage.needs['classifier']) / 'run'}", f"--images={classification() / self.real.name}"]  # fmt: skip
+        return words
+
+    def row(self, cell: Cell) -> dict[str, Any]:
+        """The cell's line of results.csv, as far as it is done."""
+        facts: dict[str, Any] = {"cell": cell.name, **cell.facts, "state": self.state(cell)}
+        data = cell.stages[0]
+        if self.done(data) and cell.facts["kind"] == "synthetic":
+            known = read_json(self.folder(data) / _DONE)
+            facts["seconds_per_image"] = known["seconds"] / known["drawn"] if known["drawn"] else None
+        evaluated = cell.stage("evaluate")
+        if evaluated is not None and self.done(evaluated):
+            facts |= _flat(read_json(self.folder(evaluated) / "result" / "metrics.json"))
+        return facts
+
+    def state(self, cell: Cell) -> str:
+        """'done', or how many of its stages are."""
+        finished = sum(self.done(s) for s in cell.stages)
+        return "done" if finished == len(cell.stages) else f"{finished}/{len(cell.stages)}"
+
+
+def _flat(metrics: dict[str, Any]) -> dict[str, Any]:
+    """metrics.json as columns: dice_lv_endo, dice_lv_endo_low, …"""
+    found: dict[str, Any] = {}
+    entries = {f"{m}_{s}": e for s, ms in metrics.get("segmentation", {}).items() for m, e in ms.items() if isinstance(e, dict)}  # fmt: skip
+    entries |= {k: e for k, e in metrics.get("classification", {}).items() if isinstance(e, dict)}
+    entries |= {f"difference_{m}_{s}": e for s, ms in metrics.get("paired", {}).items() for m, e in ms.items()}
+    for name, entry in entries.items():
+        found[name], (found[f"{name}_low"], found[f"{name}_high"]) = entry["mean"], entry["ci95"]
+        if "p_holm" in entry:
+            found[f"{name}_p"] = entry["p_holm"]
+    if "volumes" in metrics:
+        found |= {
+            "ef_mae": metrics["volumes"]["ef_percent"]["mae"],
+            "ef_bias": metrics["volumes"]["ef_percent"]["bias"],
+        }
+    return found
+
+
+def _drawn(folder: Path) -> int:
+    """Images that the last attempt of `generate` drew, from its log."""
+    log = folder / "log.txt"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    counts = [int(line.split()[1]) for line in lines if line.startswith("drew ")]
+    return counts[-1] if counts else 0
+
+
+def _link(dataset: Path, folder: Path) -> None:
+    link = folder / dataset.name
+    if not link.is_symlink():
+        link.symlink_to(dataset.resolve(), target_is_directory=True)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Held by one process at a time; the system lets go of it when the process dies."""
+    with open(path, "w", encoding="ascii") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,141 @@
+"""From the spec to cells and their stages. A stage is known by a hash of everything that decides its outcome.
+
+Outputs live in folders named by that hash: a change of the spec leads to other folders, what it
+does not touch is found again, and two cells that need the same thing share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from echo_synth.errors import SpecError
+from echo_synth.experiment.spec import ExtraCell, SweepSpec
+
+HASH_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of a cell.
+
+    Attributes:
+        kind: data, segmenter, predict, classifier or evaluate.
+        config: what decides the outcome besides earlier stages.
+        needs: earlier stages by role.
+    """
+
+    kind: str
+    config: Mapping[str, Any]
+    needs: Mapping[str, Stage] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Hash of kind, config and the keys of what it needs."""
+        content = [self.kind, dict(self.config), {role: s.key for role, s in sorted(self.needs.items())}]
+        text = json.dumps(content, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+
+    @property
+    def folder(self) -> str:
+        """Name of its output folder."""
+        return f"{self.kind}-{self.key}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the experiment's table.
+
+    Attributes:
+        name: unique.
+        facts: columns of results.csv: kind, model, nfe, seed, …
+        stages: in order; each after what it needs.
+    """
+
+    name: str
+    facts: Mapping[str, Any]
+    stages: tuple[Stage, ...]
+
+    def stage(self, kind: str) -> Stage | None:
+        """The stage of that kind."""
+        return next((s for s in self.stages if s.kind == kind), None)
+
+
+def build_cells(spec: SweepSpec, fingerprints: Mapping[str, str]) -> list[Cell]:
+    """All cells, the reference first.
+
+    Args:
+        fingerprints: what the outside holds: "real", "maps", and a hash of each model's weights by its name.
+
+    Raises SpecError for an unknown base or reference.
+    """
+    data: dict[str, tuple[Stage, dict[str, Any]]] = {}
+    for model, grid in spec.models.items():
+        for nfe in grid.nfe:
+            for seed in spec.seeds:
+                facts = {"kind": "synthetic", "model": model, "nfe": nfe, "seed": seed, "count": spec.count}
+                config = facts | {"solver": grid.solver, "batch": spec.batch, "weights": fingerprints[model], "maps": fingerprints["maps"]}  # fmt: skip
+                data[f"{model}_nfe{nfe}_seed{seed}"] = (Stage("data", config), facts)
+    for name, extra in spec.cells.items():
+        data[name] = _extra(name, extra, spec, fingerprints, data)
+    if spec.reference is not None and spec.reference not in data:
+        raise SpecError(f"reference: {spec.reference}; expected one of the cells: {', '.join(data)}")
+    order = sorted(data, key=lambda n: n != spec.reference)
+    cells: list[Cell] = []
+    for name in order:
+        stage, facts = data[name]
+        cells.append(Cell(name, facts, _downstream(stage, spec, fingerprints, cells[0] if cells and spec.reference else None)))  # fmt: skip
+    return cells
+
+
+def _extra(
+    name: str, extra: ExtraCell, spec: SweepSpec, fingerprints: Mapping[str, str], data: Mapping[str, tuple[Stage, dict[str, Any]]]
+) -> tuple[Stage, dict[str, Any]]:  # fmt: skip
+    facts: dict[str, Any] = {"kind": extra.kind, "seed": spec.seeds[0]}
+    if extra.kind in ("mix", "filtered"):
+        if extra.base is None or extra.base not in data:
+            raise SpecError(f"cells.{name}.base: {extra.base}; expected one of {', '.join(data) or 'the grid'}")
+        base, base_facts = data[extra.base]
+        facts |= {"base": extra.base, "model": base_facts.get("model"), "nfe": base_facts.get("nfe")}
+        if extra.kind == "mix":
+            facts |= {"share": 0.5 if extra.share is None else extra.share, "patients": extra.patients}
+            return Stage("data", facts | {"real": fingerprints["real"]}, {"base": base}), facts
+        facts |= {"low_agreement": extra.low_agreement}
+        known = data.get(spec.reference or "")
+        reference = _downstream(known[0], spec, fingerprints, None) if known else ()
+        judge = next((s for s in reference if s.kind == "segmenter"), None)
+        if judge is None:
+            raise SpecError(f"cells.{name}: filtered needs the segmenter of a reference cell that is named before it")
+        return Stage("data", facts, {"base": base, "judge": judge}), facts
+    if extra.kind == "real":
+        facts |= {"patients": extra.patients}
+        return Stage("data", facts | {"real": fingerprints["real"]}), facts
+    facts |= {"count": extra.count or spec.count}
+    return Stage("data", facts | {"maps": fingerprints["maps"]}), facts
+
+
+def _downstream(data: Stage, spec: SweepSpec, fingerprints: Mapping[str, str], reference: Cell | None) -> tuple[Stage, ...]:  # fmt: skip
+    stages, needs = [data], dict[str, Stage]()
+    if spec.segmenter is not None:
+        segmenter = Stage("segmenter", spec.segmenter.model_dump(), {"data": data})
+        predict = Stage("predict", {"real": fingerprints["real"]}, {"segmenter": segmenter})
+        stages += [segmenter, predict]
+        needs["predict"] = predict
+        baseline = reference.stage("predict") if reference else None
+        if baseline is not None:
+            needs["baseline"] = baseline
+    # Mixtures and filtered datasets refer to files; they have no classification folder of their own.
+    if (
+        spec.classifier is not None
+        and data.config["kind"] in ("real", "synthetic", "noise")
+        and not data.config.get("patients")
+    ):
+        classifier = Stage("classifier", spec.classifier.model_dump(), {"data": data})
+        stages.append(classifier)
+        needs["classifier"] = classifier
+    if needs:
+        stages.append(Stage("evaluate", {"repeats": spec.repeats, "real": fingerprints["real"]}, needs))
+    return tuple(stages)

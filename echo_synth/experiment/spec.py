@@ -1,0 +1,96 @@
+"""SPEC.yaml of `echosynth sweep`, validated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from echo_synth import specs
+from echo_synth.errors import SpecError
+from echo_synth.specs import Strict
+
+
+class SegmenterSpec(Strict):
+    """nnU-Net of every cell; None keeps the trainer's own number."""
+
+    trainer: str = "nnUNetTrainerEchoSynth"
+    epochs: int | None = None
+    iterations: int | None = None
+
+
+class ClassifierSpec(Strict):
+    """View classifier of every cell; None keeps the preset's number."""
+
+    epochs: int | None = None
+    resolution: int | None = None
+    lr: float | None = None
+
+
+class ModelGrid(Strict):
+    """One model's row of the grid."""
+
+    checkpoint: Path | None = Field(
+        default=None, description="run folder, relative to ECHOSYNTH_HOME; None: the newest"
+    )
+    nfe: tuple[int, ...]
+    solver: str = "auto"
+
+
+class ExtraCell(Strict):
+    """A cell beside the grid: `base` names a cell of the grid where one is needed."""
+
+    kind: Literal["real", "noise", "mix", "filtered"]
+    base: str | None = None
+    share: float | None = Field(default=None, description="mix: part of the training images that is synthetic")
+    patients: int | None = Field(default=None, description="real and mix: real training patients, None for all")
+    count: int | None = Field(default=None, description="noise: images; None: as many as the grid's")
+    low_agreement: float = Field(
+        default=0.7, description="filtered: images below this Dice with their map are left out"
+    )
+
+
+class SweepSpec(Strict):
+    """The whole experiment.
+
+    Attributes:
+        real: id of the converted CAMUS dataset; its test patients judge every cell.
+        maps: folder of condition maps, relative to ECHOSYNTH_HOME; None: the newest.
+        count: images of each synthetic dataset.
+        reference: the cell that others are compared with, pair by pair.
+    """
+
+    real: int
+    maps: Path | None = None
+    count: int = Field(gt=0)
+    batch: int = 8
+    seeds: tuple[int, ...] = (0,)
+    models: dict[str, ModelGrid] = Field(default={})
+    cells: dict[str, ExtraCell] = Field(default={})
+    reference: str | None = "real"
+    segmenter: SegmenterSpec | None = SegmenterSpec()
+    classifier: ClassifierSpec | None = ClassifierSpec()
+    repeats: int = 1000
+
+
+def read_sweep(path: Path) -> SweepSpec:
+    """The spec in `path`, or the preset of that name (paper, cpu, smoke).
+
+    Raises SpecError for a missing file, an unknown key or model, or a base that is not a cell.
+    """
+    preset = specs.root() / "presets/sweeps" / f"{path.name.removesuffix('.yaml')}.yaml"
+    file = path if path.is_file() else preset
+    if not file.is_file():
+        known = ", ".join(sorted(p.stem for p in preset.parent.glob("*.yaml")))
+        raise SpecError(f"{path}: no such file, and no preset of that name; presets: {known}")
+    try:
+        data: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as e:
+        raise SpecError(f"{file}: not readable as YAML ({str(e).splitlines()[0]})") from None
+    spec = specs.validate(SweepSpec, data, str(file))
+    assert isinstance(spec, SweepSpec)
+    for name in spec.models:
+        specs.diffusion_model(name)
+    return spec

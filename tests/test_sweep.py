@@ -1,0 +1,137 @@
+"""Sweeps: what a change redoes, presets, and a small one from end to end, killed and resumed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from cli.sweep_commands import sweep
+from echo_synth import specs
+from echo_synth.errors import SpecError
+from echo_synth.experiment.cells import Cell, build_cells
+from echo_synth.experiment.spec import SweepSpec, read_sweep
+from echo_synth.generation.engine import Sampler
+from echo_synth.generation.noise import NoiseTextures
+
+PRESETS = sorted(p.stem for p in (specs.root() / "presets/sweeps").glob("*.yaml"))
+OUTSIDE = {"real": "r", "maps": "m"} | dict.fromkeys(specs.DIFFUSION_MODELS, "w")
+GRID = {
+    "real": 501, "count": 8, "models": {"edm-l64": {"nfe": [5, 20]}},
+    "cells": {"real": {"kind": "real"}, "mixed": {"kind": "mix", "base": "edm-l64_nfe20_seed0", "share": 0.5, "patients": 2}},
+}  # fmt: skip
+
+
+def _cells(changes: dict[str, object] | None = None, **outside: str) -> dict[str, Cell]:
+    spec = SweepSpec.model_validate(GRID | (changes or {}))
+    return {c.name: c for c in build_cells(spec, OUTSIDE | outside)}
+
+
+def _keys(cells: dict[str, Cell]) -> dict[tuple[str, str], str]:
+    return {(name, s.kind): s.key for name, c in cells.items() for s in c.stages}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds(name: str) -> None:
+    cells = build_cells(read_sweep(Path(f"{name}.yaml")), OUTSIDE)
+    assert cells[0].name == "real"
+    assert all(c.stages[-1].kind == "evaluate" for c in cells)
+
+
+def test_the_grid_has_a_cell_for_each_combination() -> None:
+    cells = _cells({"seeds": [0, 1]})
+    assert {"edm-l64_nfe5_seed0", "edm-l64_nfe5_seed1", "edm-l64_nfe20_seed0", "edm-l64_nfe20_seed1", "real", "mixed"} == set(cells)  # fmt: skip
+    assert [s.kind for s in cells["real"].stages] == ["data", "segmenter", "predict", "classifier", "evaluate"]
+    assert [s.kind for s in cells["mixed"].stages] == ["data", "segmenter", "predict", "evaluate"]
+
+
+def test_a_change_redoes_only_what_depends_on_it() -> None:
+    before = _keys(_cells())
+    assert before == _keys(_cells())
+
+    def changed(after: dict[tuple[str, str], str]) -> set[tuple[str, str]]:
+        return {k for k in before if after[k] != before[k]}
+
+    classifiers = changed(_keys(_cells({"classifier": {"epochs": 3}})))
+    assert {kind for _, kind in classifiers} == {"classifier", "evaluate"}
+    weights = changed(_keys(_cells(**{"edm-l64": "other"})))
+    assert "real" not in {name for name, _ in weights}
+    assert ("mixed", "data") in weights
+    segmenters = changed(_keys(_cells({"segmenter": {"trainer": "t"}})))
+    assert {kind for _, kind in segmenters} == {"segmenter", "predict", "evaluate"}
+
+
+def test_the_reference_is_shared_not_repeated() -> None:
+    cells = _cells()
+    baseline = cells["mixed"].stages[-1].needs["baseline"]
+    assert baseline.key == cells["real"].stage("predict").key  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": {}}, "did you mean 'models'"), ({"reference": "x"}, "reference: x; expected one of"),
+        ({"cells": {"m": {"kind": "mix", "base": "y"}}, "reference": None}, r"cells\.m\.base: y"),
+        ({"models": {"edm-l46": {"nfe": [1]}}}, "did you mean 'edm-l64'"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_spec_are_named(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(GRID | change))
+    with pytest.raises(SpecError, match=message):
+        build_cells(read_sweep(tmp_path / "s.yaml"), OUTSIDE)
+
+
+def test_unknown_files_name_the_presets() -> None:
+    with pytest.raises(SpecError, match="presets: cpu, paper, smoke"):
+        read_sweep(Path("nothing.yaml"))
+
+
+def test_noise_knows_the_outlines_only() -> None:
+    tissues = np.zeros((2, 64, 64), np.uint8)
+    tissues[:, 10:50, 10:50], tissues[:, 20:40, 20:40] = 4, 1
+    how = Sampler(1, "euler", "edm")
+    images = NoiseTextures().draw(tissues, np.zeros(2, np.uint8), 3, [5, 6], how)
+    assert np.array_equal(images > 0, tissues > 0)
+    assert np.array_equal(images[1], NoiseTextures().draw(tissues[1:], np.zeros(1, np.uint8), 3, [6], how)[0])
+    assert not np.array_equal(images[0], images[1])
+
+
+def _small(folder: Path) -> Path:
+    """Without nnU-Net: real, noise and one model, a classifier each."""
+    spec = {
+        "real": 501, "count": 8, "batch": 4, "models": {"edm-l64": {"nfe": [1]}}, "segmenter": None, "repeats": 20,
+        "cells": {"real": {"kind": "real"}, "noise": {"kind": "noise"}}, "classifier": {"epochs": 1, "resolution": 32},
+    }  # fmt: skip
+    (folder / "small.yaml").write_text(yaml.safe_dump(spec))
+    return folder / "small.yaml"
+
+
+def test_a_killed_sweep_goes_on_and_repeats_nothing(home: Path, tmp_path: Path) -> None:
+    spec, out = _small(tmp_path), tmp_path / "sweep"
+    command = [sys.executable, "-m", "cli.main", "sweep", str(spec), "--out", str(out), "--device", "cpu"]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[1], start_new_session=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and len(list(out.glob("work/*/done.json"))) < 2 and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {p: p.stat().st_mtime_ns for p in out.glob("work/*/done.json")}
+    assert len(before) >= 2
+    sweep(spec, out, device="cpu")
+    after = {p: p.stat().st_mtime_ns for p in out.glob("work/*/done.json")}
+    assert before.items() <= after.items()
+    assert len(after) == 9
+    table = pd.read_csv(out / "results.csv").set_index("cell")
+    assert (table["state"] == "done").all()
+    assert table["accuracy"].between(0, 1).all()
+    assert table.loc["edm-l64_nfe1_seed0", "seconds_per_image"] > 0
+    logs = {p: p.read_text() for p in out.glob("work/*/log.txt")}
+    sweep(spec, out, device="cpu")
+    assert logs == {p: p.read_text() for p in out.glob("work/*/log.txt")}
