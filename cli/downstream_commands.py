@@ -51,7 +51,8 @@ def train_segmenter(
     from echo_synth import registry
     from echo_synth.data import nnunet_raw
     from echo_synth.downstream import segmentation
-    from echo_synth.files import write_json
+    from echo_synth.errors import ExistsError
+    from echo_synth.files import read_json, write_json
 
     dataset, device = nnunet_raw.find(dataset_id), registry.training_device(device)
     given = {"EPOCHS": epochs, "ITERATIONS": iterations, "SEED": seed, "FLIP": int(flip) or None}
@@ -64,6 +65,18 @@ def train_segmenter(
     )
     log = folder / "echosynth.log"
     segmentation.check_trainer(trainer)
+    finished = (folder / segmentation.FINAL).is_file()
+    if (
+        finished
+        and (read_json(folder / "settings.json") if (folder / "settings.json").is_file() else settings) != settings
+    ):
+        raise ExistsError(
+            f"{folder} holds a finished training with other settings; remove it or choose another --trainer"
+        )
+    if finished and not segmentation.is_planned(dataset_id):
+        raise ExistsError(
+            f"{folder} was trained on an earlier {dataset.name}; remove it, or give the dataset another id"
+        )
     if not segmentation.is_planned(dataset_id):
         say(f"planning and preprocessing {dataset.name}")
         segmentation.plan_and_preprocess(dataset_id, log)

@@ -72,6 +72,8 @@ def quality(
     from echo_synth.report.tables import quality_rows
     from echo_synth.training.perceptual_networks import build_perceptual
 
+    if drop is not None:
+        nnunet_raw.target(drop, "kept", overwrite)
     if drop is not None and count is not None:
         raise DataError("--drop needs every image judged; leave out --count")
     synthetic, truth, device = nnunet_raw.find(dataset_id), nnunet_raw.find(real), registry.training_device(device)
@@ -125,13 +127,21 @@ def newest_classifier(trained_on: str) -> Any:
 
 def _predicted(synthetic: Any, cases: Any, real: int, trainer: str, folder: Path, device: str) -> Path | None:
     """Predictions by the segmenter of the real data, made now or before; None when it was not trained."""
+    import hashlib
+
     from echo_synth.downstream import segmentation
+    from echo_synth.registry import file_hash
 
     trained = segmentation.trained_folder(real, trainer)
     if not (trained / segmentation.FINAL).is_file():
         say(f"{trainer} was not trained on dataset {real}: agreement with the maps is left out")
         return None
-    target = folder / f"predictions_{len(cases)}"
+    # Named by what they depend on: the segmenter's weights and the images.
+    images = (
+        hashlib.sha256("".join(cases["case"]).encode()).hexdigest()[:8]
+        + file_hash(synthetic.path / "settings.json")[:8]
+    )
+    target = folder / f"predictions_{file_hash(trained / segmentation.FINAL)[:8]}_{images}"
     if not target.is_dir():
         files = [synthetic.image_path(c, s) for c, s in zip(cases["case"], cases["split"], strict=True)]
         segmentation.predict(real, trainer, files, target, trained / "echosynth.log", device)

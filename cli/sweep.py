@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +33,14 @@ class Runner:
         spec: the experiment.
         out: its folder: work/ with a folder a stage, results.csv.
         maps: folder of condition maps.
+        checkpoints: run folder of each model: those that the stages' hashes stand for.
         device: for every command.
     """
 
     spec: SweepSpec
     out: Path
     maps: Path
+    checkpoints: Mapping[str, Path]
     device: str
 
     def folder(self, stage: Stage) -> Path:
@@ -63,16 +65,17 @@ class Runner:
             self.run(needed)
         folder = self.folder(stage)
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder / "lock"):
+        with _lock(folder / "lock") as handle:
             if self.done(stage):
                 return
             start = time.monotonic()
             for command in self.commands(stage):
-                self._execute(command, stage)
+                self._execute(command, stage, handle)
             facts = {"kind": stage.kind, "config": dict(stage.config), "seconds": time.monotonic() - start, "drawn": _drawn(folder)}  # fmt: skip
             write_json(folder / _DONE, facts)
 
-    def _execute(self, command: Sequence[object], stage: Stage) -> None:
+    def _execute(self, command: Sequence[object], stage: Stage, lock: int) -> None:
+        """One command, its output appended to the stage's log. The lock stays held while it runs, whatever becomes of us."""
         log = self.folder(stage) / "log.txt"
         words = [str(w) for w in command]
         with open(log, "a", encoding="utf-8") as output:
@@ -80,11 +83,12 @@ class Runner:
             output.flush()
             result = subprocess.run(
                 [sys.executable, "-m", "cli.main", *words], env=os.environ | self._environment(stage), stdout=output,
-                stderr=subprocess.STDOUT, check=False,
+                stderr=subprocess.STDOUT, check=False, pass_fds=(lock,),
             )  # fmt: skip
         if result.returncode:
             lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-            raise RunError(f"stage {stage.folder} failed: {lines[-1]:.300}; its output is in {log}")
+            how = f"killed by signal {-result.returncode}" if result.returncode < 0 else f"{lines[-1]:.300}"
+            raise RunError(f"stage {stage.folder} failed: {how}; its output is in {log}")
 
     def _environment(self, stage: Stage) -> dict[str, str]:
         """nnU-Net's folders of this stage: whose data it reads, whose results it uses."""
@@ -142,11 +146,9 @@ class Runner:
         folder, config = self.folder(stage), stage.config
         kind = config["kind"]
         if kind == "synthetic":
-            grid = self.spec.models[config["model"]]
-            checkpoint = [f"--checkpoint={home() / grid.checkpoint}"] if grid.checkpoint else []
             yield ["generate", f"--model={config['model']}", f"--nfe={config['nfe']}", f"--solver={config['solver']}", f"--seed={config['seed']}",
                    f"--count={config['count']}", f"--batch={config['batch']}", f"--maps={self.maps}", f"--dataset-id={DRAWN_ID}",
-                   f"--classification={folder / 'classification'}", *checkpoint, *self._on]  # fmt: skip
+                   f"--classification={folder / 'classification'}", f"--checkpoint={self.checkpoints[config['model']]}", *self._on]  # fmt: skip
             return
         if kind == "noise":
             yield ["noise-dataset", f"--maps={self.maps}", f"--count={config['count']}", f"--seed={config['seed']}",
@@ -201,7 +203,7 @@ def _flat(metrics: dict[str, Any]) -> dict[str, Any]:
     for name, entry in entries.items():
         found[name], (found[f"{name}_low"], found[f"{name}_high"]) = entry["mean"], entry["ci95"]
         if "p_holm" in entry:
-            found[f"{name}_p"] = entry["p_holm"]
+            found[f"{name}_p_within_cell"] = entry["p_holm"]
     if "volumes" in metrics:
         found |= {
             "ef_mae": metrics["volumes"]["ef_percent"]["mae"],
@@ -225,8 +227,8 @@ def _link(dataset: Path, folder: Path) -> None:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Held by one process at a time; the system lets go of it when the process dies."""
+def _lock(path: Path) -> Iterator[int]:
+    """Held by one process at a time, through the descriptor that it yields; the system lets go of it with its last holder."""
     with open(path, "w", encoding="ascii") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        yield handle.fileno()

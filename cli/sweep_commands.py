@@ -43,15 +43,16 @@ def sweep(
     from echo_synth.home import home
 
     experiment = read_sweep(spec)
-    device = registry.training_device(device)
+    # On a cluster the device is that of the job, not of this machine.
+    device = device if cluster else registry.training_device(device)
     folder = (out or home() / "sweeps" / spec.stem).absolute()
-    maps, fingerprints = outside(experiment)
+    maps, checkpoints, fingerprints = outside(experiment)
     cells = build_cells(experiment, fingerprints)
     wanted = [n.strip() for n in only.split(",")] if only else [c.name for c in cells]
     unknown = sorted(set(wanted) - {c.name for c in cells})
     if unknown:
         raise SpecError(f"--only {unknown[0]}: expected some of {', '.join(c.name for c in cells)}")
-    runner = Runner(experiment, folder, maps, device)
+    runner = Runner(experiment, folder, maps, checkpoints, device)
     chosen = [c for c in cells if c.name in wanted]
     settings = begin(
         "sweep",
@@ -62,6 +63,7 @@ def sweep(
     if not status:
         write_json(folder / "settings.json", settings)
         if cluster:
+            write_results(runner, cells)
             _submit(runner, chosen, cluster, {"hours": hours, "gpus": gpus, "partition": partition})
         else:
             _run_here(runner, cells, chosen)
@@ -70,8 +72,8 @@ def sweep(
     done(f"results: {folder / 'results.csv'}")
 
 
-def outside(experiment: Any) -> tuple[Path, dict[str, str]]:
-    """The folder of maps, and fingerprints of everything that the experiment takes from outside.
+def outside(experiment: Any) -> tuple[Path, dict[str, Path], dict[str, str]]:
+    """The folder of maps, each model's run folder, and fingerprints of everything that comes from outside.
 
     Raises DataError or RunError, before any work, when something is missing.
     """
@@ -87,11 +89,14 @@ def outside(experiment: Any) -> tuple[Path, dict[str, str]]:
         "real": registry.file_hash(real.path / "cases.csv"),
         "maps": registry.file_hash(opened.path / "index.parquet"),
     }
+    checkpoints: dict[str, Path] = {}
     for model, grid in experiment.models.items():
         run = registry.find_run(model, home() / grid.checkpoint if grid.checkpoint else None)
         vae = vae_run(run, specs.diffusion_model(model).vae, None)
-        found[model] = run.hash() + (vae.hash() if vae else "")
-    return opened.path, found
+        study = run.folder / "solvers.json"  # what solver: auto follows
+        found[model] = run.hash() + (vae.hash() if vae else "") + (registry.file_hash(study) if study.is_file() else "")
+        checkpoints[model] = run.folder
+    return opened.path, checkpoints, found
 
 
 def _run_here(runner: Any, cells: Any, chosen: Any) -> None:
@@ -130,6 +135,7 @@ def _submit(runner: Any, chosen: Any, cluster: str, limits: dict[str, Any]) -> N
     jobs = executor.map_array(runner.run_cell, chosen)
     say(f"{len(jobs)} jobs: {', '.join(j.job_id for j in jobs)}")
     failed = [cell.name for cell, job in zip(chosen, jobs, strict=True) if job.exception() is not None]
+    write_results(runner, chosen)
     if failed:
         raise RunError(f"{len(failed)} of {len(chosen)} cells failed ({', '.join(failed)}); their logs are in {runner.out / 'jobs'}")  # fmt: skip
 

@@ -206,7 +206,9 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[RandomScalar, bool, Any, Any]:
-        _, dummy, initial_patch, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        _, dummy, _, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        # nnU-Net enlarges the patch for rotations and pads with 0, which is mid-grey after its normalisation.
+        initial_patch = list(self.configuration_manager.patch_size)
         # Mirrored hearts do not exist in CAMUS's views: neither trained on nor averaged over at prediction.
         self.inference_allowed_mirroring_axes = None
         return (-_ROTATION_RAD, _ROTATION_RAD), dummy, initial_patch, None
@@ -234,6 +236,13 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         if self.seed is not None:  # by epoch, so that a resumed training draws what an unbroken one does
             rank = self.local_rank if self.is_ddp else 0
             seed_everything(self.seed + 1000 * (self.current_epoch + 1) + 7919 * rank)
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Under a temporary name first: a kill while writing leaves the last good one."""
+        partial = f"{filename}.partial"
+        super().save_checkpoint(partial)
+        if self.local_rank == 0 and os.path.isfile(partial):
+            os.replace(partial, filename)
 
     def on_train_start(self) -> None:
         super().on_train_start()

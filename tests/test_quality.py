@@ -52,10 +52,8 @@ def _masks(synthetic: RawDataset, folder: Path, spoilt: str) -> Path:
 def test_a_planted_copy_is_found_and_dropped(home: Path, synthetic: RawDataset, tmp_path: Path) -> None:
     cases = synthetic.cases()
     copied, spoilt = cases["case"].iloc[0], cases["case"].iloc[3]
-    pictures = home / "datasets/classification/Dataset501_PHANTOM"
-    train_classifier(pictures, out=tmp_path / "run", epochs=1, resolution=32, batch=4, precision="fp32")
     quality(
-        640, 501, tmp_path / "run", predictions=_masks(synthetic, tmp_path / "masks", spoilt), perceptual="none", rate=0.5, drop=641,
+        640, 501, features=False, predictions=_masks(synthetic, tmp_path / "masks", spoilt), perceptual="none", rate=0.5, drop=641,
         out=tmp_path / "q", device="cpu",
     )  # fmt: skip
     table = pd.read_csv(tmp_path / "q/quality.csv").set_index("case")
@@ -68,13 +66,22 @@ def test_a_planted_copy_is_found_and_dropped(home: Path, synthetic: RawDataset, 
     result = read_json(tmp_path / "q/quality.json")
     assert result["agreement"]["low"] == 1
     assert result["privacy"]["synthetic"]["flagged"] == table["copy"].sum()
-    assert result["features"]["unseen_real"]["frechet_distance"] > 0
     assert set(result["texture"]) == {"synthetic", "real"}
     kept = set(nnunet_raw.find(641).cases()["case"])
     assert kept == set(table.index[~(table["copy"] | table["low_agreement"])])
     assert not list(nnunet_raw.find(641).path.rglob("*.nii.gz"))
     with pytest.raises(ExistsError, match="--overwrite"):
         quality(640, 501, out=tmp_path / "q", perceptual="none", device="cpu")
+
+
+def test_a_classifiers_features_count(home: Path, synthetic: RawDataset, tmp_path: Path) -> None:
+    pictures = home / "datasets/classification/Dataset501_PHANTOM"
+    train_classifier(pictures, out=tmp_path / "run", epochs=1, resolution=32, batch=4, precision="fp32")
+    quality(640, 501, tmp_path / "run", trainer="none", count=4, perceptual="none", rate=0.9, out=tmp_path / "q", device="cpu")  # fmt: skip
+    result = read_json(tmp_path / "q/quality.json")
+    assert result["features"]["unseen_real"]["frechet_distance"] > 0
+    assert set(result["privacy"]["limits"]) == {"pixels", "features"}
+    assert pd.read_csv(tmp_path / "q/quality.csv")["similarity_in_features"].between(-1, 1).all()
 
 
 def test_without_a_classifier_and_a_segmenter_the_rest_remains(home: Path, synthetic: RawDataset, tmp_path: Path) -> None:  # fmt: skip
@@ -86,6 +93,10 @@ def test_without_a_classifier_and_a_segmenter_the_rest_remains(home: Path, synth
 
 
 def test_bad_input_is_named(home: Path, synthetic: RawDataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="4 validation images cannot set such a threshold"):
+        quality(
+            640, 501, rate=0.05, features=False, perceptual="none", out=tmp_path / "r", device="cpu", trainer="none"
+        )
     with pytest.raises(DataError, match="leave out --count"):
         quality(640, 501, count=4, drop=642, device="cpu")
     masks = _masks(synthetic, tmp_path / "masks", synthetic.cases()["case"].iloc[0])

@@ -161,6 +161,39 @@ def test_shares_hold_whatever_the_sizes(sizes: tuple[int, int], share: float) ->
     assert got == pytest.approx(share, abs=0.01)
 
 
+def test_a_dataset_of_references_is_a_dataset(home: Path, planned: int, synthetic: int) -> None:
+    """A selection of a synthetic dataset, by reference, mixes like the dataset itself."""
+    dataset = nnunet_raw.find(synthetic)
+    cases = dataset.cases().assign(source=dataset.name)
+    path = nnunet_raw.target(721, "CHOSEN", True)
+    mix.write(path, cases.iloc[:5], {dataset.name: 1.0}, [dataset], {}, True)
+    chosen = nnunet_raw.find(721)
+    first = chosen.cases().iloc[0]
+    assert chosen.image_path(first["case"], first["split"]).is_file()
+    mix_datasets(501, 722, [721], name="AGAIN", overwrite=True)
+    again = read_json(nnunet_raw.find(722).path / "dataset.json")
+    assert again["sampling"] == {nnunet_raw.find(501).name: 0.5, dataset.name: 0.5}
+    with pytest.raises(DataError, match="is a mixture itself"):
+        mix._by_holder({"A": 1.0}, {"A": {"x", "y"}})
+
+
+def test_a_changed_dataset_is_planned_anew_and_not_taken_for_trained(planned: int) -> None:
+    _remove_training(planned)
+    train_segmenter(planned, SMOKE, device="cpu")
+    file = nnunet_raw.find(planned).path / "dataset.json"
+    before = file.read_text()
+    try:
+        file.write_text(before.replace("0.75", "0.7"))
+        assert not segmentation.is_planned(planned)
+        with pytest.raises(ExistsError, match="remove it"):
+            train_segmenter(planned, SMOKE, device="cpu")
+    finally:
+        file.write_text(before)
+    assert segmentation.is_planned(planned)
+    with pytest.raises(ExistsError, match="other settings"):
+        train_segmenter(planned, SMOKE, epochs=2, device="cpu")
+
+
 def test_bad_mixtures_are_refused(home: Path, synthetic: int) -> None:
     real = nnunet_raw.find(501)
     with pytest.raises(DataError, match="--share 0"):

@@ -96,6 +96,12 @@ def test_any_statistic_of_patients() -> None:
     assert low < classification.auroc(truth, probability) < high
 
 
+def test_subsets_of_any_statistic_are_those_of_the_mean() -> None:
+    values = np.random.default_rng(4).normal(size=150)
+    found = bootstrap.subset_statistic(lambda i: float(values[i].mean()), 150, 4000, 1)
+    assert found == pytest.approx(bootstrap.subset_bootstrap(values, 4000, 1)[1], rel=0.05)
+
+
 def test_sign_flips_against_all_of_them() -> None:
     rng = np.random.default_rng(8)
     sums = rng.normal(0.4, 1, 9)

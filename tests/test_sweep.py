@@ -79,6 +79,8 @@ def test_the_reference_is_shared_not_repeated() -> None:
     [
         ({"model": {}}, "did you mean 'models'"), ({"reference": "x"}, "reference: x; expected one of"),
         ({"cells": {"m": {"kind": "mix", "base": "y"}}, "reference": None}, r"cells\.m\.base: y"),
+        ({"cells": {"real": {"kind": "real"}, "z": {"kind": "mix", "base": "real"}}}, "real is a real cell; expected a synthetic"),
+        ({"cells": {"real": {"kind": "real", "patients": 3}, "z": {"kind": "filtered", "base": "edm-l64_nfe5_seed0"}}}, "kind real with all patients"),
         ({"models": {"edm-l46": {"nfe": [1]}}}, "did you mean 'edm-l64'"),
     ],
 )  # fmt: skip
@@ -104,10 +106,10 @@ def test_noise_knows_the_outlines_only() -> None:
 
 
 def _small(folder: Path) -> Path:
-    """Without nnU-Net: real, noise and one model, a classifier each."""
+    """Without nnU-Net: real and one model, a classifier each."""
     spec = {
         "real": 501, "count": 8, "batch": 4, "models": {"edm-l64": {"nfe": [1]}}, "segmenter": None, "repeats": 20,
-        "cells": {"real": {"kind": "real"}, "noise": {"kind": "noise"}}, "classifier": {"epochs": 1, "resolution": 32},
+        "cells": {"real": {"kind": "real"}}, "classifier": {"epochs": 1, "resolution": 32},
     }  # fmt: skip
     (folder / "small.yaml").write_text(yaml.safe_dump(spec))
     return folder / "small.yaml"
@@ -127,7 +129,7 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(home: Path, tmp_path: Path) 
     sweep(spec, out, device="cpu")
     after = {p: p.stat().st_mtime_ns for p in out.glob("work/*/done.json")}
     assert before.items() <= after.items()
-    assert len(after) == 9
+    assert len(after) == 6
     table = pd.read_csv(out / "results.csv").set_index("cell")
     assert (table["state"] == "done").all()
     assert table["accuracy"].between(0, 1).all()

@@ -73,16 +73,29 @@ def write(
 ) -> None:  # fmt: skip
     """Make the dataset folder of `table`, whose column source names one of `sources`; sampled as `parts` say."""
     by_name = {s.name: s for s in sources}
-    files = {}
+    files: dict[str, Any] = {}
+    holders: dict[str, set[str]] = {name: set() for name in by_name}
     for row in table.to_dict("records"):
         source = by_name[row["source"]]
         image, label = source.image_path(row["case"], row["split"]), source.label_path(row["case"], row["split"])
+        holders[source.name].add(image.parent.parent.name)
         # Relative, so that nnUNet_raw can move.
         files[row["case"]] = {"images": [os.path.relpath(image, path)], "label": os.path.relpath(label, path)}
     with new_folder(path, overwrite) as folder:
         nnunet_raw.write_index(folder, table)
         described = nnunet_raw.dataset_json(len(table)) | {"dataset": files}
         if len(parts) > 1:
-            described["sampling"] = dict(parts)
+            described["sampling"] = _by_holder(parts, holders)
         write_json(folder / "dataset.json", described)
         write_json(folder / "settings.json", dict(settings))
+
+
+def _by_holder(parts: Mapping[str, float], holders: Mapping[str, set[str]]) -> dict[str, float]:
+    """Shares by the dataset whose folder holds the files; a source may itself refer to another dataset."""
+    result: dict[str, float] = {}
+    for name, share in parts.items():
+        if len(holders[name]) != 1:
+            raise DataError(f"{name} is a mixture itself; mix its sources instead")
+        holder = next(iter(holders[name]))
+        result[holder] = result.get(holder, 0.0) + share
+    return result

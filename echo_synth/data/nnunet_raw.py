@@ -10,6 +10,7 @@ import errno
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,32 @@ class RawDataset:
         return pd.read_csv(file, dtype={"case": str, "patient": str, "view": str})
 
     def image_path(self, case: str, split: str) -> Path:
+        """Where the case's image is: in this folder, or where dataset.json refers to."""
+        referred = _referred(self.path).get(case)
+        if referred is not None:
+            return (self.path / referred["images"][0]).resolve()
         folder = "imagesTs" if split == "test" else "imagesTr"
         return self.path / folder / f"{case}_0000{ENDING}"
 
     def label_path(self, case: str, split: str) -> Path:
+        """Where the case's mask is, see `image_path`."""
+        referred = _referred(self.path).get(case)
+        if referred is not None:
+            return (self.path / referred["label"]).resolve()
         folder = "labelsTs" if split == "test" else "labelsTr"
         return self.path / folder / f"{case}{ENDING}"
+
+
+def _referred(folder: Path) -> dict[str, Any]:
+    """Files of a dataset that holds references only, by case; nothing for one with files of its own."""
+    file = folder / "dataset.json"
+    return _read_references(file, file.stat().st_mtime_ns) if file.is_file() else {}
+
+
+@lru_cache(maxsize=16)
+def _read_references(file: Path, changed: int) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(file).get("dataset", {})
+    return found
 
 
 def check_id(dataset_id: int) -> None:

@@ -119,7 +119,9 @@ def diversity(images: ImageSet, distance: FeatureDistance, seed: int) -> dict[st
         rows = np.array(pairs[start : start + _BATCH])
         a, b = (torch.from_numpy(images.pixels[rows[:, k]])[:, None].float() / 255 for k in (0, 1))
         found.append(distance(a, b, ((a > 0) & (b > 0)).float()).numpy())
-    values = np.concatenate(found) if found else np.full(1, np.nan)
+    if not found:
+        raise DataError(f"{len(group)} images hold no two patients in one view and phase; judge more with --count")
+    values = np.concatenate(found)
     return {"mean": float(values.mean()), "std": float(values.std()), "pairs": len(pairs)}
 
 

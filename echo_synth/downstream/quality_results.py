@@ -17,6 +17,7 @@ from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.downstream import quality
 from echo_synth.downstream.quality import ImageSet, Spaces
 from echo_synth.downstream.statistics import Resampling, summarise
+from echo_synth.errors import DataError
 from echo_synth.files import check_writable, write_atomic, write_bytes, write_json
 from echo_synth.report import quality_figures as figures
 from echo_synth.vae.perceptual import FeatureDistance
@@ -123,9 +124,14 @@ def _privacy(inputs: Inputs, sets: _Sets, features: Mapping[str, NDArray[np.floa
 
     synthetic, val, test = (nearest(n) for n in ("synthetic", "val", "test"))
     limits = quality.limits_of(val, inputs.rate)
+    if not all(np.isfinite(v) for v in limits.values()):
+        least = len(limits) / (len(sets.val.pixels) + 1)
+        raise DataError(
+            f"--rate {inputs.rate:g}: {len(sets.val.pixels)} validation images cannot set such a threshold; use {least:.3f} or more"
+        )
     copies = synthetic.flagged(limits)
     summary = {
-        "rate": inputs.rate, "limits": {k: v if np.isfinite(v) else None for k, v in limits.items()}, "calibrated_on": "validation patients",
+        "rate": inputs.rate, "limits": limits, "calibrated_on": "validation patients",
         "synthetic": quality.privacy_summary(copies), "unseen_real": quality.privacy_summary(test.flagged(limits)),
     }  # fmt: skip
     return synthetic, summary, copies
@@ -159,5 +165,10 @@ def write_kept(synthetic: RawDataset, table: pd.DataFrame, dataset_id: int, sett
     path = nnunet_raw.target(dataset_id, f"{synthetic.name[11:]}_kept", overwrite)
     cases = synthetic.cases()
     kept = cases[cases["case"].isin(set(table.loc[~flagged, "case"]))].assign(source=synthetic.name)
+    for split in ("train", "val"):
+        if not (kept["split"] == split).any():
+            raise DataError(
+                f"--drop {dataset_id}: every {split} image of {synthetic.name} is flagged; nothing was written"
+            )
     mix.write(path, kept, {synthetic.name: 1.0}, [synthetic], settings, overwrite)
     return path, len(kept)

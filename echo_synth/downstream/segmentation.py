@@ -16,7 +16,7 @@ from typing import Any
 from echo_synth.data import nnunet_raw
 from echo_synth.data.nnunet_raw import ENDING
 from echo_synth.errors import DataError, RunError
-from echo_synth.files import check_writable, new_folder
+from echo_synth.files import check_writable, new_folder, read_json
 from echo_synth.home import NNUNET_FOLDERS, nnunet_folder, plugin_folder
 from echo_synth.parallel import available_cores
 from echo_synth.progress import Meter
@@ -77,12 +77,20 @@ def check_trainer(name: str) -> None:
 
 
 def is_planned(dataset_id: int) -> bool:
-    """Whether the dataset was planned and its training cases preprocessed."""
-    name = nnunet_raw.find(dataset_id).name
-    folder = nnunet_folder("nnUNet_preprocessed") / name
+    """Whether the dataset, as it is now, was planned and its training cases preprocessed."""
+    dataset = nnunet_raw.find(dataset_id)
+    folder = nnunet_folder("nnUNet_preprocessed") / dataset.name
     done = folder / f"{PLANS}_{CONFIGURATION}"
-    cases = nnunet_raw.training_count(nnunet_raw.find(dataset_id))
-    return (folder / f"{PLANS}.json").is_file() and len(list(done.glob("*.pkl"))) >= cases
+    same = all(
+        not (dataset.path / f).is_file()
+        or ((folder / f).is_file() and read_json(folder / f) == read_json(dataset.path / f))
+        for f in ("dataset.json", "splits_final.json")
+    )
+    return (
+        same
+        and (folder / f"{PLANS}.json").is_file()
+        and len(list(done.glob("*.pkl"))) >= nnunet_raw.training_count(dataset)
+    )
 
 
 def plan_and_preprocess(dataset_id: int, log: Path) -> None:

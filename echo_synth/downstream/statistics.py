@@ -67,9 +67,9 @@ def classification_metrics(predicted: pd.DataFrame, how: Resampling) -> dict[str
         "calibration_error": classification.calibration_error,
     }  # fmt: skip
     for name, function in functions.items():
-        std, (low, high) = bootstrap.patient_statistic(
-            _of_images(function, truth, probability), patients, how.repeats, how.seed, method=how.method
-        )
+        statistic = _of_images(function, truth, probability)
+        std = bootstrap.subset_statistic(statistic, len(truth), how.repeats, how.seed)  # as for accuracy
+        _, (low, high) = bootstrap.patient_statistic(statistic, patients, how.repeats, how.seed, method=how.method)
         result[name] = {
             "mean": number(function(truth, probability)), "std": number(std), "ci95": [number(low), number(high)],
             "n_images": len(truth), "n_patients": len(set(patients)),

@@ -99,6 +99,10 @@ def _extra(
         if extra.base is None or extra.base not in data:
             raise SpecError(f"cells.{name}.base: {extra.base}; expected one of {', '.join(data) or 'the grid'}")
         base, base_facts = data[extra.base]
+        if base_facts["kind"] not in ("synthetic", "noise"):
+            raise SpecError(
+                f"cells.{name}.base: {extra.base} is a {base_facts['kind']} cell; expected a synthetic one or noise"
+            )
         facts |= {"base": extra.base, "model": base_facts.get("model"), "nfe": base_facts.get("nfe")}
         if extra.kind == "mix":
             facts |= {"share": 0.5 if extra.share is None else extra.share, "patients": extra.patients}
@@ -107,8 +111,11 @@ def _extra(
         known = data.get(spec.reference or "")
         reference = _downstream(known[0], spec, fingerprints, None) if known else ()
         judge = next((s for s in reference if s.kind == "segmenter"), None)
-        if judge is None:
-            raise SpecError(f"cells.{name}: filtered needs the segmenter of a reference cell that is named before it")
+        whole = known is not None and known[1]["kind"] == "real" and known[1]["patients"] is None
+        if judge is None or not whole:
+            raise SpecError(
+                f"cells.{name}: filtered needs a segmenter and, named before it, a reference of kind real with all patients"
+            )
         return Stage("data", facts, {"base": base, "judge": judge}), facts
     if extra.kind == "real":
         facts |= {"patients": extra.patients}

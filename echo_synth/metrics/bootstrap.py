@@ -94,7 +94,7 @@ def patient_statistic(
     statistic: Callable[[NDArray[np.intp]], float], patients: NDArray[np.str_], repeats: int = 1000, seed: int = 0,
     level: float = 0.95, method: Method = "bca",
 ) -> tuple[float, tuple[float, float]]:  # fmt: skip
-    """Standard deviation over resamples of patients, and interval, of any statistic of images.
+    """Standard deviation over resamples of patients (a standard error), and interval, of any statistic of images.
 
     Args:
         statistic: of image positions (n,), which repeat as patients do; may be NaN.
@@ -109,6 +109,16 @@ def patient_statistic(
     found = interval(replicates, statistic(np.arange(len(patients))), left_out, level, method)
     known = replicates[np.isfinite(replicates)]
     return float(known.std()) if len(known) else float("nan"), found
+
+
+def subset_statistic(
+    statistic: Callable[[NDArray[np.intp]], float], count: int, repeats: int = 1000, seed: int = 0, share: float = 0.8
+) -> float:
+    """Standard deviation of a statistic over random subsets, as `subset_bootstrap` has it for a mean."""
+    rng, size = np.random.default_rng(seed), max(1, round(share * count))
+    values = np.array([statistic(rng.permutation(count)[:size]) for _ in range(repeats)])
+    known = values[np.isfinite(values)]
+    return float(known.std()) if len(known) else float("nan")
 
 
 def sign_flip_test(values: NDArray[np.float64], patients: NDArray[np.str_], seed: int = 0, flips: int = _FLIPS) -> float:  # fmt: skip
