@@ -65,22 +65,20 @@ def train_segmenter(
     )
     log = folder / "echosynth.log"
     segmentation.check_trainer(trainer)
-    finished = (folder / segmentation.FINAL).is_file()
-    if (
-        finished
-        and (read_json(folder / "settings.json") if (folder / "settings.json").is_file() else settings) != settings
-    ):
-        raise ExistsError(
-            f"{folder} holds a finished training with other settings; remove it or choose another --trainer"
-        )
-    if finished and not segmentation.is_planned(dataset_id):
-        raise ExistsError(
-            f"{folder} was trained on an earlier {dataset.name}; remove it, or give the dataset another id"
-        )
-    if not segmentation.is_planned(dataset_id):
+    planned, known = segmentation.is_planned(dataset_id), folder / "settings.json"
+    if (folder / segmentation.FINAL).is_file():
+        if known.is_file() and read_json(known) != settings:
+            raise ExistsError(
+                f"{folder} holds a finished training with other settings; remove it or choose another --trainer"
+            )
+        if not planned:
+            raise ExistsError(
+                f"{folder} was trained on an earlier {dataset.name}; remove it, or give the dataset another id"
+            )
+    if not planned:
         say(f"planning and preprocessing {dataset.name}")
         segmentation.plan_and_preprocess(dataset_id, log)
-    write_json(folder / "settings.json", settings)
+    write_json(known, settings)
     segmentation.train(dataset_id, trainer, log, device, extra)
     done(f"weights: {folder / segmentation.FINAL}", f"nnU-Net's output: {log}")
 

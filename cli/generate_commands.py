@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.common import begin, done, one_of, say
-from cli.generators import SOLVER_HELP, Checkpoint, Maps, Model, Vae, generator, known_solver, newest_maps, vae_run
+from cli.generators import SOLVER_HELP, Checkpoint, Maps, Model, Vae, choose, known_solver, newest_maps
 from cli.options import Device, DryRun, Precision, Seed
 
 
@@ -53,21 +53,23 @@ def generate(
 
     Example: echosynth generate --model edm-l64 --nfe 100
     """
-    from echo_synth import registry, specs
     from echo_synth.data import label_maps
     from echo_synth.generation import engine, manifest, run
     from echo_synth.generation.writer import DatasetWriter
     from echo_synth.training.distributed import main_first, on_main
 
-    spec = specs.diffusion_model(model)
     part = _parse_shard(shard)
-    device = registry.training_device(device)
-    precision = registry.resolve_precision(precision, device)
     one_of("--fast", fast, ("on", "off"))
     known_solver(solver if solver != "auto" else "heun")
-    weights = registry.find_run(model, checkpoint)
+    chosen = choose(model, checkpoint, vae, device, precision)
+    spec, weights, latents, device, precision = (
+        chosen.spec,
+        chosen.weights,
+        chosen.latents,
+        chosen.device,
+        chosen.precision,
+    )
     how = engine.default_sampler(spec.precond, nfe, _solver_of(weights, solver, nfe, spec.solvers))
-    latents = vae_run(weights, spec.vae, vae)
     folder = label_maps.open_maps(maps or newest_maps())
     rows = manifest.plan(folder.index, count, seed)
     facts = {
@@ -86,15 +88,7 @@ def generate(
     writer = DatasetWriter(target, pictures, rows, identity, part)
     with main_first(device):
         writer.open(settings)
-    loaded = generator(
-        weights,
-        latents,
-        device,
-        precision,
-        fast=fast == "on",
-        modulation_bytes=modulation_memory << 20,
-        compiled=compiled,
-    )
+    loaded = chosen.load(fast=fast == "on", modulation_bytes=modulation_memory << 20, compiled=compiled)
     drawn, complete = run.generate(loaded, folder, writer, how, seed, batch, facts)
     state = "complete" if complete else "other shards are still to come"
     done(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,11 +15,33 @@ Vae = Annotated[Path | None, typer.Option(help="Γ-VAE run; default: the one the
 Maps = Annotated[Path | None, typer.Option(help="Map folder; default: the newest, else the bundled maps.")]
 
 
-def generator(weights: Any, latents: Any, device: str, precision: str, **how: Any) -> Any:
-    """A `generation.engine.Generator` of two opened runs; `latents` None for models on pixels."""
-    from echo_synth.generation.engine import Generator
+@dataclass(frozen=True)
+class Chosen:
+    """What draws: the model's preset, its run, its VAE's run (None on pixels), where and in what precision."""
 
-    return Generator(weights.load(), latents.load() if latents else None, device, precision, **how)
+    spec: Any
+    weights: Any
+    latents: Any
+    device: str
+    precision: str
+
+    def load(self, **how: Any) -> Any:
+        """A `generation.engine.Generator`; `how` as it takes."""
+        from echo_synth.generation.engine import Generator
+
+        vae = self.latents.load() if self.latents else None
+        return Generator(self.weights.load(), vae, self.device, self.precision, **how)
+
+
+def choose(model: str, checkpoint: Path | None, vae: Path | None, device: str, precision: str) -> Chosen:
+    """Settle what the options leave open. Raises SpecError or RunError that names the option."""
+    from echo_synth import registry, specs
+
+    spec = specs.diffusion_model(model)
+    device = registry.training_device(device)
+    precision = registry.resolve_precision(precision, device)
+    weights = registry.find_run(model, checkpoint)
+    return Chosen(spec, weights, vae_run(weights, spec.vae, vae), device, precision)
 
 
 def first_maps(folder: Any, rows: Any) -> tuple[Any, Any]:

@@ -14,11 +14,10 @@ from cli.generators import (
     Maps,
     Model,
     Vae,
+    choose,
     first_maps,
-    generator,
     known_solver,
     newest_maps,
-    vae_run,
 )
 from cli.options import DatasetId, Device, DryRun, Overwrite, Precision, Seed, Size
 
@@ -51,7 +50,6 @@ def sample_grid(
     """
     import numpy as np
 
-    from echo_synth import registry, specs
     from echo_synth.data import nnunet_raw
     from echo_synth.data.prepared import prepare
     from echo_synth.errors import DataError
@@ -59,12 +57,9 @@ def sample_grid(
     from echo_synth.generation import engine
     from echo_synth.report.figures import picture_rows, png
 
-    spec = specs.diffusion_model(model)
     budgets = parse_numbers("--nfe", nfe)
-    device = registry.training_device(device)
-    precision = registry.resolve_precision(precision, device)
-    weights = registry.find_run(model, checkpoint)
-    latents = vae_run(weights, spec.vae, vae)
+    chosen = choose(model, checkpoint, vae, device, precision)
+    spec, weights = chosen.spec, chosen.weights
     check_writable(out.absolute().parent)
     refuse_existing(out, overwrite)
     begin("sample-grid", {"checkpoint": weights.folder, "nfe": budgets, "out": out, "solver": solver}, dry_run)
@@ -73,7 +68,7 @@ def sample_grid(
     if not len(rows):
         raise DataError(f"dataset {dataset_id} has no validation cases")
     rows = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
-    loaded = generator(weights, latents, device, precision)
+    loaded = chosen.load()
     pictures = [np.asarray(data.images[rows])]
     for budget in budgets:
         how = engine.default_sampler(spec.precond, budget, known_solver(solver))
@@ -104,18 +99,14 @@ def study_solvers(
     """
     import numpy as np
 
-    from echo_synth import registry, specs
     from echo_synth.data import label_maps
     from echo_synth.files import check_writable, refuse_existing, write_bytes, write_json, write_text
     from echo_synth.generation import convergence
     from echo_synth.report.figures import convergence_curves, png
 
-    spec = specs.diffusion_model(model)
     budgets = parse_numbers("--nfe", nfe)
-    device = registry.training_device(device)
-    precision = registry.resolve_precision(precision, device)
-    weights = registry.find_run(model, checkpoint)
-    latents = vae_run(weights, spec.vae, vae)
+    chosen = choose(model, checkpoint, vae, device, precision)
+    spec, weights = chosen.spec, chosen.weights
     folder = (out or weights.folder).absolute()
     check_writable(folder)
     refuse_existing(folder / "solvers.json", overwrite)
@@ -127,7 +118,7 @@ def study_solvers(
     opened = label_maps.open_maps(maps or newest_maps())
     used = opened.index.iloc[np.linspace(0, len(opened.index) - 1, count).astype(int)]
     tissues, views = first_maps(opened, used)
-    loaded = generator(weights, latents, device, precision)
+    loaded = chosen.load()
     table = convergence.study(loaded, tissues, views, spec.precond, budgets, converged, seed)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "solvers.csv", table.to_csv(index=False, float_format="%.6g"))

@@ -72,18 +72,13 @@ def quality(
     from echo_synth.report.tables import quality_rows
     from echo_synth.training.perceptual_networks import build_perceptual
 
-    if drop is not None:
-        nnunet_raw.target(drop, "kept", overwrite)
     if drop is not None and count is not None:
         raise DataError("--drop needs every image judged; leave out --count")
     synthetic, truth, device = nnunet_raw.find(dataset_id), nnunet_raw.find(real), registry.training_device(device)
-    run = (
-        registry.open_run(classifier, "classifier")
-        if classifier
-        else newest_classifier(truth.name)
-        if features
-        else None
-    )
+    kept = nnunet_raw.target(drop, f"{synthetic.name[11:]}_kept", overwrite) if drop is not None else None
+    run = registry.newest_run("classifier", truth.name) if features else None
+    if classifier is not None:
+        run = registry.open_run(classifier, "classifier")
     distance = build_perceptual(perceptual, perceptual_weights)
     folder = (out or home() / "quality" / synthetic.name).absolute()
     refuse_existing(folder / "quality.json", overwrite)
@@ -92,37 +87,23 @@ def quality(
         "quality",
         {"dataset": synthetic.path, "real": truth.path, "classifier": run.folder if run else None, "predictions": predictions,
          "trainer": trainer, "images": len(cases), "perceptual": perceptual, "rate": rate, "low_agreement": low_agreement,
-         "drop": drop, "out": folder, "seed": seed},
+         "drop": kept, "out": folder, "seed": seed},
         dry_run,
     )  # fmt: skip
     if run is None:
-        say(f"no view classifier was trained on {truth.name}: feature distances are left out")
+        say(f"no view classifier of {truth.name}: feature distances are left out")
     inputs = quality_results.Inputs(
         synthetic, truth, cases, run, predictions or _predicted(synthetic, cases, real, trainer, folder, device),
         (perceptual, distance) if distance is not None else None, device, seed, rate, low_agreement,
     )  # fmt: skip
     result, table = quality_results.judge(inputs, folder, settings)
-    if drop is not None:
-        path, kept = quality_results.write_kept(synthetic, table, drop, settings, overwrite)
-        say(f"kept {kept} of {len(table)} images: {path}")
+    if kept is not None:
+        count = quality_results.write_kept(synthetic, table, kept, settings, overwrite)
+        say(f"kept {count} of {len(table)} images: {kept}")
     done(
         *(f"{name}: {value}" for name, value in quality_rows(result)),
         f"wrote {folder}: quality.json, quality.csv, quality.png, nearest.png",
     )
-
-
-def newest_classifier(trained_on: str) -> Any:
-    """The newest view classifier among the runs that was trained on the dataset of that name, or None."""
-    from echo_synth import registry
-    from echo_synth.files import read_json
-    from echo_synth.home import runs
-
-    found = [
-        f.parent for f in runs().glob(f"*/{registry.DESCRIPTION}")
-        if (f.parent / registry.WEIGHTS).is_file() and read_json(f).get("kind") == "classifier" and read_json(f).get("trained_on") == trained_on
-    ]  # fmt: skip
-    newest = max(found, key=lambda p: (p / registry.WEIGHTS).stat().st_mtime, default=None)
-    return registry.open_run(newest, "classifier") if newest else None
 
 
 def _predicted(synthetic: Any, cases: Any, real: int, trainer: str, folder: Path, device: str) -> Path | None:

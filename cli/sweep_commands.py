@@ -63,8 +63,7 @@ def sweep(
     if not status:
         write_json(folder / "settings.json", settings)
         if cluster:
-            write_results(runner, cells)
-            _submit(runner, chosen, cluster, {"hours": hours, "gpus": gpus, "partition": partition})
+            _submit(runner, cells, chosen, cluster, {"hours": hours, "gpus": gpus, "partition": partition})
         else:
             _run_here(runner, cells, chosen)
     write_results(runner, cells)
@@ -120,7 +119,7 @@ def _run_here(runner: Any, cells: Any, chosen: Any) -> None:
         raise RunError(f"{len(failed)} of {len(chosen)} cells failed ({', '.join(failed)}); mend what their logs name and run again")  # fmt: skip
 
 
-def _submit(runner: Any, chosen: Any, cluster: str, limits: dict[str, Any]) -> None:
+def _submit(runner: Any, cells: Any, chosen: Any, cluster: str, limits: dict[str, Any]) -> None:
     """A job a cell through submitit; waits for all of them."""
     from echo_synth.errors import RunError
 
@@ -135,7 +134,7 @@ def _submit(runner: Any, chosen: Any, cluster: str, limits: dict[str, Any]) -> N
     jobs = executor.map_array(runner.run_cell, chosen)
     say(f"{len(jobs)} jobs: {', '.join(j.job_id for j in jobs)}")
     failed = [cell.name for cell, job in zip(chosen, jobs, strict=True) if job.exception() is not None]
-    write_results(runner, chosen)
+    write_results(runner, cells)
     if failed:
         raise RunError(f"{len(failed)} of {len(chosen)} cells failed ({', '.join(failed)}); their logs are in {runner.out / 'jobs'}")  # fmt: skip
 

@@ -116,11 +116,18 @@ def open_run(folder: Path, kind: str | None = None) -> Run:
     return Run(folder, description)
 
 
-def newest_run(model: str) -> Run | None:
-    """The run of `model` below ECHOSYNTH_HOME/runs whose weights are the most recent, or None."""
+def newest_run(model: str, trained_on: str | None = None) -> Run | None:
+    """The run of `model` below ECHOSYNTH_HOME/runs whose weights are the most recent, or None.
+
+    Args:
+        trained_on: name of a dataset; only runs trained on it count.
+    """
     found = []
     for file in runs().glob(f"*/{DESCRIPTION}"):
-        if (file.parent / WEIGHTS).is_file() and read_json(file).get("model") == model:
+        if not (file.parent / WEIGHTS).is_file():
+            continue
+        description = read_json(file)
+        if description.get("model") == model and trained_on in (None, description.get("trained_on")):
             found.append(file.parent)
     if not found:
         return None

@@ -59,11 +59,16 @@ def _by_distance_transforms(a: np.ndarray, b: np.ndarray, spacing: tuple[float, 
     return max(there.max(), back.max()), hd95, np.concatenate([there, back]).mean()
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_against_brute_force(seed: int) -> None:
+def _blobs(seed: int) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+    """Two random masks (48, 48) of several components, and a spacing."""
     rng = np.random.default_rng(seed)
     a, b = (ndimage.gaussian_filter(rng.standard_normal((48, 48)), 5) > 0.02 for _ in range(2))
-    spacing = (0.7, 0.4)
+    return a, b, (0.7, 0.4)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_against_brute_force(seed: int) -> None:
+    a, b, spacing = _blobs(seed)
     ours = surface_distances(a, b, spacing)
     pa, pb = (np.argwhere(_outline(m)) * spacing for m in (a, b))
     d = cdist(pa, pb)
@@ -77,9 +82,7 @@ def test_against_brute_force(seed: int) -> None:
 def test_definitions_are_monais(seed: int) -> None:
     from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 
-    rng = np.random.default_rng(seed)
-    a, b = (ndimage.gaussian_filter(rng.standard_normal((48, 48)), 5) > 0.02 for _ in range(2))
-    spacing = (0.7, 0.4)
+    a, b, spacing = _blobs(seed)
     ours = surface_distances(a, b, spacing)
     pair = [torch.from_numpy(m.astype(np.float32))[None, None] for m in (a, b)]
     for percentile, value in ((None, ours.hd), (95, ours.hd95)):

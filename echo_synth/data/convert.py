@@ -16,7 +16,7 @@ from PIL import Image
 
 from echo_synth.data import nnunet_raw
 from echo_synth.data.camus import CamusCase, CfgValue, Picture, read_case
-from echo_synth.data.resize import rescale_spacing, resize_image, resize_labels, resize_mask
+from echo_synth.data.resize import rescale_spacing, resize_grey, resize_labels, resize_mask
 from echo_synth.data.sector import sector_mask
 from echo_synth.files import new_folder, write_json
 from echo_synth.parallel import parallel_map
@@ -67,7 +67,7 @@ def convert_picture(image: Picture, mask: Picture, size: int | None) -> Converte
                          sector, image.spacing, *native)  # fmt: skip
     grid = (size, size)
     small_sector = resize_labels(sector, grid).astype(bool)
-    pixels = np.clip(np.rint(resize_image(image.pixels, grid)), 0, 255).astype(np.uint8)
+    pixels = resize_grey(image.pixels, grid)
     spacing = rescale_spacing(image.spacing, image.pixels.shape, grid)
     labels = resize_mask(mask.pixels, grid)
     return Converted(np.where(small_sector, pixels, 0).astype(np.uint8), labels, small_sector, spacing, *native)

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from echo_synth.data import nnunet_raw
-from echo_synth.data.resize import resize_image, resize_labels
+from echo_synth.data.resize import resize_grey, resize_labels
 from echo_synth.data.sector import sector_mask, tissue_map
 from echo_synth.errors import DataError
 from echo_synth.files import new_folder, read_json, write_json
@@ -54,8 +54,8 @@ def _prepare_one(row: dict[str, Any], dataset: nnunet_raw.RawDataset, size: int)
     grid = (size, size)
     sector = resize_labels(sector_mask(image), grid).astype(bool)
     tissues = tissue_map(resize_labels(labels, grid), sector)
-    pixels = np.clip(np.rint(resize_image(image, grid)), 0, 255)
-    return np.where(sector, pixels, 0).astype(np.uint8), tissues
+    pixels = resize_grey(image, grid)
+    return np.where(sector, pixels, 0), tissues
 
 
 def prepare(dataset: nnunet_raw.RawDataset, size: int = 256) -> Prepared:

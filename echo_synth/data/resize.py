@@ -24,6 +24,11 @@ def resize_image(pixels: NDArray[np.generic], size: tuple[int, int]) -> NDArray[
     return np.asarray(result, dtype=np.float32)
 
 
+def resize_grey(pixels: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """`resize_image` in whole grey levels, uint8."""
+    return np.clip(np.rint(resize_image(pixels, size)), 0, 255).astype(np.uint8)
+
+
 def resize_labels(labels: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np.uint8]:
     """`labels` (H, W) on a grid of `size` (rows, columns) by nearest neighbour at pixel centres, uint8."""
     rows, columns = (_nearest(old, new) for old, new in zip(labels.shape, size, strict=True))

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from echo_synth import registry
 from echo_synth.data.augment import ColourRanges, GeometricRanges, colour, draw_affine, draw_colour, warp
-from echo_synth.data.resize import resize_image
+from echo_synth.data.resize import resize_grey
 from echo_synth.errors import DataError, RunError
 from echo_synth.files import write_json
 from echo_synth.specs import TrainingSpec
@@ -48,7 +48,7 @@ def read_pictures(folder: Path, resolution: int) -> Pictures:
             image = np.asarray(Image.open(path).convert("L"))
         except OSError as e:
             raise DataError(f"{path}: not a readable image ({e})") from None
-        pixels[i] = np.clip(np.rint(resize_image(image, (resolution, resolution))), 0, 255)
+        pixels[i] = resize_grey(image, (resolution, resolution))
     return Pictures(pixels, np.asarray([label for _, label in files]), [path.stem for path, _ in files])
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from echo_synth import registry, specs
 from echo_synth.data import nnunet_raw
 from echo_synth.data.nnunet_raw import ENDING, RawDataset
-from echo_synth.data.resize import resize_image
+from echo_synth.data.resize import resize_grey
 from echo_synth.downstream.classifier import normalise
 from echo_synth.downstream.statistics import number
 from echo_synth.errors import DataError
@@ -58,10 +58,7 @@ def read_images(dataset: RawDataset, cases: pd.DataFrame, workers: int | None = 
 
 
 def _read(path: Path) -> NDArray[np.uint8]:
-    image = nnunet_raw.read_pixels(path)
-    if image.shape == (SIDE, SIDE):
-        return image.astype(np.uint8)
-    return np.clip(np.rint(resize_image(image, (SIDE, SIDE))), 0, 255).astype(np.uint8)
+    return resize_grey(nnunet_raw.read_pixels(path), (SIDE, SIDE))
 
 
 def chosen_cases(dataset: RawDataset, count: int | None) -> pd.DataFrame:
@@ -81,8 +78,8 @@ def classifier_features(run: registry.Run, pixels: NDArray[np.uint8], device: st
     module: Any = run.load().to(device).eval()
     side, parts = run.description["resolution"], []
     for start in track(range(0, len(pixels), _BATCH), -(-len(pixels) // _BATCH), "features", "batches"):
-        x = torch.from_numpy(pixels[start : start + _BATCH])[:, None].float().to(device)
-        x = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True).round()
+        small = np.stack([resize_grey(p, (side, side)) for p in pixels[start : start + _BATCH]])
+        x = torch.from_numpy(small)[:, None].to(device)
         parts.append(module.forward_head(module.forward_features(normalise(x)), pre_logits=True).double().cpu().numpy())
     return np.concatenate(parts)
 

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from echo_synth import registry
-from echo_synth.data import mix, nnunet_raw
+from echo_synth.data import mix
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.downstream import quality
 from echo_synth.downstream.quality import ImageSet, Spaces
@@ -159,16 +159,18 @@ def _write(folder: Path, result: dict[str, Any], table: pd.DataFrame, sets: _Set
     write_json(folder / "quality.json", result)
 
 
-def write_kept(synthetic: RawDataset, table: pd.DataFrame, dataset_id: int, settings: Mapping[str, Any], overwrite: bool) -> tuple[Path, int]:  # fmt: skip
-    """The dataset without flagged images, by reference, under `dataset_id`. Returns its folder and the number kept."""
+def write_kept(
+    synthetic: RawDataset, table: pd.DataFrame, path: Path, settings: Mapping[str, Any], overwrite: bool
+) -> int:
+    """The dataset without flagged images, by reference, in the folder `path`. Returns the number kept.
+
+    Raises DataError when nothing would be left of a split.
+    """
     flagged = table["copy"] | table.get("low_agreement", pd.Series(False, index=table.index))
-    path = nnunet_raw.target(dataset_id, f"{synthetic.name[11:]}_kept", overwrite)
     cases = synthetic.cases()
     kept = cases[cases["case"].isin(set(table.loc[~flagged, "case"]))].assign(source=synthetic.name)
     for split in ("train", "val"):
         if not (kept["split"] == split).any():
-            raise DataError(
-                f"--drop {dataset_id}: every {split} image of {synthetic.name} is flagged; nothing was written"
-            )
+            raise DataError(f"{path}: every {split} image of {synthetic.name} is flagged; nothing was written")
     mix.write(path, kept, {synthetic.name: 1.0}, [synthetic], settings, overwrite)
-    return path, len(kept)
+    return len(kept)
