@@ -77,6 +77,11 @@ def test_a_planted_copy_is_found_and_dropped(
     assert not list(nnunet_raw.find(641).path.rglob("*.nii.gz"))
     with pytest.raises(ExistsError, match="--overwrite"):
         quality(640, 501, out=tmp_path / "q", perceptual="none", device="cpu")
+    quality(
+        640, 501, features=False, predictions=tmp_path / "masks", perceptual="none", drop=641, out=tmp_path / "q", device="cpu",
+        overwrite=True,
+    )  # fmt: skip
+    assert set(nnunet_raw.find(641).cases()["case"]) == kept
 
 
 def test_a_classifiers_features_count(home: Path, synthetic: RawDataset, tmp_path: Path) -> None:
