@@ -27,7 +27,7 @@ Trainer = Annotated[
     str,
     typer.Option(
         "--trainer",
-        help="nnUNetTrainerEchoSynth (the paper's budget), …_25epochs, …_cpu (half an hour on two cores), …_smoke.",
+        help="nnUNetTrainerEchoSynth (the paper's budget), …_25epochs, …_cpu (the standard short one), …_cpu256, …_smoke.",
     ),
 ]
 

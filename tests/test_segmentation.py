@@ -125,6 +125,42 @@ def test_a_seed_repeats_a_training_and_another_does_not(planned: int) -> None:
     assert not all(torch.equal(found[0][k], found[2][k]) for k in found[0])
 
 
+def _network(trainer: str, supervised: bool) -> torch.nn.Module:
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnunet_plugin import echosynth_trainers
+
+    stages = {"n_stages": 4, "features_per_stage": [32, 64, 128, 256], "kernel_sizes": [[3, 3]] * 4, "n_conv_per_stage": [2] * 4,
+              "strides": [[1, 1], [2, 2], [2, 2], [2, 2]], "n_conv_per_stage_decoder": [2] * 3}  # fmt: skip
+    fixed = {"conv_op": "torch.nn.Conv2d", "conv_bias": True, "norm_op": "torch.nn.InstanceNorm2d", "norm_op_kwargs": {"affine": True},
+             "dropout_op": None, "dropout_op_kwargs": None, "nonlin": "torch.nn.LeakyReLU", "nonlin_kwargs": {}}  # fmt: skip
+    architecture = {"network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet", "arch_kwargs": stages | fixed,
+                    "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"]}  # fmt: skip
+    configuration = PlansManager({"configurations": {"2d": {"architecture": architecture}}}).get_configuration("2d")
+    made: torch.nn.Module = getattr(echosynth_trainers, trainer).build_network_architecture(
+        None, configuration, 1, 4, supervised
+    )
+    return made.eval()
+
+
+def test_the_short_budget_sees_half_the_resolution_and_answers_at_full() -> None:
+    whole = _network("nnUNetTrainerEchoSynth_cpu256", True)
+    half = _network("nnUNetTrainerEchoSynth_cpu", True)
+    x = torch.rand(2, 1, 64, 64)
+    with torch.inference_mode():
+        assert [o.shape for o in half(x)] == [o.shape for o in whole(x)]  # nnU-Net's targets fit both
+        half.decoder.deep_supervision = False  # type: ignore[union-attr]  # as nnU-Net does before it predicts
+        answer = half(x)
+        assert answer.shape == (2, 4, 64, 64)
+        # What 2 x 2 averaging cannot see does not matter: any other pixels of the same averages.
+        flipped = x.unflatten(3, (32, 2)).flip(4).flatten(3)
+        assert not torch.equal(flipped, x)
+        torch.testing.assert_close(half(flipped), answer)
+        assert not torch.allclose(whole(flipped)[0], whole(x)[0])
+    finest = half.network.encoder.stages[0][0].convs[0].conv  # type: ignore[union-attr]
+    assert (finest.in_channels, finest.out_channels) == (1, 8)
+
+
 def test_a_mixture_refers_to_its_sources(planned: int) -> None:
     dataset = nnunet_raw.find(planned)
     assert not list(dataset.path.rglob("*.nii.gz"))
