@@ -33,7 +33,7 @@ class Runner:
         spec: the experiment.
         out: its folder: work/ with a folder a stage, results.csv.
         maps: folder of condition maps.
-        checkpoints: run folder of each model: those that the stages' hashes stand for.
+        checkpoints: run folders by the fingerprint of their weights, which the stages' hashes hold.
         device: for every command.
     """
 
@@ -148,7 +148,7 @@ class Runner:
         if kind == "synthetic":
             yield ["generate", f"--model={config['model']}", f"--nfe={config['nfe']}", f"--solver={config['solver']}", f"--seed={config['seed']}",
                    f"--count={config['count']}", f"--batch={config['batch']}", f"--maps={self.maps}", f"--dataset-id={DRAWN_ID}",
-                   f"--classification={folder / 'classification'}", f"--checkpoint={self.checkpoints[config['model']]}", *self._on]  # fmt: skip
+                   f"--classification={folder / 'classification'}", f"--checkpoint={self.checkpoints[config['weights']]}", *self._on]  # fmt: skip
             return
         if kind == "noise":
             yield ["noise-dataset", f"--maps={self.maps}", f"--count={config['count']}", f"--seed={config['seed']}",
@@ -187,6 +187,13 @@ class Runner:
         if evaluated is not None and self.done(evaluated):
             facts |= _flat(read_json(self.folder(evaluated) / "result" / "metrics.json"))
         return facts
+
+    def drawn(self, cell: Cell) -> RawDataset | None:
+        """The synthetic dataset of a cell of the grid, once it is complete."""
+        data = cell.stages[0]
+        if cell.facts["kind"] != "synthetic" or not self.done(data):
+            return None
+        return RawDataset(next(self.folder(data).glob(f"Dataset{DRAWN_ID}_*")))
 
     def state(self, cell: Cell) -> str:
         """'done', or how many of its stages are."""

@@ -67,12 +67,13 @@ def sweep(
         else:
             _run_here(runner, cells, chosen)
     write_results(runner, cells)
+    pictures = write_figures(runner, cells) if not status else []
     _show(runner, cells)
-    done(f"results: {folder / 'results.csv'}")
+    done(f"results: {folder / 'results.csv'}", *([f"figures: {', '.join(pictures)}"] if pictures else []))
 
 
 def outside(experiment: Any) -> tuple[Path, dict[str, Path], dict[str, str]]:
-    """The folder of maps, each model's run folder, and fingerprints of everything that comes from outside.
+    """The folder of maps, run folders by fingerprint, and fingerprints of everything that comes from outside.
 
     Raises DataError or RunError, before any work, when something is missing.
     """
@@ -89,12 +90,13 @@ def outside(experiment: Any) -> tuple[Path, dict[str, Path], dict[str, str]]:
         "maps": registry.file_hash(opened.path / "index.parquet"),
     }
     checkpoints: dict[str, Path] = {}
-    for model, grid in experiment.models.items():
+    for row, grid in experiment.models.items():
+        model = experiment.model_of(row)
         run = registry.find_run(model, home() / grid.checkpoint if grid.checkpoint else None)
         vae = vae_run(run, specs.diffusion_model(model).vae, None)
         study = run.folder / "solvers.json"  # what solver: auto follows
-        found[model] = run.hash() + (vae.hash() if vae else "") + (registry.file_hash(study) if study.is_file() else "")
-        checkpoints[model] = run.folder
+        found[row] = run.hash() + (vae.hash() if vae else "") + (registry.file_hash(study) if study.is_file() else "")
+        checkpoints[found[row]] = run.folder
     return opened.path, checkpoints, found
 
 
@@ -139,14 +141,53 @@ def _submit(runner: Any, cells: Any, chosen: Any, cluster: str, limits: dict[str
         raise RunError(f"{len(failed)} of {len(chosen)} cells failed ({', '.join(failed)}); their logs are in {runner.out / 'jobs'}")  # fmt: skip
 
 
-def write_results(runner: Any, cells: Any) -> None:
-    """results.csv: a row a cell, done or not."""
+def write_results(runner: Any, cells: Any) -> Any:
+    """results.csv: a row a cell, done or not. Returns the table."""
     import pandas as pd
 
     from echo_synth.files import write_text
 
     table = pd.DataFrame([runner.row(c) for c in cells])
     write_text(runner.out / "results.csv", table.to_csv(index=False, float_format="%.6g"))
+    return table
+
+
+def write_figures(runner: Any, cells: Any) -> list[str]:
+    """The figures that `report` shows, as far as there is something to draw. Returns their names."""
+    from echo_synth.files import write_bytes
+    from echo_synth.report import figures, sweep_figures
+
+    table = write_results(runner, cells)
+    drawings = {
+        "images.png": sweep_figures.image_grid(*_pictures(runner, cells)),
+        "scores.png": sweep_figures.scores(table),
+        "throughput.png": sweep_figures.throughput(table),
+        "pareto.png": sweep_figures.cost_front(table),
+    }
+    made = {name: figure for name, figure in drawings.items() if figure is not None}
+    for name, figure in made.items():
+        write_bytes(runner.out / name, figures.png(figure))
+    return list(made)
+
+
+def _pictures(runner: Any, cells: Any) -> tuple[dict[tuple[str, int], Any], Any]:
+    """The same case from every synthetic dataset that holds it, and its mask."""
+    from echo_synth.data import nnunet_raw
+
+    found: dict[tuple[str, int], Any] = {}
+    case = mask = None
+    for cell in cells:
+        dataset = runner.drawn(cell)
+        if dataset is None or cell.facts["seed"] != runner.spec.seeds[0]:
+            continue
+        rows = dataset.cases()
+        if case is None:
+            case = rows["case"].iloc[0]
+            mask = nnunet_raw.read_pixels(dataset.label_path(case, rows["split"].iloc[0]))
+        row = rows[rows["case"] == case]
+        if len(row):
+            found[cell.facts["row"], cell.facts["nfe"]] = nnunet_raw.read_pixels(dataset.image_path(case, row["split"].iloc[0]))  # fmt: skip
+    return found, mask
 
 
 def _show(runner: Any, cells: Any) -> None:

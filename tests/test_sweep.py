@@ -20,6 +20,8 @@ from echo_synth.experiment.cells import Cell, build_cells
 from echo_synth.experiment.spec import SweepSpec, read_sweep
 from echo_synth.generation.engine import Sampler
 from echo_synth.generation.noise import NoiseTextures
+from echo_synth.report import figures, sweep_figures
+from echo_synth.report.page import build
 
 PRESETS = sorted(p.stem for p in (specs.root() / "presets/sweeps").glob("*.yaml"))
 OUTSIDE = {"real": "r", "maps": "m"} | dict.fromkeys(specs.DIFFUSION_MODELS, "w")
@@ -66,6 +68,73 @@ def test_a_change_redoes_only_what_depends_on_it() -> None:
     assert ("mixed", "data") in weights
     segmenters = changed(_keys(_cells({"segmenter": {"trainer": "t"}})))
     assert {kind for _, kind in segmenters} == {"segmenter", "predict", "evaluate"}
+
+
+def test_rows_of_one_model_share_what_they_have_in_common() -> None:
+    rows = {
+        "edm-l64": {"nfe": [5, 20]},
+        "few": {"model": "edm-l64", "nfe": [20], "count": 4},
+        "twin": {"model": "edm-l64", "nfe": [20]},
+    }
+    cells = {c.name: c for c in build_cells(SweepSpec.model_validate(GRID | {"models": rows}), OUTSIDE | {"few": "w", "twin": "w"})}  # fmt: skip
+    few, whole, twin = (cells[f"{row}_nfe20_seed0"] for row in ("few", "edm-l64", "twin"))
+    assert few.facts["count"] == few.stages[0].config["count"] == 4
+    assert few.stages[0].config["model"] == "edm-l64"
+    assert few.stages[0].key != whole.stages[0].key
+    assert twin.stages[-1].key == whole.stages[-1].key
+    assert twin.facts["row"] == "twin"
+
+
+def test_a_row_may_not_take_the_name_of_the_data(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("real: 501\ncount: 1\nmodels: {maps: {model: edm, nfe: [1]}}\n")
+    with pytest.raises(SpecError, match=r"models\.maps: the name is taken"):
+        read_sweep(tmp_path / "s.yaml")
+
+
+def test_the_front_is_what_nothing_beats() -> None:
+    seconds, dice = np.array([1.0, 2, 3, 2, 1]), np.array([0.8, 0.9, 0.85, 0.9, 0.7])
+    assert sweep_figures.pareto(seconds, dice).tolist() == [True, True, False, True, False]
+    rng = np.random.default_rng(0)
+    s, d = rng.random(40), rng.random(40)
+    for i, kept in enumerate(sweep_figures.pareto(s, d)):
+        assert kept == (d[i] > d[s < s[i]].max(initial=-1.0))
+
+
+def test_figures_and_report_of_a_sweep(tmp_path: Path) -> None:
+    rows = [
+        {"cell": f"{row}_nfe{n}_seed0", "kind": "synthetic", "row": row, "model": row, "nfe": n, "count": 8, "state": "done", "seconds_per_image": n * 0.01,
+         "dice_lv_endo": 0.9, "dice_lv_endo_low": 0.88, "dice_lv_endo_high": 0.91} for row, n in (("edm-l64", 5), ("edm-l64", 20), ("sdm", 1000))
+    ]  # fmt: skip
+    rows.append(
+        {
+            "cell": "real",
+            "kind": "real",
+            "state": "1/5",
+            "dice_lv_endo": 0.93,
+            "dice_lv_endo_low": 0.92,
+            "dice_lv_endo_high": 0.94,
+        }
+    )
+    table = pd.DataFrame(rows)
+    table.to_csv(tmp_path / "results.csv", index=False)
+    scores = sweep_figures.scores(table)
+    assert scores is not None
+    assert len(scores.axes) == 1
+    curves = {line.get_label(): line for line in scores.axes[0].lines}
+    assert set(curves) == {"edm-l64", "sdm at 1000", "real"}
+    assert list(curves["edm-l64"].get_xdata()) == [5, 20]
+    assert list(curves["real"].get_ydata()) == [0.93, 0.93]
+    throughput = sweep_figures.throughput(table)
+    assert throughput is not None
+    assert throughput.axes[0].lines[0].get_ydata()[0] == pytest.approx(20)
+    front = sweep_figures.cost_front(table)
+    assert front is not None
+    (tmp_path / "pareto.png").write_bytes(figures.png(front))
+    assert sweep_figures.scores(table.drop(columns="dice_lv_endo")) is None
+    page = build(tmp_path)
+    assert "0.900 [0.880,\u00a00.910]" in page
+    assert "Dice of the LV endocardium against seconds an image" in page
+    assert "1/5" in page
 
 
 def test_the_reference_is_shared_not_repeated() -> None:
@@ -119,7 +188,7 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(home: Path, tmp_path: Path) 
     spec, out = _small(tmp_path), tmp_path / "sweep"
     command = [sys.executable, "-m", "cli.main", "sweep", str(spec), "--out", str(out), "--device", "cpu"]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[1], start_new_session=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600  # a slow machine with other work
     while time.monotonic() < deadline and len(list(out.glob("work/*/done.json"))) < 2 and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
@@ -134,6 +203,7 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(home: Path, tmp_path: Path) 
     assert (table["state"] == "done").all()
     assert table["accuracy"].between(0, 1).all()
     assert table.loc["edm-l64_nfe1_seed0", "seconds_per_image"] > 0
+    assert {p.name for p in out.glob("*.png")} == {"images.png", "scores.png", "throughput.png"}
     logs = {p: p.read_text() for p in out.glob("work/*/log.txt")}
     sweep(spec, out, device="cpu")
     assert logs == {p: p.read_text() for p in out.glob("work/*/log.txt")}

@@ -68,17 +68,18 @@ def build_cells(spec: SweepSpec, fingerprints: Mapping[str, str]) -> list[Cell]:
     """All cells, the reference first.
 
     Args:
-        fingerprints: what the outside holds: "real", "maps", and a hash of each model's weights by its name.
+        fingerprints: what the outside holds: "real", "maps", and a hash of its weights for each row of the grid.
 
     Raises SpecError for an unknown base or reference.
     """
     data: dict[str, tuple[Stage, dict[str, Any]]] = {}
-    for model, grid in spec.models.items():
+    for row, grid in spec.models.items():
         for nfe in grid.nfe:
             for seed in spec.seeds:
-                facts = {"kind": "synthetic", "model": model, "nfe": nfe, "seed": seed, "count": spec.count}
-                config = facts | {"solver": grid.solver, "batch": spec.batch, "weights": fingerprints[model], "maps": fingerprints["maps"]}  # fmt: skip
-                data[f"{model}_nfe{nfe}_seed{seed}"] = (Stage("data", config), facts)
+                facts = {"kind": "synthetic", "row": row, "model": spec.model_of(row), "nfe": nfe, "seed": seed, "count": grid.count or spec.count}  # fmt: skip
+                # The row's name decides nothing: rows that ask for the same images share them.
+                config = {k: v for k, v in facts.items() if k != "row"} | {"solver": grid.solver, "batch": spec.batch, "weights": fingerprints[row], "maps": fingerprints["maps"]}  # fmt: skip
+                data[f"{row}_nfe{nfe}_seed{seed}"] = (Stage("data", config), facts)
     for name, extra in spec.cells.items():
         data[name] = _extra(name, extra, spec, fingerprints, data)
     if spec.reference is not None and spec.reference not in data:
@@ -103,7 +104,7 @@ def _extra(
             raise SpecError(
                 f"cells.{name}.base: {extra.base} is a {base_facts['kind']} cell; expected a synthetic one or noise"
             )
-        facts |= {"base": extra.base, "model": base_facts.get("model"), "nfe": base_facts.get("nfe")}
+        facts |= {"base": extra.base} | {k: base_facts.get(k) for k in ("row", "model", "nfe")}
         if extra.kind == "mix":
             facts |= {"share": 0.5 if extra.share is None else extra.share, "patients": extra.patients}
             return Stage("data", facts | {"real": fingerprints["real"]}, {"base": base}), facts

@@ -12,6 +12,8 @@ from echo_synth import specs
 from echo_synth.errors import SpecError
 from echo_synth.specs import Strict
 
+OUTSIDE = ("real", "maps")  # what fingerprints name besides rows of the grid
+
 
 class SegmenterSpec(Strict):
     """nnU-Net of every cell; None keeps the trainer's own number."""
@@ -30,13 +32,15 @@ class ClassifierSpec(Strict):
 
 
 class ModelGrid(Strict):
-    """One model's row of the grid."""
+    """One row of the grid, by default of the model that it is named after."""
 
+    model: str | None = Field(default=None, description="for a second row of one model; None: the row's name")
     checkpoint: Path | None = Field(
         default=None, description="run folder, relative to ECHOSYNTH_HOME; None: the newest"
     )
     nfe: tuple[int, ...]
     solver: str = "auto"
+    count: int | None = Field(default=None, gt=0, description="images of each dataset; None: the sweep's")
 
 
 class ExtraCell(Strict):
@@ -74,6 +78,10 @@ class SweepSpec(Strict):
     classifier: ClassifierSpec | None = ClassifierSpec()
     repeats: int = 1000
 
+    def model_of(self, row: str) -> str:
+        """Model of a row of the grid."""
+        return self.models[row].model or row
+
 
 def read_sweep(path: Path) -> SweepSpec:
     """The spec in `path`, or the preset of that name (paper, cpu, smoke).
@@ -92,5 +100,7 @@ def read_sweep(path: Path) -> SweepSpec:
     spec = specs.validate(SweepSpec, data, str(file))
     assert isinstance(spec, SweepSpec)
     for name in spec.models:
-        specs.diffusion_model(name)
+        specs.diffusion_model(spec.model_of(name))
+        if name in OUTSIDE:
+            raise SpecError(f"{file}: models.{name}: the name is taken; choose another for the row")
     return spec

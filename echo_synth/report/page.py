@@ -52,6 +52,25 @@ _PICTURES = {
 }
 
 
+# What sweep draws.
+_SWEEP_PICTURES = {
+    "images.png": (
+        "Images by model and number of network evaluations, all of one label map",
+        "One label map drawn by every model at every number of network evaluations (NFE).",
+    ),
+    "scores.png": (
+        "Dice, Hausdorff distance and view accuracy against the number of network evaluations",
+        "What models trained on synthetic images alone reach on real patients; bands: patient-level 95 % intervals, dashed: trained on real images, dotted: on noise.",
+    ),
+    "throughput.png": ("Images a second against the number of network evaluations", "Throughput as measured while the sweep ran."),
+    "pareto.png": (
+        "Dice of the LV endocardium against seconds an image",
+        "The grey line joins the cells that no other beats in both; numbers are NFE.",
+    ),
+}  # fmt: skip
+_STAGE = "work/evaluate-"
+
+
 def table_html(rows: list[list[str]], caption: str, of: str = "") -> str:
     """Rows, the first of them the header, as an accessible table in a scrolling box; `of` tells regions of one caption apart."""
     label = f"{caption}, {of}" if of else caption
@@ -81,7 +100,7 @@ def figure_html(data: bytes, alt: str, caption: str) -> str:
 
 def build(folder: Path) -> str:
     """The page for everything found below `folder`: evaluations, datasets, training runs."""
-    sections = [*_evaluations(folder), *_qualities(folder), *_datasets(folder), *_runs(folder)]
+    sections = [*_sweeps(folder), *_evaluations(folder), *_qualities(folder), *_datasets(folder), *_runs(folder)]
     if not sections:
         sections = ["<p>Nothing to report yet: no evaluation, dataset or run was found.</p>"]
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -92,9 +111,28 @@ def build(folder: Path) -> str:
     )
 
 
+def _sweeps(folder: Path) -> list[str]:
+    result = []
+    for file in sorted(folder.rglob("results.csv")):
+        table = pd.read_csv(file)
+        if "cell" not in table:
+            continue
+        name = str(file.parent.relative_to(folder)) if file.parent != folder else folder.name
+        rows = tables.sweep_rows(table)
+        parts = [f"<section><h2>Experiment: {escape(name)}</h2>", table_html(rows, "Cells, each judged on the held-out real patients", name)]  # fmt: skip
+        parts.append('<p class="soft">mean [patient-level 95 % interval]</p>')
+        for picture, (alt, caption) in _SWEEP_PICTURES.items():
+            if (file.parent / picture).is_file():
+                parts.append(figure_html((file.parent / picture).read_bytes(), alt, caption))
+        result.append("".join(parts) + "</section>")
+    return result
+
+
 def _evaluations(folder: Path) -> list[str]:
     result = []
     for file in sorted(folder.rglob("metrics.json")):
+        if _STAGE in file.relative_to(folder).as_posix():
+            continue  # a cell of a sweep, whose table shows it
         metrics = read_json(file)
         name = str(file.parent.relative_to(folder)) or file.parent.name
         parts = [f"<section><h2>Evaluation: {escape(name)}</h2>"]

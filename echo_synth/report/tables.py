@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 STRUCTURES = {"lv_endo": "LV endocardium", "lv_epi": "LV epicardium", "la": "Left atrium"}
 METRICS = {
     "dice": "Dice",
@@ -143,6 +145,31 @@ def quality_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
             (label, f"{p[key]['flagged']} of {p[key]['images']}, {p[key]['share']:.1%} [{low:.1%}, {high:.1%}]")
         )
     return rows
+
+
+_SWEEP_SCORES = {
+    "dice_lv_endo": ("Dice, LV endocardium", 3), "dice_lv_epi": ("Dice, LV epicardium", 3), "dice_la": ("Dice, left atrium", 3),
+    "hd_mm_lv_endo": ("Hausdorff LV endocardium, mm", 2), "difference_dice_lv_endo": ("Δ Dice LV endocardium to the reference", 3),
+    "accuracy": ("View accuracy", 3),
+}  # fmt: skip
+
+
+def sweep_rows(table: pd.DataFrame) -> Rows:
+    """The readable part of a sweep's results.csv: one row a cell, mean and patient-level interval of each score."""
+    scores = {k: v for k, v in _SWEEP_SCORES.items() if k in table and table[k].notna().any()}
+    rows = [["Cell", "Images", "Seconds an image", *(label for label, _ in scores.values()), "Stages"]]
+    for _, row in table.iterrows():
+        images = f"{row['count']:.0f}" if pd.notna(row.get("count")) else "–"
+        seconds = f"{row['seconds_per_image']:.2g}" if pd.notna(row.get("seconds_per_image")) else "–"
+        cells = [_interval(row, key, digits) for key, (_, digits) in scores.items()]
+        rows.append([str(row["cell"]), images, seconds, *cells, str(row["state"])])
+    return rows
+
+
+def _interval(row: pd.Series[Any], key: str, digits: int) -> str:
+    if pd.isna(row[key]):
+        return "–"
+    return f"{row[key]:.{digits}f} [{row[f'{key}_low']:.{digits}f}, {row[f'{key}_high']:.{digits}f}]"
 
 
 def markdown(rows: list[list[str]]) -> str:

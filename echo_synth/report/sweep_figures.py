@@ -1,0 +1,124 @@
+"""The paper's figures from a sweep's results, and the front of quality against cost that it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from echo_synth.report.figures import GREY, throughput_curves
+
+SCORES = {
+    "dice_lv_endo": "Dice, LV endocardium", "hd_mm_lv_endo": "Hausdorff distance, mm", "accuracy": "View accuracy",
+}  # fmt: skip
+_SDM_NFE = 1000
+
+
+def grid(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of results.csv that belong to the grid of models x NFE."""
+    return table[table["kind"] == "synthetic"]
+
+
+def scores(table: pd.DataFrame) -> Figure | None:
+    """Each score against NFE, a line a row of the grid with its patient-level interval (the paper's figure 3).
+
+    Cells without an NFE (real data, noise) are level lines, and so is SDM at 1000 NFE where it was run.
+    """
+    shown = {k: label for k, label in SCORES.items() if k in table and grid(table)[k].notna().any()}
+    if not shown:
+        return None
+    figure, axes = plt.subplots(1, len(shown), figsize=(4.6 * len(shown), 3.9), squeeze=False)
+    for axis, (key, label) in zip(axes[0], shown.items(), strict=True):
+        _against_nfe(axis, table, key)
+        axis.set(xscale="log", xlabel="network evaluations an image (NFE)", ylabel=label)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def _against_nfe(axis: Axes, table: pd.DataFrame, key: str) -> None:
+    for name, rows in grid(table).dropna(subset=[key]).groupby("row", sort=False):
+        rows = rows.sort_values("nfe")
+        if list(rows["nfe"].unique()) == [_SDM_NFE]:
+            axis.axhline(rows[key].mean(), color="black", linestyle="-.", linewidth=1, label=f"{name} at {_SDM_NFE}")
+            continue
+        middle = rows.groupby("nfe")[[key, f"{key}_low", f"{key}_high"]].mean()  # over seeds
+        line = axis.plot(middle.index, middle[key], marker="o", markersize=4, label=str(name))[0]
+        axis.fill_between(middle.index, middle[f"{key}_low"], middle[f"{key}_high"], color=line.get_color(), alpha=0.15)
+    for cell, style in (("real", "--"), ("noise", ":")):
+        level = table.loc[(table["cell"] == cell) & (table["kind"] == cell)].get(key)
+        if level is not None and level.notna().any():
+            axis.axhline(float(level.iloc[0]), color=GREY, linestyle=style, linewidth=1, label=cell)
+
+
+def throughput(table: pd.DataFrame) -> Figure | None:
+    """Images/s against NFE as measured in the sweep (the paper's figure 4); relative to SDM at 1000 NFE where that was run."""
+    rows = grid(table)
+    if "seconds_per_image" not in rows or not rows["seconds_per_image"].notna().any():
+        return None
+    rows = rows.dropna(subset=["seconds_per_image"]).sort_values("nfe")
+    measured = rows.assign(model=rows["row"], images_per_second=1 / rows["seconds_per_image"])
+    sdm = measured.loc[(rows["model"] == "sdm") & (rows["nfe"] == _SDM_NFE), "images_per_second"]
+    return throughput_curves(measured, float(sdm.iloc[0]) if len(sdm) else None)
+
+
+def pareto(seconds: NDArray[np.float64], dice: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which points no other beats: none is at most as slow and at least as good, and better in one of the two. (N,) each."""
+    slower, worse = seconds[:, None] >= seconds, dice[:, None] <= dice
+    strictly = (seconds[:, None] > seconds) | (dice[:, None] < dice)
+    return ~np.asarray((slower & worse & strictly).any(1), dtype=bool)
+
+
+def cost_front(table: pd.DataFrame) -> Figure | None:
+    """Dice of the LV endocardium against seconds an image; the front is what no other cell beats in both."""
+    rows = grid(table)
+    if not {"seconds_per_image", "dice_lv_endo"} <= set(rows.columns):
+        return None
+    rows = rows.dropna(subset=["seconds_per_image", "dice_lv_endo"]).sort_values("seconds_per_image")
+    if rows.empty:
+        return None
+    figure, axis = plt.subplots(figsize=(6.4, 4.2))
+    for name, own in rows.groupby("row", sort=False):
+        low, high = own["dice_lv_endo"] - own["dice_lv_endo_low"], own["dice_lv_endo_high"] - own["dice_lv_endo"]
+        axis.errorbar(own["seconds_per_image"], own["dice_lv_endo"], [low, high], fmt="o", markersize=4, linewidth=0.8, label=str(name))  # fmt: skip
+        for _, point in own.iterrows():
+            axis.annotate(f"{point['nfe']:.0f}", (point["seconds_per_image"], point["dice_lv_endo"]), xytext=(4, 4), textcoords="offset points", fontsize=8)  # fmt: skip
+    front = rows[pareto(rows["seconds_per_image"].to_numpy(float), rows["dice_lv_endo"].to_numpy(float))]
+    axis.plot(front["seconds_per_image"], front["dice_lv_endo"], color=GREY, linewidth=1, zorder=0, label="front")
+    axis.set(xscale="log", xlabel="seconds an image (NFE beside each point)", ylabel="Dice, LV endocardium")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def image_grid(pictures: Mapping[tuple[str, int], NDArray[Any]], reference: NDArray[Any] | None) -> Figure | None:
+    """One image a row of the grid and NFE, all of the same map (the paper's figure 2).
+
+    Args:
+        pictures: (row, NFE) to its image (H, W) uint8.
+        reference: the map that all were drawn from, (H, W) of tissue ids, or None.
+    """
+    if not pictures:
+        return None
+    names, budgets = list(dict.fromkeys(n for n, _ in pictures)), sorted({b for _, b in pictures})
+    figure, axes = plt.subplots(len(names), len(budgets) + 1, figsize=(2.1 * (len(budgets) + 1), 2.2 * len(names)), squeeze=False)  # fmt: skip
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i, name in enumerate(names):
+        if i == 0 and reference is not None:
+            axes[i, 0].imshow(reference, cmap="viridis", interpolation="nearest")
+            axes[i, 0].set_title("map", fontsize=9)
+        for j, budget in enumerate(budgets, start=1):
+            if (name, budget) in pictures:
+                axes[i, j].imshow(pictures[name, budget], cmap="gray", vmin=0, vmax=255)
+                axes[i, j].set_title(f"{name}, {budget} NFE", fontsize=9)
+    figure.tight_layout(pad=0.4)
+    return figure
