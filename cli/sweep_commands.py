@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 def sweep(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="YAML file, or a preset: smoke, cpu, paper.")],
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="YAML file, or a preset: smoke, cpu, questions, paper.")],
     out: Annotated[Path | None, typer.Option(help="Default: ECHOSYNTH_HOME/sweeps/<name of the spec>.")] = None,
     only: Annotated[str | None, typer.Option(help="Cells to run, comma separated; default: all.")] = None,
     status: Annotated[bool, typer.Option("--status", help="Show how far every cell is, run nothing.")] = False,

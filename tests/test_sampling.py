@@ -52,6 +52,25 @@ def exact_solution() -> torch.Tensor:
     return denoise(torch.from_numpy(solved.y[:, -1]), torch.tensor(low)).reshape(_noise().shape)
 
 
+def test_a_corrector_at_the_start_of_the_step_is_eulers_at_twice_the_cost(exact_solution: torch.Tensor) -> None:
+    """The reference code's Heun evaluates D(x, t) again, not D at the predicted point: its second slope equals the first.
+
+    x' − D = (x − D) t'/t for an Euler step to x', so (x' − D)/t' = (x − D)/t: nothing is corrected.
+    """
+    denoise, steps = mixture_denoiser(0.4, 0.3), 64
+    times = [*noise_levels("edm", steps, *DEFAULT_SIGMAS["edm"], 7.0), torch.tensor(0.0, dtype=torch.float64)]
+    x = _noise() * times[0]
+    for t, ahead in itertools.pairwise(times):
+        slope = (x - denoise(x, t)) / t
+        predicted = x + (ahead - t) * slope
+        if ahead > 0:
+            slope = (slope + (predicted - denoise(x, t)) / ahead) / 2
+        x = x + (ahead - t) * slope
+    euler, heun = (sample(denoise, _noise(), nfe=n, solver=s) for n, s in ((steps, "euler"), (2 * steps - 1, "heun")))
+    torch.testing.assert_close(x, euler, rtol=0, atol=1e-12)
+    assert (heun - exact_solution).abs().mean() < (x - exact_solution).abs().mean() / 10
+
+
 @pytest.mark.parametrize("solver", ORDERS)
 def test_order_of_convergence(solver: str, exact_solution: torch.Tensor) -> None:
     denoise = mixture_denoiser(0.4, 0.3)

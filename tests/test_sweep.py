@@ -42,7 +42,8 @@ def _keys(cells: dict[str, Cell]) -> dict[tuple[str, str], str]:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_builds(name: str) -> None:
-    cells = build_cells(read_sweep(Path(f"{name}.yaml")), OUTSIDE)
+    spec = read_sweep(Path(f"{name}.yaml"))
+    cells = build_cells(spec, OUTSIDE | dict.fromkeys(spec.models, "w"))
     assert cells[0].name == "real"
     assert all(c.stages[-1].kind == "evaluate" for c in cells)
 
@@ -160,7 +161,7 @@ def test_mistakes_in_a_spec_are_named(change: dict[str, object], message: str, t
 
 
 def test_unknown_files_name_the_presets() -> None:
-    with pytest.raises(SpecError, match="presets: cpu, paper, smoke"):
+    with pytest.raises(SpecError, match="presets: cpu, paper, questions, smoke"):
         read_sweep(Path("nothing.yaml"))
 
 
