@@ -6,6 +6,7 @@ space it is the largest over small shifts and over mirroring, so that neither hi
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-_CHUNK = 64  # images whose correlations are held at once
+_CHUNK = 64  # images whose correlations with all references are held at once
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,18 @@ def pixel_neighbours(images: NDArray[np.floating], references: NDArray[np.floati
         images: (N, H, W) grey levels, 0 outside the sector.
         references: (M, H, W), the same.
     """
-    n, height, width = images.shape
-    both = np.concatenate([references, references[:, :, ::-1]])
-    spectra = np.conj(np.fft.rfft2(_standard(both)))
-    lags = np.array([(r % height, c % width) for r in range(-shift, shift + 1) for c in range(-shift, shift + 1)])
-    best, value = np.zeros(n, np.int64), np.full(n, -np.inf)
-    for i, image in enumerate(_standard(images)):
-        transformed = np.fft.rfft2(image)
-        for start in range(0, len(both), _CHUNK):
-            surfaces = np.fft.irfft2(transformed * spectra[start : start + _CHUNK], (height, width))
-            scores = surfaces[:, lags[:, 0], lags[:, 1]].max(1)
-            k = int(scores.argmax())
-            if scores[k] > value[i]:
-                best[i], value[i] = (start + k) % len(references), scores[k]
-    return Neighbours(best, value)
+    both = _standard(np.concatenate([references, references[:, :, ::-1]])).reshape(2 * len(references), -1).T
+    lags = list(itertools.product(range(-shift, shift + 1), repeat=2))
+    best, value = [], []
+    for start in range(0, len(images), _CHUNK):
+        some = _standard(images[start : start + _CHUNK])
+        # A product for each of the few shifts is several times cheaper than whole correlation surfaces.
+        scores = np.full((len(some), both.shape[1]), -np.inf)
+        for lag in lags:
+            np.maximum(scores, np.roll(some, lag, (1, 2)).reshape(len(some), -1) @ both, out=scores)
+        best.append(scores.argmax(1) % len(references))
+        value.append(scores.max(1))
+    return Neighbours(np.concatenate(best), np.concatenate(value))
 
 
 def _standard(images: NDArray[np.floating]) -> NDArray[np.float64]:
