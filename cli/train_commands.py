@@ -17,6 +17,10 @@ Images = Annotated[
 Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Global batch; default: the preset's.")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate; default: the preset's.")]
 Init = Annotated[Path | None, typer.Option("--init", help="Run folder whose weights to start from (fine-tuning).")]
+Start = Annotated[
+    Path | None,
+    typer.Option("--init", help="Run folder whose weights to start from; EDM-L64 is a start for EDM-L128 too."),
+]
 Snapshots = Annotated[
     int, typer.Option(min=0, help="Snapshots to keep, so that average-weights can choose the EMA's length afterwards.")
 ]
@@ -116,7 +120,7 @@ def train(
     lr: Rate = None,
     micro_batch: MicroBatch = None,
     copies: Annotated[int, typer.Option(min=1, help="Augmented copies of each image whose latents are kept.")] = 6,
-    init: Init = None,
+    init: Start = None,
     snapshots: Snapshots = 0,
     compile: Compile = False,
     seed: Seed = 0,

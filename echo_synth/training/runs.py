@@ -16,13 +16,14 @@ from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.data.prepared import prepare
 from echo_synth.errors import RunError
 from echo_synth.specs import TrainingSpec
-from echo_synth.training.checkpoint import check_identity, load_weights
+from echo_synth.training.checkpoint import check_identity
 from echo_synth.training.diffusion_task import DiffusionTask
 from echo_synth.training.distributed import main_first, on_main, process_count
 from echo_synth.training.folders import begin
 from echo_synth.training.latents import FieldRecipe, decoder_of, kept_fields
 from echo_synth.training.loop import Engine
 from echo_synth.training.perceptual_networks import build_perceptual
+from echo_synth.training.transfer import start_from
 from echo_synth.training.vae_task import VaeTask
 from echo_synth.vae.gamma import Direction
 from echo_synth.vae.network import GammaVAE
@@ -110,11 +111,13 @@ def _identity(settings: Settings, data: str, **more: Any) -> dict[str, Any]:
             **settings.training.model_dump(), "seed": settings.seed}  # fmt: skip
 
 
-def _new_network(description: Mapping[str, Any], settings: Settings) -> nn.Module:
-    """Freshly initialised, or with the weights of `settings.init`."""
-    module = registry.build(dict(description), settings.seed)
+def _new_network(description: dict[str, Any], settings: Settings) -> nn.Module:
+    """Freshly initialised, or with the weights of `settings.init`, which the description then names."""
+    module = registry.build(description, settings.seed)
     if settings.init is not None:
-        load_weights(module, registry.open_run(settings.init, description["kind"]).weights)
+        run = registry.open_run(settings.init, description["kind"])
+        share = start_from(module, description, run)
+        description["init"] = {"model": run.description["model"], "weights": run.hash(), "share": round(share, 4)}
     return module
 
 

@@ -1,0 +1,61 @@
+"""Starting from another run's weights: exactly, by level at another resolution, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from echo_synth import registry
+from echo_synth.errors import RunError
+from echo_synth.files import write_json
+from echo_synth.training.checkpoint import save_tensors
+from echo_synth.training.transfer import start_from
+
+
+def _run(folder: Path, model: str, size: str = "tiny") -> tuple[registry.Run, dict[str, torch.Tensor]]:
+    description = registry.describe_diffusion(model, size, None)
+    weights = registry.build(description, seed=7).state_dict()
+    folder.mkdir()
+    write_json(folder / registry.DESCRIPTION, description)
+    save_tensors(folder / registry.WEIGHTS, weights)
+    return registry.open_run(folder), weights
+
+
+def test_the_same_model_takes_every_weight(tmp_path: Path) -> None:
+    run, weights = _run(tmp_path / "run", "edm-l64")
+    module = registry.build(run.description, seed=1)
+    assert start_from(module, run.description, run) == 1.0
+    assert all(torch.equal(v, weights[k]) for k, v in module.state_dict().items())
+
+
+def test_a_finer_model_takes_what_has_the_same_level(tmp_path: Path) -> None:
+    run, weights = _run(tmp_path / "run", "edm-l64")
+    description = registry.describe_diffusion("edm-l128", "tiny", None)
+    module = registry.build(description, seed=1)
+    assert start_from(module, description, run) == 1.0
+    finer = {"128x128": "64x64", "64x64": "32x32", "32x32": "16x16"}
+    for name, value in module.named_parameters():
+        side = next((s for s in finer if f".{s}_" in name), None)
+        source = name.replace(f".{side}_", f".{finer[side]}_") if side else name
+        assert torch.equal(value, weights[source]), name
+
+
+def test_what_has_no_counterpart_keeps_its_own_start(tmp_path: Path) -> None:
+    run, _ = _run(tmp_path / "run", "edm-l128")
+    description = registry.describe_diffusion("edm-l64", "tiny", None)
+    module, untouched = registry.build(description, seed=1), registry.build(description, seed=1)
+    share = start_from(module, description, run)
+    kept = [k for k, v in module.named_parameters() if "_block" in k and (".qkv." in k or ".norm2." in k)]
+    assert kept  # attention at 16 px, which the finer network does not have there
+    assert 0.5 < share < 1
+    assert all(torch.equal(module.state_dict()[k], untouched.state_dict()[k]) for k in kept)
+
+
+@pytest.mark.parametrize(("model", "size", "told"), [("edm-l64", "small", "another size"), ("edm-l128", "small", "only 0%"), ("edm", "tiny", "only 2%")])  # fmt: skip
+def test_another_architecture_is_refused(tmp_path: Path, model: str, size: str, told: str) -> None:
+    run, _ = _run(tmp_path / "run", "edm-l64")
+    description = registry.describe_diffusion(model, size, None)
+    with pytest.raises(RunError, match=told):
+        start_from(registry.build(description), description, run)
