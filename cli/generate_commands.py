@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cli.common import begin, done, one_of, say
-from cli.generators import SOLVER_HELP, Checkpoint, Maps, Model, Vae, choose, known_solver, newest_maps
+from cli.generators import SOLVER_HELP, Checkpoint, Maps, Model, Vae, choose, known_solver, newest_maps, solver_of
 from cli.options import Device, DryRun, Precision, Seed
 
 
@@ -69,7 +69,7 @@ def generate(
         chosen.device,
         chosen.precision,
     )
-    how = engine.default_sampler(spec.precond, nfe, _solver_of(weights, solver, nfe, spec.solvers))
+    how = engine.default_sampler(spec.precond, nfe, solver_of(weights, solver, nfe, spec.solvers))
     folder = label_maps.open_maps(maps or newest_maps())
     rows = manifest.plan(folder.index, count, seed)
     facts = {
@@ -89,10 +89,11 @@ def generate(
     with main_first(device):
         writer.open(settings)
     loaded = chosen.load(fast=fast == "on", modulation_bytes=modulation_memory << 20, compiled=compiled)
+    start = time.monotonic()
     drawn, complete = run.generate(loaded, folder, writer, how, seed, batch, facts)
     state = "complete" if complete else "other shards are still to come"
     done(
-        f"drew {drawn} images now; {run.total_cases(rows)}, {state}",
+        f"drew {drawn} images in {time.monotonic() - start:.1f} s; {run.total_cases(rows)}, {state}",
         f"nnU-Net raw dataset: {target}", f"classification folder: {pictures}",
     )  # fmt: skip
 
@@ -142,18 +143,6 @@ def _parse_shard(text: str) -> tuple[int, int]:
     if not 0 <= i < n:
         raise SpecError(f"--shard {text}: expected i/n with 0 <= i < n, such as 0/4")
     return i, n
-
-
-def _solver_of(weights: Any, solver: str, nfe: int, known: Mapping[int, str]) -> str:
-    """`solver`, or for auto what study-solvers found for this run, else for this model (`known`), else Heun (the paper's choice)."""
-    from echo_synth.files import read_json
-    from echo_synth.generation.convergence import solver_for
-
-    if solver != "auto":
-        return solver
-    file = weights.folder / "solvers.json"
-    recommended = read_json(file)["recommended"] if file.is_file() else known
-    return solver_for(recommended, nfe) if recommended else "heun"
 
 
 def _target(dataset_id: int | None, name: str, identity: dict[str, Any]) -> Path:

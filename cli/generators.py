@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,6 +62,18 @@ def known_solver(name: str) -> str:
     if name not in SOLVERS:
         raise SpecError(f"--solver {name}: expected one of {', '.join(SOLVERS)}")
     return name
+
+
+def solver_of(weights: Any, solver: str, nfe: int, known: Mapping[int, str]) -> str:
+    """`solver`, or for auto what study-solvers found for this run, else for this model (`known`), else Heun (the paper's choice)."""
+    from echo_synth.files import read_json
+    from echo_synth.generation.convergence import solver_for
+
+    if solver != "auto":
+        return solver
+    file = weights.folder / "solvers.json"
+    recommended = read_json(file)["recommended"] if file.is_file() else known
+    return solver_for(recommended, nfe) if recommended else "heun"
 
 
 def vae_run(weights: Any, vae_model: str | None, folder: Path | None) -> Any:

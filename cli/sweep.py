@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from echo_synth.data import nnunet_raw
 from echo_synth.data.nnunet_raw import RawDataset
-from echo_synth.errors import RunError
+from echo_synth.errors import EchoSynthError, RunError
 from echo_synth.experiment.cells import Cell, Stage
 from echo_synth.experiment.spec import SweepSpec
 from echo_synth.files import read_json, write_json
@@ -49,10 +49,19 @@ class Runner:
     def done(self, stage: Stage) -> bool:
         return (self.folder(stage) / _DONE).is_file()
 
-    def run_cell(self, cell: Cell) -> None:
-        """Every stage of the cell that is not done yet."""
-        for stage in cell.stages:
-            self.run(stage)
+    def run_cells(self, cells: Sequence[Cell], say: Callable[[str], None] = print) -> list[str]:
+        """Cells in turn; one that fails does not stop the rest. Returns the names of those that failed."""
+        failed = []
+        for cell in cells:
+            try:
+                for stage in cell.stages:
+                    if not self.done(stage):
+                        say(f"    {stage.folder}")
+                    self.run(stage)
+            except EchoSynthError as e:
+                say(f"    {e}")
+                failed.append(cell.name)
+        return failed
 
     def run(self, stage: Stage) -> None:
         """Carry out a stage after what it needs; returns at once from one that is done.
@@ -68,10 +77,9 @@ class Runner:
         with _lock(folder / "lock") as handle:
             if self.done(stage):
                 return
-            start = time.monotonic()
             for command in self.commands(stage):
                 self._execute(command, stage, handle)
-            facts = {"kind": stage.kind, "config": dict(stage.config), "seconds": time.monotonic() - start, "drawn": _drawn(folder)}  # fmt: skip
+            facts = {"kind": stage.kind, "config": dict(stage.config), "seconds_per_image": _seconds_per_image(folder)}
             write_json(folder / _DONE, facts)
 
     def _execute(self, command: Sequence[object], stage: Stage, lock: int) -> None:
@@ -82,7 +90,7 @@ class Runner:
             output.write(f"$ echosynth {' '.join(words)}\n")
             output.flush()
             result = subprocess.run(
-                [sys.executable, "-m", "cli.main", *words], env=os.environ | self._environment(stage), stdout=output,
+                [sys.executable, "-m", "cli.main", *words], env=_shell() | self._environment(stage), stdout=output,
                 stderr=subprocess.STDOUT, check=False, pass_fds=(lock,),
             )  # fmt: skip
         if result.returncode:
@@ -109,7 +117,7 @@ class Runner:
         if stage.kind == "data":
             yield from self._data(stage)
         elif stage.kind == "segmenter":
-            given = [f"--{k}={config[k]}" for k in ("epochs", "iterations") if config[k] is not None]
+            given = [f"--{k}={config[k]}" for k in ("epochs", "iterations", "seed") if config[k] is not None]
             yield ["train-segmenter", f"--dataset-id={self.dataset_id(stage.needs['data'])}", f"--trainer={config['trainer']}", *given, *self._on]  # fmt: skip
         elif stage.kind == "predict":
             segmenter = stage.needs["segmenter"]
@@ -181,8 +189,7 @@ class Runner:
         facts: dict[str, Any] = {"cell": cell.name, **cell.facts, "state": self.state(cell)}
         data = cell.stages[0]
         if self.done(data) and cell.facts["kind"] == "synthetic":
-            known = read_json(self.folder(data) / _DONE)
-            facts["seconds_per_image"] = known["seconds"] / known["drawn"] if known["drawn"] else None
+            facts["seconds_per_image"] = read_json(self.folder(data) / _DONE)["seconds_per_image"]
         evaluated = cell.stage("evaluate")
         if evaluated is not None and self.done(evaluated):
             facts |= _flat(read_json(self.folder(evaluated) / "result" / "metrics.json"))
@@ -199,6 +206,11 @@ class Runner:
         """'done', or how many of its stages are."""
         finished = sum(self.done(s) for s in cell.stages)
         return "done" if finished == len(cell.stages) else f"{finished}/{len(cell.stages)}"
+
+
+def _shell() -> dict[str, str]:
+    """This process's environment without what would change a trainer behind the spec's back."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("ECHOSYNTH_NNUNET_")}
 
 
 def _flat(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -219,12 +231,12 @@ def _flat(metrics: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _drawn(folder: Path) -> int:
-    """Images that the last attempt of `generate` drew, from its log."""
+def _seconds_per_image(folder: Path) -> float | None:
+    """What an image took the last attempt of `generate`, from its log: drawing and writing, without start-up and loading."""
     log = folder / "log.txt"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    counts = [int(line.split()[1]) for line in lines if line.startswith("drew ")]
-    return counts[-1] if counts else 0
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    found = re.findall(r"^drew (\d+) images in ([\d.]+) s", text, re.MULTILINE)
+    return float(found[-1][1]) / int(found[-1][0]) if found and int(found[-1][0]) else None
 
 
 def _link(dataset: Path, folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,13 +48,14 @@ def sweep(
     # On a cluster the device is that of the job, not of this machine.
     device = device if cluster else registry.training_device(device)
     folder = (out or home() / "sweeps" / spec.stem).absolute()
-    maps, checkpoints, fingerprints = outside(experiment)
-    cells = build_cells(experiment, fingerprints)
+    found = outside(experiment)
+    maps, fingerprints = found.maps, found.fingerprints
+    cells = build_cells(experiment, fingerprints, found.solvers)
     wanted = [n.strip() for n in only.split(",")] if only else [c.name for c in cells]
     unknown = sorted(set(wanted) - {c.name for c in cells})
     if unknown:
         raise SpecError(f"--only {unknown[0]}: expected some of {', '.join(c.name for c in cells)}")
-    runner = Runner(experiment, folder, maps, checkpoints, device)
+    runner = Runner(experiment, folder, maps, found.checkpoints, device)
     chosen = [c for c in cells if c.name in wanted]
     settings = begin(
         "sweep",
@@ -60,26 +63,45 @@ def sweep(
          "cells": {c.name: {"state": runner.state(c), "stages": [s.folder for s in c.stages]} for c in chosen}},
         dry_run,
     )  # fmt: skip
-    if not status:
-        write_json(folder / "settings.json", settings)
-        if cluster:
-            _submit(runner, cells, chosen, cluster, {"hours": hours, "gpus": gpus, "partition": partition})
-        else:
-            _run_here(runner, cells, chosen)
-    write_results(runner, cells)
-    pictures = write_figures(runner, cells) if not status else []
+    try:
+        if not status:
+            write_json(folder / "settings.json", settings)
+            if cluster:
+                _submit(runner, cells, chosen, cluster, {"hours": hours, "gpus": gpus, "partition": partition})
+            else:
+                _run_here(runner, cells, chosen)
+    finally:  # also of what a failure or Ctrl-C leaves
+        pictures = publish(runner, cells)
     _show(runner, cells)
     done(f"results: {folder / 'results.csv'}", *([f"figures: {', '.join(pictures)}"] if pictures else []))
 
 
-def outside(experiment: Any) -> tuple[Path, dict[str, Path], dict[str, str]]:
-    """The folder of maps, run folders by fingerprint, and fingerprints of everything that comes from outside.
+@dataclass(frozen=True)
+class Outside:
+    """What a sweep takes from outside.
+
+    Attributes:
+        maps: folder of condition maps.
+        checkpoints: run folders by the fingerprint of their weights.
+        fingerprints: of the real data, the maps, the trainer, and of the weights of each row.
+        solvers: by row and NFE, "auto" resolved.
+    """
+
+    maps: Path
+    checkpoints: dict[str, Path]
+    fingerprints: dict[str, str]
+    solvers: dict[tuple[str, int], str]
+
+
+def outside(experiment: Any) -> Outside:
+    """Find and name everything that comes from outside; says which run each row draws with.
 
     Raises DataError or RunError, before any work, when something is missing.
     """
-    from cli.generators import newest_maps, vae_run
+    from cli.generators import newest_maps, solver_of, vae_run
     from echo_synth import registry, specs
     from echo_synth.data import label_maps, nnunet_raw
+    from echo_synth.downstream import segmentation
     from echo_synth.home import home
 
     real = nnunet_raw.find(experiment.real)
@@ -89,56 +111,81 @@ def outside(experiment: Any) -> tuple[Path, dict[str, Path], dict[str, str]]:
         "real": registry.file_hash(real.path / "cases.csv"),
         "maps": registry.file_hash(opened.path / "index.parquet"),
     }
+    if experiment.segmenter:
+        found["trainer"] = json.dumps(segmentation.trainer_facts(experiment.segmenter.trainer), sort_keys=True)
     checkpoints: dict[str, Path] = {}
+    solvers: dict[tuple[str, int], str] = {}
     for row, grid in experiment.models.items():
         model = experiment.model_of(row)
         run = registry.find_run(model, home() / grid.checkpoint if grid.checkpoint else None)
-        vae = vae_run(run, specs.diffusion_model(model).vae, None)
-        study = run.folder / "solvers.json"  # what solver: auto follows
-        found[row] = run.hash() + (vae.hash() if vae else "") + (registry.file_hash(study) if study.is_file() else "")
+        preset = specs.diffusion_model(model)
+        vae = vae_run(run, preset.vae, None)
+        found[row] = run.hash() + (vae.hash() if vae else "")
         checkpoints[found[row]] = run.folder
-    return opened.path, checkpoints, found
+        solvers |= {(row, n): solver_of(run, grid.solver, n, preset.solvers) for n in grid.nfe}
+        say(f"{row}: {run.folder}{'' if grid.checkpoint else ', the newest run of ' + model}")
+    return Outside(opened.path, checkpoints, found, solvers)
 
 
 def _run_here(runner: Any, cells: Any, chosen: Any) -> None:
     """One cell after the other; a cell that fails does not stop the rest."""
-    from echo_synth.errors import EchoSynthError, RunError
-
     failed = []
     for i, cell in enumerate(chosen):
         say(f"[{i + 1}/{len(chosen)}] {cell.name}: {runner.state(cell)}")
-        for stage in cell.stages:
-            if not runner.done(stage):
-                say(f"    {stage.folder}")
-            try:
-                runner.run(stage)
-            except EchoSynthError as e:
-                say(f"    {e}")
-                failed.append(cell.name)
-                break
-        write_results(runner, cells)
+        failed += runner.run_cells([cell], say)
+        publish(runner, cells)
+    _raise(failed, chosen, "mend what their logs name and run again")
+
+
+def _raise(failed: Any, chosen: Any, remedy: str) -> None:
+    from echo_synth.errors import RunError
+
     if failed:
-        raise RunError(f"{len(failed)} of {len(chosen)} cells failed ({', '.join(failed)}); mend what their logs name and run again")  # fmt: skip
+        raise RunError(f"{len(failed)} of {len(chosen)} cells failed ({', '.join(failed)}); {remedy}")
 
 
 def _submit(runner: Any, cells: Any, chosen: Any, cluster: str, limits: dict[str, Any]) -> None:
-    """A job a cell through submitit; waits for all of them."""
+    """Through submitit: under SLURM a job a cell; on this machine a job for each share of its GPUs, cells in turn. Waits for all."""
     from echo_synth.errors import RunError
 
     try:
         import submitit
     except ImportError:
         raise RunError("--cluster needs the package submitit; install it with: pip install 'echosynth[cluster]'") from None  # fmt: skip
-    executor = submitit.AutoExecutor(folder=runner.out / "jobs", cluster=cluster)
-    executor.update_parameters(timeout_min=round(limits["hours"] * 60), gpus_per_node=limits["gpus"])
+    gpus = limits["gpus"]
+    workers = _gpu_count() // gpus if gpus and cluster == "local" else 1
+    if not workers:
+        raise RunError(f"--gpus {gpus}: this machine has {_gpu_count()}; ask for as many or fewer")
+    shares = [chosen[k::workers] for k in range(workers)] if cluster == "local" else [[c] for c in chosen]
+    executors = []
+    for k in range(workers):
+        executors.append(submitit.AutoExecutor(folder=runner.out / "jobs", cluster=cluster))
+        executors[k].update_parameters(timeout_min=round(limits["hours"] * 60), gpus_per_node=gpus)
+        if cluster == "local":
+            executors[k].update_parameters(local_visible_gpus=list(range(k * gpus, (k + 1) * gpus)))
     if limits["partition"]:
-        executor.update_parameters(slurm_partition=limits["partition"])
-    jobs = executor.map_array(runner.run_cell, chosen)
+        executors[0].update_parameters(slurm_partition=limits["partition"])
+    if cluster == "local":
+        jobs = [e.submit(runner.run_cells, s) for e, s in zip(executors, shares, strict=True) if s]
+    else:
+        jobs = executors[0].map_array(runner.run_cells, shares)
     say(f"{len(jobs)} jobs: {', '.join(j.job_id for j in jobs)}")
-    failed = [cell.name for cell, job in zip(chosen, jobs, strict=True) if job.exception() is not None]
+    for job in jobs:
+        job.exception()  # waits
+        publish(runner, cells)
+    _raise([c.name for c in chosen if runner.state(c) != "done"], chosen, f"their logs are in {runner.out / 'jobs'}")
+
+
+def _gpu_count() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def publish(runner: Any, cells: Any) -> list[str]:
+    """results.csv and the figures, as far as the cells are; returns the figures' names."""
     write_results(runner, cells)
-    if failed:
-        raise RunError(f"{len(failed)} of {len(chosen)} cells failed ({', '.join(failed)}); their logs are in {runner.out / 'jobs'}")  # fmt: skip
+    return write_figures(runner, cells)
 
 
 def write_results(runner: Any, cells: Any) -> Any:
@@ -153,41 +200,45 @@ def write_results(runner: Any, cells: Any) -> Any:
 
 
 def write_figures(runner: Any, cells: Any) -> list[str]:
-    """The figures that `report` shows, as far as there is something to draw. Returns their names."""
+    """The figures that `report` shows, as far as there is something to draw; one that no longer holds is removed."""
+    import pandas as pd
+
     from echo_synth.files import write_bytes
     from echo_synth.report import figures, sweep_figures
 
-    table = write_results(runner, cells)
+    table = pd.DataFrame([runner.row(c) for c in cells])
     drawings = {
-        "images.png": sweep_figures.image_grid(*_pictures(runner, cells)),
-        "scores.png": sweep_figures.scores(table),
-        "throughput.png": sweep_figures.throughput(table),
-        "pareto.png": sweep_figures.cost_front(table),
+        "images.png": lambda: sweep_figures.image_grid(*_pictures(runner, cells)),
+        "scores.png": lambda: sweep_figures.scores(table),
+        "throughput.png": lambda: sweep_figures.throughput(table),
+        "pareto.png": lambda: sweep_figures.cost_front(table),
     }
-    made = {name: figure for name, figure in drawings.items() if figure is not None}
-    for name, figure in made.items():
-        write_bytes(runner.out / name, figures.png(figure))
-    return list(made)
+    made = []
+    for name, draw in drawings.items():
+        figure = draw()
+        if figure is None:
+            (runner.out / name).unlink(missing_ok=True)
+        else:
+            write_bytes(runner.out / name, figures.png(figure))
+            made.append(name)
+    return made
 
 
 def _pictures(runner: Any, cells: Any) -> tuple[dict[tuple[str, int], Any], Any]:
-    """The same case from every synthetic dataset that holds it, and its mask."""
+    """The first case that every synthetic dataset of the first seed holds, from each of them, and its mask."""
     from echo_synth.data import nnunet_raw
 
-    found: dict[tuple[str, int], Any] = {}
-    case = mask = None
-    for cell in cells:
-        dataset = runner.drawn(cell)
-        if dataset is None or cell.facts["seed"] != runner.spec.seeds[0]:
-            continue
-        rows = dataset.cases()
-        if case is None:
-            case = rows["case"].iloc[0]
-            mask = nnunet_raw.read_pixels(dataset.label_path(case, rows["split"].iloc[0]))
-        row = rows[rows["case"] == case]
-        if len(row):
-            found[cell.facts["row"], cell.facts["nfe"]] = nnunet_raw.read_pixels(dataset.image_path(case, row["split"].iloc[0]))  # fmt: skip
-    return found, mask
+    datasets = {
+        (c.facts["row"], c.facts["nfe"]): d
+        for c in cells
+        if c.facts["kind"] == "synthetic" and c.facts["seed"] == runner.spec.seeds[0] and (d := runner.drawn(c))
+    }
+    shared = sorted(set.intersection(*({*d.cases()["case"]} for d in datasets.values()))) if datasets else []
+    if not shared:
+        return {}, None
+    case = shared[0]
+    mask = nnunet_raw.read_pixels(next(iter(datasets.values())).label_path(case, "train"))
+    return {k: nnunet_raw.read_pixels(d.image_path(case, "train")) for k, d in datasets.items()}, mask
 
 
 def _show(runner: Any, cells: Any) -> None:

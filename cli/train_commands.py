@@ -271,5 +271,11 @@ def import_edmlx(
 
 
 def _finish(folder: Path, best: Any) -> None:
+    from echo_synth import registry
+    from echo_synth.files import read_json
+
+    start = read_json(folder / registry.DESCRIPTION).get("init")
+    if start:
+        say(f"started from weights of {start['model']}: {start['share']:.0%} of the parameters")
     numbers = ", ".join(f"{k} {v:.4g}" for k, v in best.items() if k != "images")
     done(f"best validation at {best.get('images', 0):.0f} images: {numbers}", f"run folder: {folder}")

@@ -189,6 +189,7 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
     """The paper's settings: Adam 1e-4, 250 epochs, 2d."""
 
     epochs, iterations, val_iterations, batch = 250, 250, 50, 16
+    rate = 1e-4
     width = 1.0
     half_resolution = False
     full_validation = True
@@ -210,7 +211,7 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         self.seed = int(seed) if seed else None
         if self.seed is not None:
             seed_everything(self.seed)  # the network's first weights are drawn after this
-        self.initial_lr = 1e-4
+        self.initial_lr = self.rate
         self.num_epochs = int(os.environ.get("ECHOSYNTH_NNUNET_EPOCHS", self.epochs))
         self.num_iterations_per_epoch = int(os.environ.get("ECHOSYNTH_NNUNET_ITERATIONS", self.iterations))
         self.num_val_iterations_per_epoch = min(self.val_iterations, self.num_iterations_per_epoch)
@@ -333,18 +334,8 @@ class nnUNetTrainerEchoSynth_cpu(nnUNetTrainerEchoSynth):
     """The standard short budget on a CPU: a quarter of the width at half resolution, 1200 iterations of 12 images."""
 
     epochs, iterations, val_iterations, batch = 24, 50, 4, 12
+    rate = 1e-3  # 1e-4 is for 62 500 iterations; 1200 need larger steps
     width, half_resolution, full_validation = 0.25, True, False
-
-    def __init__(
-        self,
-        plans: dict[str, Any],
-        configuration: str,
-        fold: int,
-        dataset_json: dict[str, Any],
-        device: torch.device = torch.device("cpu"),
-    ) -> None:
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.initial_lr = 1e-3  # 1e-4 is for 62 500 iterations; 1200 need larger steps
 
 
 class nnUNetTrainerEchoSynth_cpu256(nnUNetTrainerEchoSynth_cpu):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from cli.sweep_commands import sweep
+from cli.sweep import Runner, _seconds_per_image, _shell
+from cli.sweep_commands import outside, sweep
 from echo_synth import specs
-from echo_synth.errors import SpecError
-from echo_synth.experiment.cells import Cell, build_cells
+from echo_synth.errors import RunError, SpecError
+from echo_synth.experiment.cells import Cell, Stage, build_cells
 from echo_synth.experiment.spec import SweepSpec, read_sweep
+from echo_synth.files import write_json
 from echo_synth.generation.engine import Sampler
 from echo_synth.generation.noise import NoiseTextures
 from echo_synth.report import figures, sweep_figures
@@ -86,6 +89,63 @@ def test_rows_of_one_model_share_what_they_have_in_common() -> None:
     assert twin.facts["row"] == "twin"
 
 
+def test_what_auto_means_and_what_the_trainer_is_name_the_stages() -> None:
+    spec = SweepSpec.model_validate(GRID)
+    before = _keys(_cells())
+
+    def changed(outside: dict[str, str], solvers: dict[tuple[str, int], str]) -> set[str]:
+        after = _keys({c.name: c for c in build_cells(spec, OUTSIDE | outside, solvers)})
+        return {f"{name} {kind}" for (name, kind), key in before.items() if after[name, kind] != key}
+
+    solver = changed({}, {("edm-l64", 5): "heun"})
+    assert {name.split()[0] for name in solver} == {"edm-l64_nfe5_seed0"}
+    trainer = changed({"trainer": "{width: 1}"}, {})
+    assert {name.split()[1] for name in trainer} == {"segmenter", "predict", "evaluate"}
+
+
+def test_auto_is_settled_before_the_sweep_and_a_study_changes_auto_only(home: Path, tmp_path: Path) -> None:
+    run = tmp_path / "edm-l64"
+    shutil.copytree(specs.root() / "bundled/edm-l64", run)
+    rows = {"edm-l64": {"nfe": [20], "checkpoint": str(run)}, "fixed": {"model": "edm-l64", "nfe": [20], "solver": "euler", "checkpoint": str(run)}}  # fmt: skip
+    spec = SweepSpec.model_validate(GRID | {"models": rows})
+    before = outside(spec)
+    assert before.solvers == {("edm-l64", 20): "unipc", ("fixed", 20): "euler"}
+    write_json(run / "solvers.json", {"recommended": {"20": "heun"}})
+    after = outside(spec)
+    assert after.solvers == {("edm-l64", 20): "heun", ("fixed", 20): "euler"}
+    assert after.fingerprints == before.fingerprints
+    assert '"half_resolution": false' in before.fingerprints["trainer"]
+
+
+def test_the_shell_does_not_change_a_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECHOSYNTH_NNUNET_EPOCHS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    kept = _shell()
+    assert "ECHOSYNTH_NNUNET_EPOCHS" not in kept
+    assert kept["OMP_NUM_THREADS"] == "1"
+
+
+def test_an_image_s_time_is_that_of_drawing(tmp_path: Path) -> None:
+    assert _seconds_per_image(tmp_path) is None
+    log = "$ echosynth generate\nKilled\n$ echosynth generate\ndrew 40 images in 10.0 s; 300 images of 75 patients, complete\n"
+    (tmp_path / "log.txt").write_text(log)
+    assert _seconds_per_image(tmp_path) == 0.25
+
+
+def test_a_failed_cell_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = Runner(SweepSpec.model_validate(GRID), tmp_path, tmp_path, {}, "cpu")
+
+    def run(_: Runner, stage: Stage) -> None:
+        if stage.config["kind"] == "real":
+            raise RunError("no")
+
+    monkeypatch.setattr(Runner, "run", run)
+    cells = [Cell(name, {}, (Stage("data", {"kind": name}),)) for name in ("real", "noise")]
+    said: list[str] = []
+    assert runner.run_cells(cells, said.append) == ["real"]
+    assert said[-1].strip().startswith("data-")
+
+
 def test_a_row_may_not_take_the_name_of_the_data(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("real: 501\ncount: 1\nmodels: {maps: {model: edm, nfe: [1]}}\n")
     with pytest.raises(SpecError, match=r"models\.maps: the name is taken"):
@@ -101,41 +161,64 @@ def test_the_front_is_what_nothing_beats() -> None:
         assert kept == (d[i] > d[s < s[i]].max(initial=-1.0))
 
 
-def test_figures_and_report_of_a_sweep(tmp_path: Path) -> None:
-    rows = [
-        {"cell": f"{row}_nfe{n}_seed0", "kind": "synthetic", "row": row, "model": row, "nfe": n, "count": 8, "state": "done", "seconds_per_image": n * 0.01,
-         "dice_lv_endo": 0.9, "dice_lv_endo_low": 0.88, "dice_lv_endo_high": 0.91} for row, n in (("edm-l64", 5), ("edm-l64", 20), ("sdm", 1000))
+def _table() -> pd.DataFrame:
+    cells = [
+        {"cell": f"{row}_nfe{n}_seed{seed}", "kind": "synthetic", "row": row, "model": row, "nfe": n, "seed": seed, "count": 8, "state": "done",
+         "seconds_per_image": n * 0.01, "dice_lv_endo": dice, "dice_lv_endo_low": dice - 0.02, "dice_lv_endo_high": dice + 0.01}
+        for row, n, seed, dice in (("edm-l64", 5, 0, 0.88), ("edm-l64", 5, 1, 0.90), ("edm-l64", 20, 0, 0.9), ("sdm", 5, 0, 0.5), ("sdm", 1000, 0, 0.91))
     ]  # fmt: skip
-    rows.append(
-        {
-            "cell": "real",
-            "kind": "real",
-            "state": "1/5",
-            "dice_lv_endo": 0.93,
-            "dice_lv_endo_low": 0.92,
-            "dice_lv_endo_high": 0.94,
-        }
-    )
-    table = pd.DataFrame(rows)
-    table.to_csv(tmp_path / "results.csv", index=False)
-    scores = sweep_figures.scores(table)
-    assert scores is not None
-    assert len(scores.axes) == 1
-    curves = {line.get_label(): line for line in scores.axes[0].lines}
-    assert set(curves) == {"edm-l64", "sdm at 1000", "real"}
-    assert list(curves["edm-l64"].get_xdata()) == [5, 20]
-    assert list(curves["real"].get_ydata()) == [0.93, 0.93]
-    throughput = sweep_figures.throughput(table)
-    assert throughput is not None
-    assert throughput.axes[0].lines[0].get_ydata()[0] == pytest.approx(20)
-    front = sweep_figures.cost_front(table)
+    real = {"cell": "real", "kind": "real", "state": "1/5", "dice_lv_endo": 0.93, "dice_lv_endo_low": 0.92, "dice_lv_endo_high": 0.94}  # fmt: skip
+    return pd.DataFrame([*cells, real])
+
+
+def test_scores_are_drawn_against_evaluations_and_level_lines() -> None:
+    drawn = sweep_figures.scores(_table())
+    assert drawn is not None
+    assert len(drawn.axes) == 1
+    curves = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in drawn.axes[0].lines}
+    assert curves["edm-l64"] == ([5, 20], pytest.approx([0.89, 0.9]))  # two seeds at 5
+    assert curves["sdm"] == ([5], [0.5])
+    assert curves["sdm at 1000"][1] == [0.91, 0.91]
+    assert curves["real"][1] == [0.93, 0.93]
+    assert len(drawn.axes[0].patches) == 2  # the level lines' intervals
+    assert sweep_figures.scores(_table().drop(columns="dice_lv_endo")) is None
+
+
+def test_throughput_averages_seeds_and_counts_in_sdm() -> None:
+    drawn = sweep_figures.throughput(_table())
+    assert drawn is not None
+    assert drawn.axes[0].lines[0].get_ydata() == pytest.approx([20, 5])
+    assert drawn.axes[0].child_axes[0].get_ylabel() == "times SDM at 1000 NFE"
+
+
+def test_the_front_counts_whole_datasets_where_they_differ_in_size() -> None:
+    table = _table()
+    drawn = sweep_figures.cost_front(table)
+    assert drawn is not None
+    assert drawn.axes[0].get_xlabel().startswith("seconds an image")
+    table.loc[table["nfe"] == 5, "count"] = 32
+    table.loc[0, "dice_lv_endo"] = table.loc[0, "dice_lv_endo_high"] + 1e-15  # a mean beyond its own bound
+    drawn = sweep_figures.cost_front(table)
+    assert drawn is not None
+    assert drawn.axes[0].get_xlabel().startswith("seconds a dataset")
+    costs = {p.get_text(): p.xy[0] for p in drawn.axes[0].texts}
+    assert costs["5"] == pytest.approx(costs["20"])  # 32 images at a quarter of the evaluations
+
+
+def test_the_report_shows_a_sweep_and_nothing_twice(tmp_path: Path) -> None:
+    _table().to_csv(tmp_path / "results.csv", index=False)
+    front = sweep_figures.cost_front(_table())
     assert front is not None
     (tmp_path / "pareto.png").write_bytes(figures.png(front))
-    assert sweep_figures.scores(table.drop(columns="dice_lv_endo")) is None
+    other = tmp_path / "other/work/evaluate-mine/result"  # looks like a sweep's stage and is none
+    for folder in (tmp_path / "work/evaluate-0123456789ab/result", other):
+        folder.mkdir(parents=True)
+        write_json(folder / "metrics.json", {})
     page = build(tmp_path)
     assert "0.900 [0.880,\u00a00.910]" in page
     assert "Dice of the LV endocardium against seconds an image" in page
     assert "1/5" in page
+    assert page.count("<h2>Evaluation: ") == 1
 
 
 def test_the_reference_is_shared_not_repeated() -> None:

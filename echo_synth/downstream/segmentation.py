@@ -5,6 +5,7 @@ What runs is what nnU-Net's commands run, so plans, weights and predictions are 
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import sys
@@ -74,6 +75,35 @@ def check_trainer(name: str) -> None:
     known = re.findall(r"^class (nnUNetTrainer\w*)", text, re.MULTILINE)
     if name not in known:
         raise RunError(f"--trainer {name}: not a trainer of the plugin; expected one of {', '.join(known)}")
+
+
+def trainer_facts(name: str) -> dict[str, Any]:
+    """What the plugin's trainer `name` is by default: epochs, iterations, batch, rate, width, … as its class states them.
+
+    Read off the file, which is loaded nowhere but in nnU-Net.
+
+    Raises RunError when the plugin has no trainer of that name.
+    """
+    check_trainer(name)
+    tree = ast.parse((plugin_folder() / "echosynth_trainers.py").read_text(encoding="utf-8"))
+    classes = {c.name: c for c in tree.body if isinstance(c, ast.ClassDef)}
+    facts: dict[str, Any] = {}
+    current: str | None = name
+    while current in classes:
+        own = classes[current]
+        facts = _class_values(own) | facts
+        current = own.bases[0].id if own.bases and isinstance(own.bases[0], ast.Name) else None
+    return facts
+
+
+def _class_values(definition: ast.ClassDef) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for line in definition.body:
+        if isinstance(line, ast.Assign):
+            value, target = ast.literal_eval(line.value), line.targets[0]
+            names = [ast.unparse(t) for t in target.elts] if isinstance(target, ast.Tuple) else [ast.unparse(target)]
+            found |= dict(zip(names, value if isinstance(target, ast.Tuple) else (value,), strict=True))
+    return found
 
 
 def is_planned(dataset_id: int) -> bool:

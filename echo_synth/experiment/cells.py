@@ -64,11 +64,14 @@ class Cell:
         return next((s for s in self.stages if s.kind == kind), None)
 
 
-def build_cells(spec: SweepSpec, fingerprints: Mapping[str, str]) -> list[Cell]:
+def build_cells(
+    spec: SweepSpec, fingerprints: Mapping[str, str], solvers: Mapping[tuple[str, int], str] | None = None
+) -> list[Cell]:
     """All cells, the reference first.
 
     Args:
-        fingerprints: what the outside holds: "real", "maps", and a hash of its weights for each row of the grid.
+        fingerprints: what the outside holds: "real", "maps", "trainer", and a hash of its weights for each row of the grid.
+        solvers: what "auto" means by row and NFE.
 
     Raises SpecError for an unknown base or reference.
     """
@@ -78,7 +81,7 @@ def build_cells(spec: SweepSpec, fingerprints: Mapping[str, str]) -> list[Cell]:
             for seed in spec.seeds:
                 facts = {"kind": "synthetic", "row": row, "model": spec.model_of(row), "nfe": nfe, "seed": seed, "count": grid.count or spec.count}  # fmt: skip
                 # The row's name decides nothing: rows that ask for the same images share them.
-                config = {k: v for k, v in facts.items() if k != "row"} | {"solver": grid.solver, "batch": spec.batch, "weights": fingerprints[row], "maps": fingerprints["maps"]}  # fmt: skip
+                config = {k: v for k, v in facts.items() if k != "row"} | {"solver": (solvers or {}).get((row, nfe), grid.solver), "batch": spec.batch, "weights": fingerprints[row], "maps": fingerprints["maps"]}  # fmt: skip
                 data[f"{row}_nfe{nfe}_seed{seed}"] = (Stage("data", config), facts)
     for name, extra in spec.cells.items():
         data[name] = _extra(name, extra, spec, fingerprints, data)
@@ -128,7 +131,8 @@ def _extra(
 def _downstream(data: Stage, spec: SweepSpec, fingerprints: Mapping[str, str], reference: Cell | None) -> tuple[Stage, ...]:  # fmt: skip
     stages, needs = [data], dict[str, Stage]()
     if spec.segmenter is not None:
-        segmenter = Stage("segmenter", spec.segmenter.model_dump(), {"data": data})
+        config = spec.segmenter.model_dump() | {"facts": fingerprints.get("trainer")}
+        segmenter = Stage("segmenter", config, {"data": data})
         predict = Stage("predict", {"real": fingerprints["real"]}, {"segmenter": segmenter})
         stages += [segmenter, predict]
         needs["predict"] = predict

@@ -12,7 +12,7 @@ from echo_synth import specs
 from echo_synth.errors import SpecError
 from echo_synth.specs import Strict
 
-OUTSIDE = ("real", "maps")  # what fingerprints name besides rows of the grid
+OUTSIDE = ("real", "maps", "trainer")  # what fingerprints name besides rows of the grid
 
 
 class SegmenterSpec(Strict):
@@ -21,6 +21,7 @@ class SegmenterSpec(Strict):
     trainer: str = "nnUNetTrainerEchoSynth"
     epochs: int | None = None
     iterations: int | None = None
+    seed: int | None = Field(default=None, description="makes the training repeatable")
 
 
 class ClassifierSpec(Strict):

@@ -68,7 +68,7 @@ _SWEEP_PICTURES = {
         "The grey line joins the cells that no other beats in both; numbers are NFE.",
     ),
 }  # fmt: skip
-_STAGE = "work/evaluate-"
+_STAGE = re.compile(r"evaluate-[0-9a-f]{12}")
 
 
 def table_html(rows: list[list[str]], caption: str, of: str = "") -> str:
@@ -128,11 +128,17 @@ def _sweeps(folder: Path) -> list[str]:
     return result
 
 
+def _in_a_sweep(file: Path) -> bool:
+    """Whether a file is some SWEEP/work/evaluate-…/result/metrics.json beside a SWEEP/results.csv."""
+    stage = file.parent.parent
+    return bool(_STAGE.fullmatch(stage.name)) and (stage.parent.parent / "results.csv").is_file()
+
+
 def _evaluations(folder: Path) -> list[str]:
     result = []
     for file in sorted(folder.rglob("metrics.json")):
-        if _STAGE in file.relative_to(folder).as_posix():
-            continue  # a cell of a sweep, whose table shows it
+        if _in_a_sweep(file):
+            continue  # a cell, which the sweep's table shows
         metrics = read_json(file)
         name = str(file.parent.relative_to(folder)) or file.parent.name
         parts = [f"<section><h2>Evaluation: {escape(name)}</h2>"]

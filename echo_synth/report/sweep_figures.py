@@ -25,10 +25,17 @@ def grid(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["kind"] == "synthetic"]
 
 
+def label_of(row: str, rows: pd.DataFrame, table: pd.DataFrame) -> str:
+    """Name of a row of the grid, with its number of images where the table has several."""
+    several = grid(table)["count"].nunique() > 1
+    return f"{row}, {rows['count'].iloc[0]:.0f} images" if several else row
+
+
 def scores(table: pd.DataFrame) -> Figure | None:
     """Each score against NFE, a line a row of the grid with its patient-level interval (the paper's figure 3).
 
-    Cells without an NFE (real data, noise) are level lines, and so is SDM at 1000 NFE where it was run.
+    Cells without an NFE (real data, noise) are level lines with their interval, and so is SDM at 1000 NFE.
+    Where there are several seeds, means and bounds are averaged over them.
     """
     shown = {k: label for k, label in SCORES.items() if k in table and grid(table)[k].notna().any()}
     if not shown:
@@ -44,18 +51,23 @@ def scores(table: pd.DataFrame) -> Figure | None:
 
 
 def _against_nfe(axis: Axes, table: pd.DataFrame, key: str) -> None:
-    for name, rows in grid(table).dropna(subset=[key]).groupby("row", sort=False):
-        rows = rows.sort_values("nfe")
-        if list(rows["nfe"].unique()) == [_SDM_NFE]:
-            axis.axhline(rows[key].mean(), color="black", linestyle="-.", linewidth=1, label=f"{name} at {_SDM_NFE}")
-            continue
-        middle = rows.groupby("nfe")[[key, f"{key}_low", f"{key}_high"]].mean()  # over seeds
-        line = axis.plot(middle.index, middle[key], marker="o", markersize=4, label=str(name))[0]
+    cells = grid(table).dropna(subset=[key])
+    whole = (cells["model"] == "sdm") & (cells["nfe"] == _SDM_NFE)
+    for name, rows in cells[~whole].groupby("row", sort=False):
+        middle = rows.groupby("nfe")[[key, f"{key}_low", f"{key}_high"]].mean()
+        line = axis.plot(middle.index, middle[key], marker="o", markersize=4, label=label_of(str(name), rows, table))[0]
         axis.fill_between(middle.index, middle[f"{key}_low"], middle[f"{key}_high"], color=line.get_color(), alpha=0.15)
-    for cell, style in (("real", "--"), ("noise", ":")):
-        level = table.loc[(table["cell"] == cell) & (table["kind"] == cell)].get(key)
-        if level is not None and level.notna().any():
-            axis.axhline(float(level.iloc[0]), color=GREY, linestyle=style, linewidth=1, label=cell)
+    _level(axis, cells[whole], key, f"sdm at {_SDM_NFE}", "black", "-.")
+    for name, style in (("real", "--"), ("noise", ":")):
+        _level(
+            axis, table[(table["cell"] == name) & (table["kind"] == name)].dropna(subset=[key]), key, name, GREY, style
+        )
+
+
+def _level(axis: Axes, rows: pd.DataFrame, key: str, label: str, colour: str, style: str) -> None:
+    if len(rows):
+        axis.axhline(rows[key].mean(), color=colour, linestyle=style, linewidth=1, label=label)
+        axis.axhspan(rows[f"{key}_low"].mean(), rows[f"{key}_high"].mean(), color=colour, alpha=0.08, linewidth=0)
 
 
 def throughput(table: pd.DataFrame) -> Figure | None:
@@ -63,10 +75,10 @@ def throughput(table: pd.DataFrame) -> Figure | None:
     rows = grid(table)
     if "seconds_per_image" not in rows or not rows["seconds_per_image"].notna().any():
         return None
-    rows = rows.dropna(subset=["seconds_per_image"]).sort_values("nfe")
-    measured = rows.assign(model=rows["row"], images_per_second=1 / rows["seconds_per_image"])
-    sdm = measured.loc[(rows["model"] == "sdm") & (rows["nfe"] == _SDM_NFE), "images_per_second"]
-    return throughput_curves(measured, float(sdm.iloc[0]) if len(sdm) else None)
+    taken = rows.groupby(["row", "model", "nfe"], sort=False)["seconds_per_image"].mean().dropna().reset_index()
+    sdm = taken.loc[(taken["model"] == "sdm") & (taken["nfe"] == _SDM_NFE), "seconds_per_image"]
+    measured = taken.assign(model=taken["row"], images_per_second=1 / taken["seconds_per_image"]).sort_values("nfe")
+    return throughput_curves(measured, 1 / float(sdm.iloc[0]) if len(sdm) else None)
 
 
 def pareto(seconds: NDArray[np.float64], dice: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -77,22 +89,30 @@ def pareto(seconds: NDArray[np.float64], dice: NDArray[np.float64]) -> NDArray[n
 
 
 def cost_front(table: pd.DataFrame) -> Figure | None:
-    """Dice of the LV endocardium against seconds an image; the front is what no other cell beats in both."""
+    """Dice of the LV endocardium against seconds an image; the front is what no other point beats in both.
+
+    Where rows have different numbers of images the cost is that of the dataset. Seeds are averaged.
+    """
     rows = grid(table)
     if not {"seconds_per_image", "dice_lv_endo"} <= set(rows.columns):
         return None
-    rows = rows.dropna(subset=["seconds_per_image", "dice_lv_endo"]).sort_values("seconds_per_image")
-    if rows.empty:
+    numbers = ["seconds_per_image", "count", "dice_lv_endo", "dice_lv_endo_low", "dice_lv_endo_high"]
+    points = rows.dropna(subset=numbers).groupby(["row", "nfe"], sort=False)[numbers].mean().reset_index()
+    if points.empty:
         return None
+    several = points["count"].nunique() > 1
+    points["cost"] = points["seconds_per_image"] * (points["count"] if several else 1)
     figure, axis = plt.subplots(figsize=(6.4, 4.2))
-    for name, own in rows.groupby("row", sort=False):
-        low, high = own["dice_lv_endo"] - own["dice_lv_endo_low"], own["dice_lv_endo_high"] - own["dice_lv_endo"]
-        axis.errorbar(own["seconds_per_image"], own["dice_lv_endo"], [low, high], fmt="o", markersize=4, linewidth=0.8, label=str(name))  # fmt: skip
+    for name, own in points.groupby("row", sort=False):
+        # A mean may leave its own interval by a rounding step where patients are very few.
+        low = (own["dice_lv_endo"] - own["dice_lv_endo_low"]).clip(0)
+        high = (own["dice_lv_endo_high"] - own["dice_lv_endo"]).clip(0)
+        axis.errorbar(own["cost"], own["dice_lv_endo"], [low, high], fmt="o", markersize=4, linewidth=0.8, label=label_of(str(name), own, table))  # fmt: skip
         for _, point in own.iterrows():
-            axis.annotate(f"{point['nfe']:.0f}", (point["seconds_per_image"], point["dice_lv_endo"]), xytext=(4, 4), textcoords="offset points", fontsize=8)  # fmt: skip
-    front = rows[pareto(rows["seconds_per_image"].to_numpy(float), rows["dice_lv_endo"].to_numpy(float))]
-    axis.plot(front["seconds_per_image"], front["dice_lv_endo"], color=GREY, linewidth=1, zorder=0, label="front")
-    axis.set(xscale="log", xlabel="seconds an image (NFE beside each point)", ylabel="Dice, LV endocardium")
+            axis.annotate(f"{point['nfe']:.0f}", (point["cost"], point["dice_lv_endo"]), xytext=(4, 4), textcoords="offset points", fontsize=8)  # fmt: skip
+    front = points[pareto(points["cost"].to_numpy(float), points["dice_lv_endo"].to_numpy(float))].sort_values("cost")
+    axis.plot(front["cost"], front["dice_lv_endo"], color=GREY, linewidth=1, zorder=0, label="front")
+    axis.set(xscale="log", xlabel=f"seconds {'a dataset' if several else 'an image'} (NFE beside each point)", ylabel="Dice, LV endocardium")  # fmt: skip
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
     figure.tight_layout()

@@ -108,6 +108,7 @@ def _identity(settings: Settings, data: str, **more: Any) -> dict[str, Any]:
     if settings.training.batch % world:
         raise RunError(f"batch {settings.training.batch} does not divide over {world} processes; choose a multiple")
     return {"model": settings.model, "size": settings.size, **more, "data": data, "copies": settings.copies,
+            "init": registry.open_run(settings.init).hash() if settings.init else None,
             **settings.training.model_dump(), "seed": settings.seed}  # fmt: skip
 
 

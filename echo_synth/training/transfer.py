@@ -27,11 +27,17 @@ def start_from(module: nn.Module, description: Mapping[str, Any], run: registry.
         description: its model.json.
         run: of the same kind.
 
-    Raises RunError when the same model is of another size, or another has less than half in common.
+    Raises RunError when the same model is of another size, or another has another formulation or less than half in common.
     """
     if description["model"] == run.description["model"] or description["kind"] != "diffusion":
         load_weights(module, run.weights)
         return 1.0
+    for name in ("precond", "architecture"):
+        if description[name] != run.description[name]:
+            raise RunError(
+                f"{run.folder}: its {name} is {run.description[name]}, {description['model']} has {description[name]}; "
+                "expected a run of the same formulation at another resolution, or of the same model"
+            )
     offered = _by_level(load_tensors(run.weights)[0], run.description["resolution"])
     own = dict(module.named_parameters())
     places = {place: name for name, place in zip(own, _by_level(own, description["resolution"]), strict=True)}
