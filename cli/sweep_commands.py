@@ -67,7 +67,7 @@ def sweep(
         if not status:
             write_json(folder / "settings.json", settings)
             if cluster:
-                _submit(runner, cells, chosen, cluster, {"hours": hours, "gpus": gpus, "partition": partition})
+                submit(runner, cells, chosen, cluster, {"hours": hours, "gpus": gpus, "partition": partition})
             else:
                 _run_here(runner, cells, chosen)
     finally:  # also of what a failure or Ctrl-C leaves
@@ -144,7 +144,7 @@ def _raise(failed: Any, chosen: Any, remedy: str) -> None:
         raise RunError(f"{len(failed)} of {len(chosen)} cells failed ({', '.join(failed)}); {remedy}")
 
 
-def _submit(runner: Any, cells: Any, chosen: Any, cluster: str, limits: dict[str, Any]) -> None:
+def submit(runner: Any, cells: Any, chosen: Any, cluster: str, limits: dict[str, Any]) -> None:
     """Through submitit: under SLURM a job a cell; on this machine a job for each share of its GPUs, cells in turn. Waits for all."""
     from echo_synth.errors import RunError
 
@@ -152,23 +152,22 @@ def _submit(runner: Any, cells: Any, chosen: Any, cluster: str, limits: dict[str
         import submitit
     except ImportError:
         raise RunError("--cluster needs the package submitit; install it with: pip install 'echosynth[cluster]'") from None  # fmt: skip
-    gpus = limits["gpus"]
-    workers = _gpu_count() // gpus if gpus and cluster == "local" else 1
-    if not workers:
-        raise RunError(f"--gpus {gpus}: this machine has {_gpu_count()}; ask for as many or fewer")
-    shares = [chosen[k::workers] for k in range(workers)] if cluster == "local" else [[c] for c in chosen]
-    executors = []
-    for k in range(workers):
-        executors.append(submitit.AutoExecutor(folder=runner.out / "jobs", cluster=cluster))
-        executors[k].update_parameters(timeout_min=round(limits["hours"] * 60), gpus_per_node=gpus)
-        if cluster == "local":
-            executors[k].update_parameters(local_visible_gpus=list(range(k * gpus, (k + 1) * gpus)))
-    if limits["partition"]:
-        executors[0].update_parameters(slurm_partition=limits["partition"])
+    minutes, gpus = round(limits["hours"] * 60), limits["gpus"]
     if cluster == "local":
-        jobs = [e.submit(runner.run_cells, s) for e, s in zip(executors, shares, strict=True) if s]
+        workers = _gpu_count() // gpus if gpus else 1
+        if not workers:
+            raise RunError(f"--gpus {gpus}: this machine has {_gpu_count()}; ask for as many or fewer")
+        jobs = []
+        for k in range(min(workers, len(chosen))):
+            executor = submitit.LocalExecutor(folder=runner.out / "jobs")
+            executor.update_parameters(timeout_min=minutes, gpus_per_node=gpus, visible_gpus=list(range(k * gpus, (k + 1) * gpus)))  # fmt: skip
+            jobs.append(executor.submit(runner.run_cells, chosen[k::workers]))
     else:
-        jobs = executors[0].map_array(runner.run_cells, shares)
+        executor = submitit.AutoExecutor(folder=runner.out / "jobs", cluster=cluster)
+        executor.update_parameters(timeout_min=minutes, gpus_per_node=gpus)
+        if limits["partition"]:
+            executor.update_parameters(slurm_partition=limits["partition"])
+        jobs = executor.map_array(runner.run_cells, [[c] for c in chosen])
     say(f"{len(jobs)} jobs: {', '.join(j.job_id for j in jobs)}")
     for job in jobs:
         job.exception()  # waits

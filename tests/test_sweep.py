@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from cli.sweep import Runner, _seconds_per_image, _shell
-from cli.sweep_commands import outside, sweep
+from cli.sweep_commands import outside, submit, sweep
 from echo_synth import specs
 from echo_synth.errors import RunError, SpecError
 from echo_synth.experiment.cells import Cell, Stage, build_cells
@@ -291,3 +291,20 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(home: Path, tmp_path: Path) 
     logs = {p: p.read_text() for p in out.glob("work/*/log.txt")}
     sweep(spec, out, device="cpu")
     assert logs == {p: p.read_text() for p in out.glob("work/*/log.txt")}
+
+
+def test_the_gpus_of_one_machine_share_the_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = Runner(SweepSpec.model_validate(GRID), tmp_path, tmp_path, {}, "cpu")
+    cells = [Cell(f"c{i}", {"kind": "real"}, (Stage("data", {"kind": "real", "i": i}),)) for i in range(3)]
+    for cell in cells:
+        write_json(runner.folder(cell.stages[0]) / "done.json", {})
+    monkeypatch.setattr("cli.sweep_commands._gpu_count", lambda: 2)
+    limits = {"hours": 0.1, "gpus": 1, "partition": None}
+    submit(runner, cells, cells, "local", limits)
+    assert len(list(tmp_path.glob("jobs/*_submitted.pkl"))) == 2
+    assert len(pd.read_csv(tmp_path / "results.csv")) == 3
+    with pytest.raises(RunError, match="--gpus 3: this machine has 2"):
+        submit(runner, cells, cells, "local", limits | {"gpus": 3})
+    broken = Cell("broken", {"kind": "real"}, (Stage("evaluate", {"repeats": 1, "kind": "real"}),))
+    with pytest.raises(RunError, match=r"1 of 2 cells failed \(broken\)"):
+        submit(runner, [cells[0], broken], [cells[0], broken], "local", limits)
