@@ -183,8 +183,7 @@ def _gpu_count() -> int:
 
 def publish(runner: Any, cells: Any) -> list[str]:
     """results.csv and the figures, as far as the cells are; returns the figures' names."""
-    write_results(runner, cells)
-    return write_figures(runner, cells)
+    return write_figures(runner, cells, write_results(runner, cells))
 
 
 def write_results(runner: Any, cells: Any) -> Any:
@@ -198,14 +197,11 @@ def write_results(runner: Any, cells: Any) -> Any:
     return table
 
 
-def write_figures(runner: Any, cells: Any) -> list[str]:
+def write_figures(runner: Any, cells: Any, table: Any) -> list[str]:
     """The figures that `report` shows, as far as there is something to draw; one that no longer holds is removed."""
-    import pandas as pd
-
     from echo_synth.files import write_bytes
     from echo_synth.report import figures, sweep_figures
 
-    table = pd.DataFrame([runner.row(c) for c in cells])
     drawings = {
         "images.png": lambda: sweep_figures.image_grid(*_pictures(runner, cells)),
         "scores.png": lambda: sweep_figures.scores(table),
