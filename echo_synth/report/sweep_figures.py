@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from echo_synth.report.figures import GREY, throughput_curves
+from echo_synth.report.figures import GREY, evaluations_axis, throughput_curves
 
 SCORES = {
     "dice_lv_endo": "Dice, LV endocardium", "hd_mm_lv_endo": "Hausdorff distance, mm", "accuracy": "View accuracy",
@@ -40,10 +40,11 @@ def scores(table: pd.DataFrame) -> Figure | None:
     shown = {k: label for k, label in SCORES.items() if k in table and grid(table)[k].notna().any()}
     if not shown:
         return None
-    figure, axes = plt.subplots(1, len(shown), figsize=(4.6 * len(shown), 3.9), squeeze=False)
-    for axis, (key, label) in zip(axes[0], shown.items(), strict=True):
+    # One below the other: side by side they are too small on a phone.
+    figure, axes = plt.subplots(len(shown), 1, figsize=(6.4, 3.6 * len(shown)), squeeze=False)
+    for axis, (key, label) in zip(axes[:, 0], shown.items(), strict=True):
         _against_nfe(axis, table, key)
-        axis.set(xscale="log", xlabel="network evaluations an image (NFE)", ylabel=label)
+        axis.set_ylabel(label)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].legend(frameon=False, fontsize=8)
     figure.tight_layout()
@@ -53,6 +54,7 @@ def scores(table: pd.DataFrame) -> Figure | None:
 def _against_nfe(axis: Axes, table: pd.DataFrame, key: str) -> None:
     cells = grid(table).dropna(subset=[key])
     whole = (cells["model"] == "sdm") & (cells["nfe"] == _SDM_NFE)
+    evaluations_axis(axis, cells.loc[~whole, "nfe"])
     for name, rows in cells[~whole].groupby("row", sort=False):
         middle = rows.groupby("nfe")[[key, f"{key}_low", f"{key}_high"]].mean()
         line = axis.plot(middle.index, middle[key], marker="o", markersize=4, label=label_of(str(name), rows, table))[0]
