@@ -184,6 +184,15 @@ def test_scores_are_drawn_against_evaluations_and_level_lines() -> None:
     assert sweep_figures.scores(_table().drop(columns="dice_lv_endo")) is None
 
 
+@pytest.mark.parametrize(("dice", "label"), [(-3.0, "noise, -3"), (0.45, "noise")])
+def test_a_far_floor_is_named_and_does_not_flatten_the_rest(dice: float, label: str) -> None:
+    noise = {"cell": "noise", "kind": "noise", "dice_lv_endo": dice, "dice_lv_endo_low": dice - 0.01, "dice_lv_endo_high": dice + 0.01}  # fmt: skip
+    drawn = sweep_figures.scores(pd.concat([_table(), pd.DataFrame([noise])], ignore_index=True))
+    assert drawn is not None
+    assert label in {line.get_label() for line in drawn.axes[0].lines}
+    assert (drawn.axes[0].get_ylim()[0] < dice) == (dice > 0.4)
+
+
 def test_throughput_averages_seeds_and_counts_in_sdm() -> None:
     drawn = sweep_figures.throughput(_table())
     assert drawn is not None

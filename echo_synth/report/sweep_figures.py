@@ -60,10 +60,14 @@ def _against_nfe(axis: Axes, table: pd.DataFrame, key: str) -> None:
         line = axis.plot(middle.index, middle[key], marker="o", markersize=4, label=label_of(str(name), rows, table))[0]
         axis.fill_between(middle.index, middle[f"{key}_low"], middle[f"{key}_high"], color=line.get_color(), alpha=0.15)
     _level(axis, cells[whole], key, f"sdm at {_SDM_NFE}", "black", "-.")
-    for name, style in (("real", "--"), ("noise", ":")):
-        _level(
-            axis, table[(table["cell"] == name) & (table["kind"] == name)].dropna(subset=[key]), key, name, GREY, style
-        )
+    levels = {k: table[(table["cell"] == k) & (table["kind"] == k)].dropna(subset=[key]) for k in ("real", "noise")}
+    _level(axis, levels["real"], key, "real", GREY, "--")
+    low, high = axis.get_ylim()
+    floor = levels["noise"][key].mean()
+    far = max(low - floor, floor - high) > high - low  # where a line for it would flatten everything else
+    _level(axis, levels["noise"], key, f"noise, {floor:.3g}" if far else "noise", GREY, ":")
+    if far:
+        axis.set_ylim(low, high)
 
 
 def _level(axis: Axes, rows: pd.DataFrame, key: str, label: str, colour: str, style: str) -> None:
@@ -142,5 +146,5 @@ def image_grid(pictures: Mapping[tuple[str, int], NDArray[Any]], reference: NDAr
             if (name, budget) in pictures:
                 axes[i, j].imshow(pictures[name, budget], cmap="gray", vmin=0, vmax=255)
                 axes[i, j].set_title(f"{name}, {budget} NFE", fontsize=9)
-    figure.tight_layout(pad=0.4)
+    figure.tight_layout(pad=0.4, h_pad=1.5)
     return figure
