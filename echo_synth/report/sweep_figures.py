@@ -119,6 +119,9 @@ def cost_front(table: pd.DataFrame) -> Figure | None:
     front = points[pareto(points["cost"].to_numpy(float), points["dice_lv_endo"].to_numpy(float))].sort_values("cost")
     axis.plot(front["cost"], front["dice_lv_endo"], color=GREY, linewidth=1, zorder=0, label="front")
     axis.set(xscale="log", xlabel=f"seconds {'a dataset' if several else 'an image'} (NFE beside each point)", ylabel="Dice, LV endocardium")  # fmt: skip
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")
+    axis.tick_params(axis="x", which="both", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)
     figure.tight_layout()
