@@ -131,9 +131,10 @@ def _run_here(runner: Any, cells: Any, chosen: Any) -> None:
     """One cell after the other; a cell that fails does not stop the rest."""
     failed = []
     for i, cell in enumerate(chosen):
+        if i:  # after the last one the caller does
+            publish(runner, cells)
         say(f"[{i + 1}/{len(chosen)}] {cell.name}: {runner.state(cell)}")
         failed += runner.run_cells([cell], say)
-        publish(runner, cells)
     _raise(failed, chosen, "mend what their logs name and run again")
 
 
