@@ -11,7 +11,7 @@ import pytest
 import torch
 import typer
 
-from cli import generate_commands, measure_commands, train_commands
+from cli import generators, measure_commands, train_commands
 from echo_synth import registry, specs
 from echo_synth.data import label_maps
 from echo_synth.errors import RunError
@@ -82,15 +82,15 @@ def test_more_evaluations_come_nearer_and_the_nearest_is_recommended() -> None:
 def test_generate_follows_the_study(home: Path, tmp_path: Path) -> None:
     known = specs.diffusion_model("edm-l64").solvers
     run = registry.open_run(BUNDLED / "edm-l64")
-    assert [generate_commands._solver_of(run, "auto", n, known) for n in (8, 20)] == ["dpmpp-2m", "unipc"]
-    assert generate_commands._solver_of(run, "auto", 20, {}) == "heun"
+    assert [generators.solver_of(run, "auto", n, known) for n in (8, 20)] == ["dpmpp-2m", "unipc"]
+    assert generators.solver_of(run, "auto", 20, {}) == "heun"
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "solvers.json").write_text(json.dumps({"recommended": {"10": "unipc", "100": "heun"}}))
     studied = registry.Run(folder, run.description)
-    assert generate_commands._solver_of(studied, "auto", 20, known) == "unipc"
-    assert generate_commands._solver_of(studied, "auto", 100, known) == "heun"
-    assert generate_commands._solver_of(studied, "euler", 20, known) == "euler"
+    assert generators.solver_of(studied, "auto", 20, known) == "unipc"
+    assert generators.solver_of(studied, "auto", 100, known) == "heun"
+    assert generators.solver_of(studied, "euler", 20, known) == "euler"
 
 
 @pytest.mark.parametrize("model", specs.DIFFUSION_MODELS)
