@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from echo_synth.data import nnunet_raw
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.errors import EchoSynthError, RunError
@@ -194,6 +196,14 @@ class Runner:
         if evaluated is not None and self.done(evaluated):
             facts |= _flat(read_json(self.folder(evaluated) / "result" / "metrics.json"))
         return facts
+
+    def per_case(self, cell: Cell) -> pd.DataFrame | None:
+        """Scores of the held-out images, once the cell has them."""
+        evaluated = cell.stage("evaluate")
+        if evaluated is None or not self.done(evaluated):
+            return None
+        file = self.folder(evaluated) / "result" / "per_case.csv"
+        return pd.read_csv(file) if file.is_file() else None
 
     def drawn(self, cell: Cell) -> RawDataset | None:
         """The synthetic dataset of a cell of the grid, once it is complete."""

@@ -183,7 +183,8 @@ def _gpu_count() -> int:
 
 
 def publish(runner: Any, cells: Any) -> list[str]:
-    """results.csv and the figures, as far as the cells are; returns the figures' names."""
+    """results.csv, comparisons.csv and the figures, as far as the cells are; returns the figures' names."""
+    write_comparisons(runner, cells)
     return write_figures(runner, cells, write_results(runner, cells))
 
 
@@ -196,6 +197,21 @@ def write_results(runner: Any, cells: Any) -> Any:
     table = pd.DataFrame([runner.row(c) for c in cells])
     write_text(runner.out / "results.csv", table.to_csv(index=False, float_format="%.6g"))
     return table
+
+
+def write_comparisons(runner: Any, cells: Any) -> None:
+    """comparisons.csv: the pairs that the spec names, as far as both cells are done."""
+    from echo_synth.downstream.statistics import Resampling
+    from echo_synth.experiment.comparisons import compare_cells
+    from echo_synth.files import write_text
+
+    file, wanted = runner.out / "comparisons.csv", {n for pair in runner.spec.compare.values() for n in pair}
+    scores = {c.name: t for c in cells if c.name in wanted and (t := runner.per_case(c)) is not None}
+    table = compare_cells(runner.spec.compare, scores, Resampling(runner.spec.repeats))
+    if len(table):
+        write_text(file, table.to_csv(index=False, float_format="%.6g"))
+    else:  # of an earlier form of the spec
+        file.unlink(missing_ok=True)
 
 
 def write_figures(runner: Any, cells: Any, table: Any) -> list[str]:

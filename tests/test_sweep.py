@@ -17,8 +17,11 @@ import yaml
 from cli.sweep import Runner, _seconds_per_image, _shell
 from cli.sweep_commands import outside, submit, sweep
 from echo_synth import specs
+from echo_synth.downstream.evaluation import METRICS
+from echo_synth.downstream.statistics import Resampling
 from echo_synth.errors import RunError, SpecError
 from echo_synth.experiment.cells import Cell, Stage, build_cells
+from echo_synth.experiment.comparisons import compare_cells
 from echo_synth.experiment.spec import SweepSpec, read_sweep
 from echo_synth.files import write_json
 from echo_synth.generation.engine import Sampler
@@ -230,6 +233,36 @@ def test_the_report_shows_a_sweep_and_nothing_twice(tmp_path: Path) -> None:
     assert page.count("<h2>Evaluation: ") == 1
 
 
+def _scores(shift: float) -> pd.DataFrame:
+    """Six patients, two images each; every score is `shift` above the cell of shift 0, but for one patient, who is below."""
+    rows = [
+        {"patient": f"p{i // 2}", "case": f"c{i}", "structure": s} | dict.fromkeys(METRICS, 0.5 + (shift if i > 1 else -shift))
+        for i in range(12) for s in ("lv_endo", "la")
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_pairs_of_cells_are_compared_once_both_are_done(tmp_path: Path) -> None:
+    pairs = {"one": ("a", "b"), "other_way": ("b", "a"), "waiting": ("a", "c")}
+    table = compare_cells(pairs, {"a": _scores(0.1), "b": _scores(0)}, Resampling(200))
+    assert set(table["comparison"]) == {"one", "other_way"}
+    shown = table.set_index(["comparison", "structure", "metric"])
+    for name, sign in (("one", 1), ("other_way", -1)):
+        row = shown.loc[(name, "lv_endo", "dice")]
+        assert row["difference"] == pytest.approx(sign * 0.1 * (5 - 1) / 6)
+        assert row["low"] <= row["difference"] <= row["high"]
+        assert row["n_patients"] == 6
+        # Of 2^6 flips of six equal differences, 14 leave a sum as far from zero: one sign differs at most.
+        assert row["p"] == pytest.approx(14 / 64, abs=0.02)
+        assert row["p_holm"] == pytest.approx(2 * row["p"])  # two comparisons, not ten rows
+    assert compare_cells(pairs, {"a": _scores(0.1)}, Resampling(200)).empty
+    _table().to_csv(tmp_path / "results.csv", index=False)
+    table.to_csv(tmp_path / "comparisons.csv", index=False)
+    page = build(tmp_path)
+    assert "other way" in page
+    assert "+0.067 [" in page
+
+
 def test_the_reference_is_shared_not_repeated() -> None:
     cells = _cells()
     baseline = cells["mixed"].stages[-1].needs["baseline"]
@@ -243,6 +276,9 @@ def test_the_reference_is_shared_not_repeated() -> None:
         ({"cells": {"m": {"kind": "mix", "base": "y"}}, "reference": None}, r"cells\.m\.base: y"),
         ({"cells": {"real": {"kind": "real"}, "z": {"kind": "mix", "base": "real"}}}, "real is a real cell; expected a synthetic"),
         ({"cells": {"real": {"kind": "real", "patients": 3}, "z": {"kind": "filtered", "base": "edm-l64_nfe5_seed0"}}}, "kind real with all patients"),
+        ({"compare": {"c": ["mixed", "reel"]}}, r"compare\.c: reel; expected one of the cells: .*real"),
+        ({"compare": {"c": ["real", "mixed"]}, "segmenter": None}, r"compare\.c: expected a segmenter"),
+        ({"compare": {"c": ["real", "real"]}}, r"compare\.c: real twice"),
         ({"models": {"edm-l46": {"nfe": [1]}}}, "did you mean 'edm-l64'"),
     ],
 )  # fmt: skip

@@ -101,8 +101,17 @@ def paired_metrics(per_case: pd.DataFrame, baselines: Mapping[str, pd.DataFrame]
 
     Raises DataError when a baseline holds other cases.
     """
+    result = paired_differences({name: (per_case, baseline) for name, baseline in baselines.items()}, how)
+    entries = list(_entries(result))
+    for entry, adjusted in zip(entries, bootstrap.holm([e["p"] for e in entries]), strict=True):
+        entry["p_holm"] = float(adjusted)
+    return result
+
+
+def paired_differences(pairs: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]], how: Resampling) -> dict[str, Any]:
+    """`paired_metrics`, without the correction, of any pairs: what is compared, and its baseline, by name."""
     result: dict[str, Any] = {}
-    for name, baseline in baselines.items():
+    for name, (per_case, baseline) in pairs.items():
         both = per_case.merge(baseline, on=["case", "structure"], suffixes=("", "_baseline"), validate="one_to_one")
         if not len(both) == len(per_case) == len(baseline):
             raise DataError(f"baseline {name} holds other cases than the predictions; predict the same test cases with both")  # fmt: skip
@@ -110,9 +119,6 @@ def paired_metrics(per_case: pd.DataFrame, baselines: Mapping[str, pd.DataFrame]
             str(structure): {m: _difference(rows, m, how) for m in METRICS}
             for structure, rows in both.groupby("structure", sort=False)
         }
-    entries = list(_entries(result))
-    for entry, adjusted in zip(entries, bootstrap.holm([e["p"] for e in entries]), strict=True):
-        entry["p_holm"] = float(adjusted)
     return result
 
 

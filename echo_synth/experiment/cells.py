@@ -73,7 +73,7 @@ def build_cells(
         fingerprints: what the outside holds: "real", "maps", "trainer", and a hash of its weights for each row of the grid.
         solvers: what "auto" means by row and NFE.
 
-    Raises SpecError for an unknown base or reference.
+    Raises SpecError for an unknown base or reference, or a comparison of what is no cell or has no segmenter.
     """
     data: dict[str, tuple[Stage, dict[str, Any]]] = {}
     for row, grid in spec.models.items():
@@ -87,12 +87,24 @@ def build_cells(
         data[name] = _extra(name, extra, spec, fingerprints, data)
     if spec.reference is not None and spec.reference not in data:
         raise SpecError(f"reference: {spec.reference}; expected one of the cells: {', '.join(data)}")
+    _check_comparisons(spec, data)
     order = sorted(data, key=lambda n: n != spec.reference)
     cells: list[Cell] = []
     for name in order:
         stage, facts = data[name]
         cells.append(Cell(name, facts, _downstream(stage, spec, fingerprints, cells[0] if cells and spec.reference else None)))  # fmt: skip
     return cells
+
+
+def _check_comparisons(spec: SweepSpec, cells: Mapping[str, Any]) -> None:
+    for name, pair in spec.compare.items():
+        if spec.segmenter is None:
+            raise SpecError(f"compare.{name}: expected a segmenter, whose Dice is compared; found segmenter: null")
+        unknown = next((c for c in pair if c not in cells), None)
+        if unknown is not None:
+            raise SpecError(f"compare.{name}: {unknown}; expected one of the cells: {', '.join(cells)}")
+        if pair[0] == pair[1]:
+            raise SpecError(f"compare.{name}: {pair[0]} twice; expected two cells")
 
 
 def _extra(

@@ -65,6 +65,7 @@ class SweepSpec(Strict):
         maps: folder of condition maps, relative to ECHOSYNTH_HOME; None: the newest.
         count: images of each synthetic dataset.
         reference: the cell that others are compared with, pair by pair.
+        compare: further pairs of cells by name, [cell, baseline]; their p-values are corrected together.
     """
 
     real: int
@@ -75,6 +76,7 @@ class SweepSpec(Strict):
     models: dict[str, ModelGrid] = Field(default={})
     cells: dict[str, ExtraCell] = Field(default={})
     reference: str | None = "real"
+    compare: dict[str, tuple[str, str]] = Field(default={})
     segmenter: SegmenterSpec | None = SegmenterSpec()
     classifier: ClassifierSpec | None = ClassifierSpec()
     repeats: int = 1000

@@ -121,6 +121,12 @@ def _sweeps(folder: Path) -> list[str]:
         rows = tables.sweep_rows(table)
         parts = [f"<section><h2>Experiment: {escape(name)}</h2>", table_html(rows, "Cells, each judged on the held-out real patients", name)]  # fmt: skip
         parts.append('<p class="soft">mean [patient-level 95 % interval]</p>')
+        pairs = file.parent / "comparisons.csv"
+        if pairs.is_file():
+            parts.append(
+                table_html(tables.comparison_rows(pd.read_csv(pairs)), "Pairs of cells on the same images", name)
+            )
+            parts.append('<p class="soft">cell minus the other [patient-level 95 % interval]; p by flipping patients’ signs, after Holm’s correction over the pairs</p>')  # fmt: skip
         for picture, (alt, caption) in _SWEEP_PICTURES.items():
             if (file.parent / picture).is_file():
                 parts.append(figure_html((file.parent / picture).read_bytes(), alt, caption))

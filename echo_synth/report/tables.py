@@ -166,6 +166,24 @@ def sweep_rows(table: pd.DataFrame) -> Rows:
     return rows
 
 
+def comparison_rows(table: pd.DataFrame) -> Rows:
+    """The readable part of a sweep's comparisons.csv: one row a pair, Dice of each structure and Hausdorff distance."""
+    shown = [(s, "dice", f"Δ Dice, {label}", 3) for s, label in STRUCTURES.items()] + [("lv_endo", "hd_mm", "Δ Hausdorff LV endocardium, mm", 2)]  # fmt: skip
+    rows = [["Comparison", "Cell", "Minus", *(label for *_, label, _ in shown)]]
+    for (name, cell_name, baseline), entries in table.groupby(["comparison", "cell", "baseline"], sort=False):
+        found = {(e["structure"], e["metric"]): e for e in entries.to_dict("records")}
+        cells = [_difference(found.get((s, m)), digits) for s, m, _, digits in shown]
+        rows.append([str(name).replace("_", " "), str(cell_name), str(baseline), *cells])
+    return rows
+
+
+def _difference(entry: Mapping[Any, Any] | None, digits: int) -> str:
+    if entry is None or pd.isna(entry["difference"]):
+        return "–"
+    mean, low, high = (f"{entry[k]:+.{digits}f}" for k in ("difference", "low", "high"))
+    return f"{mean} [{low}, {high}], p {_p(entry['p_holm'])}"
+
+
 def _interval(row: pd.Series[Any], key: str, digits: int) -> str:
     if pd.isna(row[key]):
         return "–"

@@ -1,0 +1,43 @@
+"""Pairs of cells that a spec asks to be compared: differences on the same held-out images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from echo_synth.downstream.statistics import Resampling, paired_differences
+from echo_synth.metrics.bootstrap import holm
+
+
+def compare_cells(
+    compare: Mapping[str, tuple[str, str]], per_case: Mapping[str, pd.DataFrame], how: Resampling
+) -> pd.DataFrame:
+    """comparisons.csv: a row for each comparison, structure and metric, as far as both cells are done.
+
+    Args:
+        compare: (cell, baseline) by the comparison's name.
+        per_case: per_case.csv of each cell that is done.
+
+    Returns:
+        Columns comparison, cell, baseline, structure, metric, difference (cell minus baseline),
+        low, high (patient-level 95 % interval), p, n_images, n_patients, p_holm. Holm's correction is
+        over the comparisons, for each structure and metric by itself: metrics of one image say
+        much the same, and counting them as tests of their own would hide what there is.
+    """
+    known = {name: pair for name, pair in compare.items() if per_case.keys() >= set(pair)}
+    found = paired_differences({name: (per_case[a], per_case[b]) for name, (a, b) in known.items()}, how)
+    table = pd.DataFrame([
+        {"comparison": name, "cell": known[name][0], "baseline": known[name][1], "structure": structure, "metric": metric,
+         "difference": e["mean"], "low": e["ci95"][0], "high": e["ci95"][1], "p": e["p"], "n_images": e["n_images"], "n_patients": e["n_patients"]}
+        for name, structures in found.items() for structure, metrics in structures.items() for metric, e in metrics.items()
+    ])  # fmt: skip
+    if len(table):
+        table["p_holm"] = table.groupby(["structure", "metric"])["p"].transform(_holm)
+    return table
+
+
+def _holm(p_values: pd.Series[float]) -> NDArray[np.float64]:
+    return holm([float(p) for p in p_values])
