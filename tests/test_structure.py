@@ -64,6 +64,13 @@ def test_help_imports_nothing_heavy() -> None:
     assert result.stdout.strip() == "[]"
 
 
+def test_small_models_load_without_monai() -> None:
+    """It takes longer to import than all the rest, and only attention of larger VAEs needs it."""
+    code = "import sys; from echo_synth import registry; registry.build(registry.bundled_run('gamma-vae-64').description); print('monai' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "False"
+
+
 def test_every_command_explains_itself() -> None:
     import typer
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from echo_synth import specs
 from echo_synth.data.camus import check_whole, read_picture
+from echo_synth.data.resize import resize_grey
 from echo_synth.errors import DataError, ExistsError
 from echo_synth.files import read_json, write_json
 from echo_synth.home import nnunet_folder
@@ -178,6 +179,11 @@ def training_count(dataset: RawDataset) -> int:
 def read_pixels(path: Path) -> NDArray[np.generic]:
     """Pixels (rows, columns) of a raw dataset file. Raises DataError when it is damaged."""
     return read_picture(path).pixels
+
+
+def read_grey(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An image on a grid of `size` (rows, columns), uint8. Raises DataError when it is damaged."""
+    return resize_grey(read_pixels(path), size)
 
 
 def test_patients(dataset: RawDataset) -> set[str]:

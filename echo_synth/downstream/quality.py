@@ -52,13 +52,11 @@ class ImageSet:
 def read_images(dataset: RawDataset, cases: pd.DataFrame, workers: int | None = None) -> ImageSet:
     """Images of `cases` on the common grid. Raises DataError for an unreadable one."""
     paths = [dataset.image_path(c, s) for c, s in zip(cases["case"], cases["split"], strict=True)]
-    pixels = np.stack(list(track(parallel_map(_read, paths, workers), len(paths), f"read {dataset.name}", "images")))
+    # A function of a module that loads no torch: what a process must import before its first image counts.
+    work = partial(nnunet_raw.read_grey, size=(SIDE, SIDE))
+    pixels = np.stack(list(track(parallel_map(work, paths, workers), len(paths), f"read {dataset.name}", "images")))
     spacing = np.stack([cases["spacing_row_mm"] * cases["rows"] / SIDE, cases["spacing_column_mm"] * cases["columns"] / SIDE], 1)  # fmt: skip
     return ImageSet(pixels, cases.reset_index(drop=True), spacing)
-
-
-def _read(path: Path) -> NDArray[np.uint8]:
-    return resize_grey(nnunet_raw.read_pixels(path), (SIDE, SIDE))
 
 
 def chosen_cases(dataset: RawDataset, count: int | None) -> pd.DataFrame:

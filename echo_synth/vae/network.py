@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from monai.networks.blocks import SpatialAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -76,28 +75,15 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class Attention(SpatialAttentionBlock):
-    """MONAI's self-attention over all pixels, in the memory layout of its input. (N, C, H, W), same shape.
+def _attention(channels: int, style: Style) -> nn.Module:
+    # MONAI takes longer to import than all the rest; sizes without attention, which CPUs use, do without.
+    from echo_synth.vae.attention import Attention
 
-    MONAI hands back a permuted view; on a CPU the backward pass of every GroupNorm after it
-    would then take thirty times as long.
-    """
-
-    def __init__(self, channels: int, style: Style) -> None:
-        # The flag picks scaled_dot_product_attention: memory linear in the number of pixels.
-        super().__init__(
-            2, channels, norm_num_groups=style.groups, norm_eps=_EPS, use_flash_attention=True,
-            include_fc=style.projection,
-        )  # fmt: skip
-
-    def forward(self, x: Tensor) -> Tensor:
-        last = x.is_contiguous(memory_format=torch.channels_last)
-        y: Tensor = super().forward(x)
-        return y.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    return Attention(channels, style.groups, _EPS, style.projection)
 
 
 def _bottleneck(channels: int, style: Style, attention: bool) -> list[nn.Module]:
-    middle = [Attention(channels, style)] if attention else []
+    middle = [_attention(channels, style)] if attention else []
     first = ResidualBlock(channels, channels, style)
     return [first, *middle, ResidualBlock(channels, channels, style)]
 
@@ -114,7 +100,7 @@ def encoder(
             layers.append(ResidualBlock(width, outputs, style))
             width = outputs
             if last and level_attention:
-                layers.append(Attention(width, style))
+                layers.append(_attention(width, style))
         if not last:
             layers.append(Downsample(width))
     layers += _bottleneck(width, style, mid_attention)
@@ -132,7 +118,7 @@ def decoder(
             layers.append(ResidualBlock(width, outputs, style))
             width = outputs
             if level == len(channels) - 1 and level_attention:
-                layers.append(Attention(width, style))
+                layers.append(_attention(width, style))
         if level > 0:
             layers.append(Upsample(width))
     return nn.Sequential(*layers, nn.GroupNorm(style.groups, width, _EPS), _conv3(width, 1))
