@@ -80,6 +80,28 @@ def test_the_commands_train_and_predict(planned: int, tmp_path: Path) -> None:
         predict_segmenter(planned, nnunet_raw.find(501).path / "imagesTs", SMOKE, out=tmp_path / "pred", device="cpu")
 
 
+def test_weights_of_another_network_are_named(planned: int, tmp_path: Path) -> None:
+    """A trainer whose network changed after the training: one line, not torch's list of names."""
+    images = nnunet_raw.find(501).path / "imagesTs"
+    file = segmentation.trained_folder(planned, SMOKE) / segmentation.FINAL
+    if not file.is_file():
+        train_segmenter(planned, SMOKE, seed=0, device="cpu")
+    whole = file.read_bytes()
+    checkpoint = torch.load(file, weights_only=False)
+    checkpoint["network_weights"].popitem()
+    try:
+        torch.save(checkpoint, file)
+        with pytest.raises(RunError, match=rf"not those of the network that {SMOKE} builds now"):
+            predict_segmenter(planned, images, SMOKE, out=tmp_path / "pred", device="cpu")
+        assert not (tmp_path / "pred").exists()
+        file.rename(file.with_name(segmentation.LATEST))
+        with pytest.raises(RunError, match=r"checkpoint_latest\.pth.*train again"):
+            train_segmenter(planned, SMOKE, seed=0, device="cpu")
+    finally:
+        file.with_name(segmentation.LATEST).unlink(missing_ok=True)
+        file.write_bytes(whole)
+
+
 def test_in_process_and_command_line_give_the_same(planned: int, tmp_path: Path) -> None:
     """Same seed: same weights from both, and the same segmentations of the test images."""
     _remove_training(planned)

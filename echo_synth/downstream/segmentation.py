@@ -160,7 +160,8 @@ def train(dataset_id: int, trainer: str, log: Path, device: str = "cpu", extra: 
         found = get_trainer_from_args(
             str(dataset_id), CONFIGURATION, FOLD, trainer, PLANS, continue_training=resume, device=torch.device(device)
         )
-        maybe_load_checkpoint(found, resume, False, None)
+        with _of_this_network(folder, LATEST, trainer):
+            maybe_load_checkpoint(found, resume, False, None)
         total = found.num_epochs * found.num_iterations_per_epoch
         meter = make(total, "segmenter", "iterations", found.current_epoch * found.num_iterations_per_epoch)
         found.train_step = _counted(found.train_step, meter)
@@ -179,7 +180,7 @@ def predict(
 
     Raises:
         DataError: no images.
-        RunError: not trained to the end.
+        RunError: not trained to the end, or with a network that this trainer does not build any more.
         ExistsError: `out` exists and may not be replaced.
     """
     files = sorted(images.glob(f"*_0000{ENDING}")) if isinstance(images, Path) else list(images)
@@ -196,7 +197,8 @@ def predict(
         predictor = nnUNetPredictor(
             perform_everything_on_device=device.startswith("cuda"), device=torch.device(device), allow_tqdm=False
         )
-        predictor.initialize_from_trained_model_folder(str(folder.parent), use_folds=(FOLD,), checkpoint_name=FINAL)
+        with _of_this_network(folder, FINAL, trainer):
+            predictor.initialize_from_trained_model_folder(str(folder.parent), use_folds=(FOLD,), checkpoint_name=FINAL)
         meter = make(len(files), "segment", "images", 0)
         predictor.predict_logits_from_preprocessed_data = _counted(
             predictor.predict_logits_from_preprocessed_data, meter
@@ -205,6 +207,20 @@ def predict(
             [[str(f)] for f in files], [str(target / f.name.removesuffix(f"_0000{ENDING}")) for f in files], save_probabilities=False, overwrite=True,
             num_processes_preprocessing=1, num_processes_segmentation_export=1,
         )  # fmt: skip
+
+
+@contextmanager
+def _of_this_network(folder: Path, checkpoint: str, trainer: str) -> Iterator[None]:
+    """Says what is wrong where torch lists hundreds of names: the trainer's network changed after the training."""
+    try:
+        yield
+    except RuntimeError as e:
+        if "state_dict" not in str(e):
+            raise
+        raise RunError(
+            f"{folder / checkpoint}: its weights are not those of the network that {trainer} builds now; "
+            f"predict with the version of EchoSynth that trained it, or move {folder} away and train again"
+        ) from None
 
 
 def _counted(work: Callable[..., Any], meter: Meter) -> Callable[..., Any]:
