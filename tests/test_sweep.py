@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -231,6 +232,16 @@ def test_the_report_shows_a_sweep_and_nothing_twice(tmp_path: Path) -> None:
     assert "Dice of the LV endocardium against seconds an image" in page
     assert "1/5" in page
     assert page.count("<h2>Evaluation: ") == 1
+
+
+def test_datasets_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Every stage of a sweep draws as the same number; regions of a page must differ in name."""
+    for place in ("work/data-a/Dataset601_EDM-L64_nfe20", "work/data-b/Dataset601_EDM-L64_nfe20", "Dataset601_EDM"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "preview.png").write_bytes(b"")
+    labels = re.findall(r'aria-label="([^"]*)"', build(tmp_path))
+    assert len(labels) == len(set(labels)) == 3
+    assert "How it was drawn, Dataset601_EDM" in labels
 
 
 def _scores(shift: float) -> pd.DataFrame:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
+from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -161,9 +163,16 @@ def _evaluations(folder: Path) -> list[str]:
     return result
 
 
+def _told_apart(names: Mapping[Path, str], folder: Path) -> dict[Path, str]:
+    """Names by file; where two are the same, as in the stages of a sweep, with the place of the file."""
+    several = {n for n, k in Counter(names.values()).items() if k > 1}
+    return {f: f"{n} ({f.parent.relative_to(folder)})" if n in several else n for f, n in names.items()}
+
+
 def _datasets(folder: Path) -> list[str]:
     result = []
-    for file in sorted(folder.rglob("preview.png")):
+    names = _told_apart({f: f.parent.name for f in sorted(folder.rglob("preview.png"))}, folder)
+    for file, dataset in names.items():
         settings = read_json(file.parent / "settings.json") if (file.parent / "settings.json").is_file() else {}
         rows = [["Setting", "Value"]]
         rows += [
@@ -173,19 +182,20 @@ def _datasets(folder: Path) -> list[str]:
         ]
         caption = "The first images of the dataset, each above the map it was drawn from."
         result.append(
-            f"<section><h2>Synthetic dataset: {escape(file.parent.name)}</h2>"
+            f"<section><h2>Synthetic dataset: {escape(dataset)}</h2>"
             + figure_html(file.read_bytes(), "Grid of synthetic echocardiograms above their label maps", caption)
-            + table_html(rows, "How it was drawn", file.parent.name) + _settings(settings) + "</section>"
+            + table_html(rows, "How it was drawn", dataset) + _settings(settings) + "</section>"
         )  # fmt: skip
     return result
 
 
 def _qualities(folder: Path) -> list[str]:
     result = []
-    for file in sorted(folder.rglob("quality.json")):
-        found = read_json(file)
+    every = {f: read_json(f) for f in sorted(folder.rglob("quality.json"))}
+    names = _told_apart({f: found["dataset"] for f, found in every.items()}, folder)
+    for file, found in every.items():
         rows = [["Measure", "Value"], *([name, value] for name, value in tables.quality_rows(found))]
-        parts = [f"<section><h2>Quality: {escape(found['dataset'])}</h2>", table_html(rows, "Against the real data", found["dataset"])]  # fmt: skip
+        parts = [f"<section><h2>Quality: {escape(names[file])}</h2>", table_html(rows, "Against the real data", names[file])]  # fmt: skip
         for picture, alt in (
             ("quality.png", "Intensity histograms, agreement with the guiding maps, similarity to the nearest training image"),
             ("nearest.png", "The six synthetic images nearest to a training image, above that training image"),
