@@ -66,7 +66,7 @@ def measure(vae: GammaVAE, data: Prepared, split: str, pictures: int = 4) -> Vae
     latents, shown = [], []
     show = set(np.linspace(0, len(rows) - 1, pictures).astype(int).tolist())
     for i, row in enumerate(track(rows, len(rows), "inspect", "images")):
-        image = torch.from_numpy(np.ascontiguousarray(data.images[row]))[None, None].float() / 255
+        image = torch.from_numpy(np.array(data.images[row]))[None, None].float() / 255
         sector = torch.from_numpy(np.ascontiguousarray(data.tissues[row] > 0))[None, None].float()
         latent, drawn = vae.latent(image, sector), reconstruct(vae, image, sector)
         small, target = vae.latent_mask(sector) > 0, F.interpolate(image, size=latent.shape[-2:], mode="area")
