@@ -204,6 +204,26 @@ def test_throughput_averages_seeds_and_counts_in_sdm() -> None:
     assert drawn.axes[0].child_axes[0].get_ylabel() == "times SDM at 1000 NFE"
 
 
+def test_a_model_has_one_colour_in_all_figures() -> None:
+    """Also where the model that is drawn later has the fewest evaluations."""
+    table = pd.DataFrame([
+        {"cell": f"{row}{nfe}", "kind": "synthetic", "row": row, "model": row, "nfe": nfe, "seed": 0, "count": 8,
+         "seconds_per_image": 0.1 * nfe, "dice_lv_endo": 0.9, "dice_lv_endo_low": 0.8, "dice_lv_endo_high": 1.0}
+        for row, nfes in (("edm-l64", (20, 6)), ("edm", (3, 6))) for nfe in nfes
+    ])  # fmt: skip
+    colours = []
+    for draw in (sweep_figures.scores, sweep_figures.throughput, sweep_figures.cost_front):
+        drawn = draw(table)
+        assert drawn is not None
+        handles, labels = drawn.axes[0].get_legend_handles_labels()
+        shown = dict(zip(labels, handles, strict=True))
+        colours.append([getattr(shown[n], "lines", [shown[n]])[0].get_color() for n in ("edm-l64", "edm")])
+        for line in drawn.axes[0].get_lines():
+            if str(line.get_label()) in ("edm-l64", "edm"):
+                assert list(line.get_xdata()) == sorted(line.get_xdata())
+    assert colours[0] == colours[1] == colours[2]
+
+
 def test_the_front_counts_whole_datasets_where_they_differ_in_size() -> None:
     table = _table()
     drawn = sweep_figures.cost_front(table)

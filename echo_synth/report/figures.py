@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogFormatter, NullLocator
 from numpy.typing import NDArray
 
 from echo_synth.data.prior import Fit
@@ -99,6 +99,8 @@ def throughput_curves(table: pd.DataFrame, sdm_reference: float | None) -> Figur
     for name, rows in table.groupby("model", sort=False):
         axis.plot(rows["nfe"], rows["images_per_second"], marker="o", markersize=3, label=str(name))
     axis.set(yscale="log", ylabel="images/s")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
     evaluations_axis(axis, table["nfe"])
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)

@@ -83,7 +83,9 @@ def throughput(table: pd.DataFrame) -> Figure | None:
         return None
     taken = rows.groupby(["row", "model", "nfe"], sort=False)["seconds_per_image"].mean().dropna().reset_index()
     sdm = taken.loc[(taken["model"] == "sdm") & (taken["nfe"] == _SDM_NFE), "seconds_per_image"]
-    measured = taken.assign(model=taken["row"], images_per_second=1 / taken["seconds_per_image"]).sort_values("nfe")
+    measured = taken.assign(model=taken["row"], images_per_second=1 / taken["seconds_per_image"])
+    # Rows stay in the table's order, so that a model has one colour in all figures.
+    measured = pd.concat([own.sort_values("nfe") for _, own in measured.groupby("row", sort=False)])
     return throughput_curves(measured, 1 / float(sdm.iloc[0]) if len(sdm) else None)
 
 
