@@ -28,7 +28,7 @@ from echo_synth.files import write_json
 from echo_synth.generation.engine import Sampler
 from echo_synth.generation.noise import NoiseTextures
 from echo_synth.report import figures, sweep_figures
-from echo_synth.report.page import build
+from echo_synth.report.page import _together, build
 
 PRESETS = sorted(p.stem for p in (specs.root() / "presets/sweeps").glob("*.yaml"))
 OUTSIDE = {"real": "r", "maps": "m"} | dict.fromkeys(specs.DIFFUSION_MODELS, "w")
@@ -292,6 +292,8 @@ def test_pairs_of_cells_are_compared_once_both_are_done(tmp_path: Path) -> None:
     page = build(tmp_path)
     assert "other way" in page
     assert "+0.067 [" in page
+    assert "], p\u00a00." in page
+    assert _together("0.1 [0.0, 0.2], p < 0.001") == "0.1 [0.0,\u00a00.2], p\u00a0<\u00a00.001"
 
 
 def test_the_reference_is_shared_not_repeated() -> None:

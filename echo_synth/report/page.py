@@ -90,8 +90,9 @@ def table_html(rows: list[list[str]], caption: str, of: str = "") -> str:
 
 
 def _together(text: str) -> str:
-    """Lines break between mean and interval, not inside either."""
-    return re.sub(r"(\[[^\]]*), ", "\\1,\u00a0", text).replace(" ± ", "\u00a0±\u00a0")
+    """Lines break between mean, interval and p-value, not inside any of them."""
+    kept = re.sub(r"(\[[^\]]*), ", "\\1,\u00a0", text).replace(" ± ", "\u00a0±\u00a0")
+    return re.sub(r", p (< )?(?=\d)", lambda found: ", " + found[0][2:].replace(" ", "\u00a0"), kept)
 
 
 def figure_html(data: bytes, alt: str, caption: str) -> str:
