@@ -184,8 +184,10 @@ def _gpu_count() -> int:
 
 def publish(runner: Any, cells: Any) -> list[str]:
     """results.csv, comparisons.csv and the figures, as far as the cells are; returns the figures' names."""
-    write_comparisons(runner, cells)
-    return write_figures(runner, cells, write_results(runner, cells))
+    table = write_results(runner, cells)
+    pictures = write_figures(runner, cells, table)
+    write_comparisons(runner, cells)  # last: what cannot be compared keeps nothing else from being written
+    return pictures
 
 
 def write_results(runner: Any, cells: Any) -> Any:

@@ -24,8 +24,9 @@ def compare_cells(
     Returns:
         Columns comparison, cell, baseline, structure, metric, difference (cell minus baseline),
         low, high (patient-level 95 % interval), p, n_images, n_patients, p_holm. Holm's correction is
-        over the comparisons, for each structure and metric by itself: metrics of one image say
-        much the same, and counting them as tests of their own would hide what there is.
+        over all of `compare`, done or not, so that looking early is no advantage; for each
+        structure and metric by itself: metrics of one image say much the same, and counting
+        them as tests of their own would hide what there is.
     """
     known = {name: pair for name, pair in compare.items() if per_case.keys() >= set(pair)}
     found = paired_differences({name: (per_case[a], per_case[b]) for name, (a, b) in known.items()}, how)
@@ -35,9 +36,10 @@ def compare_cells(
         for name, structures in found.items() for structure, metrics in structures.items() for metric, e in metrics.items()
     ])  # fmt: skip
     if len(table):
-        table["p_holm"] = table.groupby(["structure", "metric"])["p"].transform(_holm)
+        table["p_holm"] = table.groupby(["structure", "metric"])["p"].transform(_holm, tests=len(compare))
     return table
 
 
-def _holm(p_values: pd.Series[float]) -> NDArray[np.float64]:
-    return holm([float(p) for p in p_values])
+def _holm(p_values: pd.Series[float], tests: int) -> NDArray[np.float64]:
+    known = [float(p) for p in p_values]
+    return holm(known + [1.0] * (tests - len(known)))[: len(known)]

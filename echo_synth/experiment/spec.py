@@ -65,7 +65,7 @@ class SweepSpec(Strict):
         maps: folder of condition maps, relative to ECHOSYNTH_HOME; None: the newest.
         count: images of each synthetic dataset.
         reference: the cell that others are compared with, pair by pair.
-        compare: further pairs of cells by name, [cell, baseline]; their p-values are corrected together.
+        compare: further pairs of cells by name, [cell, baseline]; p-values are corrected over the pairs, each structure and metric by itself.
     """
 
     real: int

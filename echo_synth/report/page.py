@@ -127,9 +127,20 @@ def _sweeps(folder: Path) -> list[str]:
         pairs = file.parent / "comparisons.csv"
         if pairs.is_file():
             parts.append(
-                table_html(tables.comparison_rows(pd.read_csv(pairs)), "Pairs of cells on the same images", name)
+                table_html(
+                    tables.comparison_rows(
+                        pd.read_csv(
+                            pairs,
+                            dtype=dict.fromkeys(tables.COMPARISON_NAMES, str),
+                            keep_default_na=False,
+                            na_values=[""],
+                        )
+                    ),
+                    "Pairs of cells on the same images",
+                    name,
+                )
             )
-            parts.append('<p class="soft">cell minus the other [patient-level 95 % interval]; p by flipping patients’ signs, after Holm’s correction over the pairs</p>')  # fmt: skip
+            parts.append('<p class="soft">cell minus the other [patient-level 95 % interval]; p by flipping patients’ signs, after Holm’s correction over the pairs, each column by itself</p>')  # fmt: skip
         for picture, (alt, caption) in _SWEEP_PICTURES.items():
             if (file.parent / picture).is_file():
                 parts.append(figure_html((file.parent / picture).read_bytes(), alt, caption))

@@ -166,11 +166,14 @@ def sweep_rows(table: pd.DataFrame) -> Rows:
     return rows
 
 
+COMPARISON_NAMES = ("comparison", "cell", "baseline")  # free text in a spec: "NA" is a name
+
+
 def comparison_rows(table: pd.DataFrame) -> Rows:
     """The readable part of a sweep's comparisons.csv: one row a pair, Dice of each structure and Hausdorff distance."""
     shown = [(s, "dice", f"Δ Dice, {label.replace('Left', 'left')}", 3) for s, label in STRUCTURES.items()] + [("lv_endo", "hd_mm", "Δ Hausdorff LV endocardium, mm", 2)]  # fmt: skip
     rows = [["Comparison", "Cell", "Minus", *(label for *_, label, _ in shown)]]
-    for (name, cell_name, baseline), entries in table.groupby(["comparison", "cell", "baseline"], sort=False):
+    for (name, cell_name, baseline), entries in table.groupby(list(COMPARISON_NAMES), sort=False):
         found = {(e["structure"], e["metric"]): e for e in entries.to_dict("records")}
         cells = [_difference(found.get((s, m)), digits) for s, m, _, digits in shown]
         rows.append([str(name).replace("_", " "), str(cell_name), str(baseline), *cells])
