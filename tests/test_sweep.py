@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from cli.sweep import Runner, _seconds_per_image, _shell
-from cli.sweep_commands import outside, submit, sweep
+from cli.sweep_commands import outside, publish, submit, sweep
 from echo_synth import specs
 from echo_synth.downstream.evaluation import METRICS
 from echo_synth.downstream.statistics import Resampling
@@ -205,12 +205,13 @@ def test_throughput_averages_seeds_and_counts_in_sdm() -> None:
 
 
 def test_a_model_has_one_colour_in_all_figures() -> None:
-    """Also where the model that is drawn later has the fewest evaluations."""
+    """Also where a row has no scores yet, where SDM is a level line, and where a later row has the fewest evaluations."""
     table = pd.DataFrame([
         {"cell": f"{row}{nfe}", "kind": "synthetic", "row": row, "model": row, "nfe": nfe, "seed": 0, "count": 8,
          "seconds_per_image": 0.1 * nfe, "dice_lv_endo": 0.9, "dice_lv_endo_low": 0.8, "dice_lv_endo_high": 1.0}
-        for row, nfes in (("edm-l64", (20, 6)), ("edm", (3, 6))) for nfe in nfes
+        for row, nfes in (("ve", (20,)), ("sdm", (1000,)), ("edm-l64", (20, 6)), ("edm", (3, 6))) for nfe in nfes
     ])  # fmt: skip
+    table.loc[table["row"] == "ve", ["dice_lv_endo", "dice_lv_endo_low", "dice_lv_endo_high"]] = np.nan
     colours = []
     for draw in (sweep_figures.scores, sweep_figures.throughput, sweep_figures.cost_front):
         drawn = draw(table)
@@ -294,6 +295,36 @@ def test_pairs_of_cells_are_compared_once_both_are_done(tmp_path: Path) -> None:
     assert "+0.067 [" in page
     assert "], p\u00a00." in page
     assert _together("0.1 [0.0, 0.2], p < 0.001") == "0.1 [0.0,\u00a00.2], p\u00a0<\u00a00.001"
+
+
+def test_a_sweep_writes_its_comparisons_and_removes_those_of_before(tmp_path: Path) -> None:
+    """The named pair, in its order; a cell without scores waits, and so does one that is not done."""
+    scores = {"real": 0.1, "edm-l64_nfe5_seed0": 0.0, "mixed": 0.2}
+
+    def published(compare: dict[str, list[str]]) -> Path:
+        spec = SweepSpec.model_validate(GRID | {"compare": compare, "repeats": 50})
+        cells = build_cells(spec, OUTSIDE)
+        runner = Runner(spec, tmp_path, tmp_path, {}, "cpu")
+        for cell in cells:
+            stage = cell.stages[-1]
+            if cell.name in scores:
+                write_json(runner.folder(stage) / "result" / "metrics.json", {})
+                if cell.name != "mixed":
+                    _scores(scores[cell.name]).to_csv(runner.folder(stage) / "result" / "per_case.csv", index=False)
+                write_json(runner.folder(stage) / "done.json", {})
+        publish(runner, cells)
+        return tmp_path / "comparisons.csv"
+
+    pairs = {
+        "pair": ["real", "edm-l64_nfe5_seed0"],
+        "none": ["mixed", "real"],
+        "later": ["edm-l64_nfe20_seed0", "real"],
+    }
+    table = pd.read_csv(published(pairs))
+    assert set(table["comparison"]) == {"pair"}
+    assert set(table["cell"]) == {"real"}
+    assert set(table["difference"].round(6)) == {round(0.1 * (5 - 1) / 6, 6)}
+    assert not published({}).exists()
 
 
 def test_the_reference_is_shared_not_repeated() -> None:

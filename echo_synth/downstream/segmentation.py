@@ -219,7 +219,7 @@ def _of_this_network(folder: Path, checkpoint: str, trainer: str) -> Iterator[No
             raise
         raise RunError(
             f"{folder / checkpoint}: its weights are not those of the network that {trainer} builds now; "
-            f"predict with the version of EchoSynth that trained it, or move {folder} away and train again"
+            f"go on with the version of EchoSynth that trained it, or move {folder} away (of a sweep: the stage's whole folder) and train again"
         ) from None
 
 

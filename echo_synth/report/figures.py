@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from echo_synth.data.prior import Fit
@@ -90,17 +90,22 @@ def evaluations_axis(axis: Axes, nfe: Iterable[float]) -> None:
     axis.set_xticks(ticks, [str(n) for n in ticks])
 
 
-def throughput_curves(table: pd.DataFrame, sdm_reference: float | None) -> Figure:
+def throughput_curves(
+    table: pd.DataFrame, sdm_reference: float | None, colours: Mapping[str, str] | None = None
+) -> Figure:
     """Images/s against NFE for each model (columns model, nfe, images_per_second), both axes logarithmic.
 
-    `sdm_reference`: images/s of SDM at 1000 NFE; where known, a second axis counts in it (the paper's figure 4).
+    Args:
+        sdm_reference: images/s of SDM at 1000 NFE; where known, a second axis counts in it (the paper's figure 4).
+        colours: by model; None for matplotlib's own order.
     """
     figure, axis = plt.subplots(figsize=(6.4, 4.2))
     for name, rows in table.groupby("model", sort=False):
-        axis.plot(rows["nfe"], rows["images_per_second"], marker="o", markersize=3, label=str(name))
+        colour = colours[str(name)] if colours else None
+        axis.plot(rows["nfe"], rows["images_per_second"], color=colour, marker="o", markersize=3, label=str(name))
     axis.set(yscale="log", ylabel="images/s")
     axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
+    axis.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
     evaluations_axis(axis, table["nfe"])
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=8)

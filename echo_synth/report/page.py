@@ -124,28 +124,22 @@ def _sweeps(folder: Path) -> list[str]:
         rows = tables.sweep_rows(table)
         parts = [f"<section><h2>Experiment: {escape(name)}</h2>", table_html(rows, "Cells, each judged on the held-out real patients", name)]  # fmt: skip
         parts.append('<p class="soft">mean [patient-level 95 % interval]</p>')
-        pairs = file.parent / "comparisons.csv"
-        if pairs.is_file():
-            parts.append(
-                table_html(
-                    tables.comparison_rows(
-                        pd.read_csv(
-                            pairs,
-                            dtype=dict.fromkeys(tables.COMPARISON_NAMES, str),
-                            keep_default_na=False,
-                            na_values=[""],
-                        )
-                    ),
-                    "Pairs of cells on the same images",
-                    name,
-                )
-            )
-            parts.append('<p class="soft">cell minus the other [patient-level 95 % interval]; p by flipping patients’ signs, after Holm’s correction over the pairs, each column by itself</p>')  # fmt: skip
+        parts += _comparisons(file.parent / "comparisons.csv", name)
         for picture, (alt, caption) in _SWEEP_PICTURES.items():
             if (file.parent / picture).is_file():
                 parts.append(figure_html((file.parent / picture).read_bytes(), alt, caption))
         result.append("".join(parts) + "</section>")
     return result
+
+
+def _comparisons(file: Path, sweep: str) -> list[str]:
+    if not file.is_file():
+        return []
+    table = pd.read_csv(file, dtype=dict.fromkeys(tables.COMPARISON_NAMES, str), keep_default_na=False, na_values=[""])
+    return [
+        table_html(tables.comparison_rows(table), "Pairs of cells on the same images", sweep),
+        '<p class="soft">cell minus the other [patient-level 95 % interval]; p by flipping patients’ signs, after Holm’s correction over the pairs, each column by itself</p>',
+    ]  # fmt: skip
 
 
 def _in_a_sweep(file: Path) -> bool:

@@ -25,6 +25,11 @@ def grid(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["kind"] == "synthetic"]
 
 
+def colours(table: pd.DataFrame) -> dict[str, str]:
+    """A colour for each row of the grid, the same in all figures, whatever of it is done or drawn."""
+    return {str(row): f"C{i % 10}" for i, row in enumerate(grid(table)["row"].unique())}
+
+
 def label_of(row: str, rows: pd.DataFrame, table: pd.DataFrame) -> str:
     """Name of a row of the grid, with its number of images where the table has several."""
     several = grid(table)["count"].nunique() > 1
@@ -57,8 +62,9 @@ def _against_nfe(axis: Axes, table: pd.DataFrame, key: str) -> None:
     evaluations_axis(axis, cells.loc[~whole, "nfe"])
     for name, rows in cells[~whole].groupby("row", sort=False):
         middle = rows.groupby("nfe")[[key, f"{key}_low", f"{key}_high"]].mean()
-        line = axis.plot(middle.index, middle[key], marker="o", markersize=4, label=label_of(str(name), rows, table))[0]
-        axis.fill_between(middle.index, middle[f"{key}_low"], middle[f"{key}_high"], color=line.get_color(), alpha=0.15)
+        colour = colours(table)[str(name)]
+        axis.plot(middle.index, middle[key], color=colour, marker="o", markersize=4, label=label_of(str(name), rows, table))  # fmt: skip
+        axis.fill_between(middle.index, middle[f"{key}_low"], middle[f"{key}_high"], color=colour, alpha=0.15)
     _level(axis, cells[whole], key, f"sdm at {_SDM_NFE}", "black", "-.")
     levels = {k: table[(table["cell"] == k) & (table["kind"] == k)].dropna(subset=[key]) for k in ("real", "noise")}
     _level(axis, levels["real"], key, "real", GREY, "--")
@@ -83,10 +89,8 @@ def throughput(table: pd.DataFrame) -> Figure | None:
         return None
     taken = rows.groupby(["row", "model", "nfe"], sort=False)["seconds_per_image"].mean().dropna().reset_index()
     sdm = taken.loc[(taken["model"] == "sdm") & (taken["nfe"] == _SDM_NFE), "seconds_per_image"]
-    measured = taken.assign(model=taken["row"], images_per_second=1 / taken["seconds_per_image"])
-    # Rows stay in the table's order, so that a model has one colour in all figures.
-    measured = pd.concat([own.sort_values("nfe") for _, own in measured.groupby("row", sort=False)])
-    return throughput_curves(measured, 1 / float(sdm.iloc[0]) if len(sdm) else None)
+    measured = taken.assign(model=taken["row"], images_per_second=1 / taken["seconds_per_image"]).sort_values("nfe")
+    return throughput_curves(measured, 1 / float(sdm.iloc[0]) if len(sdm) else None, colours(table))
 
 
 def pareto(seconds: NDArray[np.float64], dice: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -115,7 +119,7 @@ def cost_front(table: pd.DataFrame) -> Figure | None:
         # A mean may leave its own interval by a rounding step where patients are very few.
         low = (own["dice_lv_endo"] - own["dice_lv_endo_low"]).clip(0)
         high = (own["dice_lv_endo_high"] - own["dice_lv_endo"]).clip(0)
-        axis.errorbar(own["cost"], own["dice_lv_endo"], [low, high], fmt="o", markersize=4, linewidth=0.8, label=label_of(str(name), own, table))  # fmt: skip
+        axis.errorbar(own["cost"], own["dice_lv_endo"], [low, high], color=colours(table)[str(name)], fmt="o", markersize=4, linewidth=0.8, label=label_of(str(name), own, table))  # fmt: skip
         for _, point in own.iterrows():
             axis.annotate(f"{point['nfe']:.0f}", (point["cost"], point["dice_lv_endo"]), xytext=(4, 4), textcoords="offset points", fontsize=8)  # fmt: skip
     front = points[pareto(points["cost"].to_numpy(float), points["dice_lv_endo"].to_numpy(float))].sort_values("cost")

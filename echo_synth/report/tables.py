@@ -171,11 +171,11 @@ COMPARISON_NAMES = ("comparison", "cell", "baseline")  # free text in a spec: "N
 
 def comparison_rows(table: pd.DataFrame) -> Rows:
     """The readable part of a sweep's comparisons.csv: one row a pair, Dice of each structure and Hausdorff distance."""
-    shown = [(s, "dice", f"Δ Dice, {label.replace('Left', 'left')}", 3) for s, label in STRUCTURES.items()] + [("lv_endo", "hd_mm", "Δ Hausdorff LV endocardium, mm", 2)]  # fmt: skip
-    rows = [["Comparison", "Cell", "Minus", *(label for *_, label, _ in shown)]]
+    shown = {k: _SWEEP_SCORES[k] for k in ("dice_lv_endo", "dice_lv_epi", "dice_la", "hd_mm_lv_endo")}
+    rows = [["Comparison", "Cell", "Minus", *(f"Δ {label}" for label, _ in shown.values())]]
     for (name, cell_name, baseline), entries in table.groupby(list(COMPARISON_NAMES), sort=False):
-        found = {(e["structure"], e["metric"]): e for e in entries.to_dict("records")}
-        cells = [_difference(found.get((s, m)), digits) for s, m, _, digits in shown]
+        found = {f"{e['metric']}_{e['structure']}": e for e in entries.to_dict("records")}
+        cells = [_difference(found.get(k), digits) for k, (_, digits) in shown.items()]
         rows.append([str(name).replace("_", " "), str(cell_name), str(baseline), *cells])
     return rows
 
