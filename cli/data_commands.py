@@ -103,7 +103,7 @@ def phantom(
 
     Example: echosynth phantom ./phantom --patients 40 --seed 1
     """
-    from echo_synth.data.phantom import write_phantom
+    from echo_synth.phantom import write_phantom
 
     settings = begin(
         "phantom", {"out": out.absolute(), "patients": patients, "seed": seed, "release": release}, dry_run
@@ -132,20 +132,21 @@ def make_maps(
     Example: echosynth make-maps --dataset-id 501 --repeats 5 --seed 0
     """
     from echo_synth import specs
-    from echo_synth.data import label_maps, nnunet_raw
+    from echo_synth.data import nnunet_raw
+    from echo_synth.data.maps import make_maps, select_sources
     from echo_synth.home import maps as maps_home
 
     dataset = nnunet_raw.find(dataset_id)
     spec = specs.maps().model_copy(update={"repeats": repeats} if repeats else {})
     folder = out or maps_home() / dataset.name
     wanted = [p.strip() for p in patients.split(",")] if patients else None
-    sources = label_maps.select_sources(dataset, wanted)
+    sources = select_sources(dataset, wanted)
     settings = begin(
         "make-maps",
         {"dataset": dataset.path, "out": folder, "seed": seed, "transformations": spec, "masks": len(sources)},
         dry_run,
     )
-    index = label_maps.make_maps(dataset, sources, folder, spec, seed, settings, overwrite, workers)
+    index = make_maps(dataset, sources, folder, spec, seed, settings, overwrite, workers)
     done(f"{len(index)} condition maps of {len(sources)} masks in {folder}")
 
 
@@ -224,7 +225,7 @@ def fit_prior(
     """
     from echo_synth.data import nnunet_raw
     from echo_synth.data.prepared import prepare
-    from echo_synth.data.prior import METHODS, in_sector_counts, summary
+    from echo_synth.evaluation.latent_prior import METHODS, in_sector_counts, summary
     from echo_synth.files import check_writable, refuse_existing, write_bytes, write_json
     from echo_synth.home import home
     from echo_synth.report.figures import png, prior_densities

@@ -48,25 +48,25 @@ def train_segmenter(
 
     Example: echosynth train-segmenter --dataset-id 601 --trainer nnUNetTrainerEchoSynth_cpu
     """
-    from echo_synth import registry
     from echo_synth.data import nnunet_raw
-    from echo_synth.downstream import segmentation
+    from echo_synth.device import training_device
+    from echo_synth.downstream import nnunet
     from echo_synth.errors import ExistsError
     from echo_synth.files import read_json, write_json
 
-    dataset, device = nnunet_raw.find(dataset_id), registry.training_device(device)
+    dataset, device = nnunet_raw.find(dataset_id), training_device(device)
     given = {"EPOCHS": epochs, "ITERATIONS": iterations, "SEED": seed, "FLIP": int(flip) or None}
     extra = {f"ECHOSYNTH_NNUNET_{k}": str(v) for k, v in given.items() if v is not None}
-    folder = segmentation.trained_folder(dataset_id, trainer)
+    folder = nnunet.trained_folder(dataset_id, trainer)
     settings = begin(
         "train-segmenter",
         {"dataset": dataset.path, "trainer": trainer, "folder": folder, "device": device, "environment": extra},
         dry_run,
     )
     log = folder / "echosynth.log"
-    segmentation.check_trainer(trainer)
-    planned, known = segmentation.is_planned(dataset_id), folder / "settings.json"
-    if (folder / segmentation.FINAL).is_file():
+    nnunet.check_trainer(trainer)
+    planned, known = nnunet.is_planned(dataset_id), folder / "settings.json"
+    if (folder / nnunet.FINAL).is_file():
         if known.is_file() and read_json(known) != settings:
             raise ExistsError(
                 f"{folder} holds a finished training with other settings; remove it or choose another --trainer"
@@ -77,10 +77,10 @@ def train_segmenter(
             )
     if not planned:
         say(f"planning and preprocessing {dataset.name}")
-        segmentation.plan_and_preprocess(dataset_id, log)
+        nnunet.plan_and_preprocess(dataset_id, log)
     write_json(known, settings)
-    segmentation.train(dataset_id, trainer, log, device, extra)
-    done(f"weights: {folder / segmentation.FINAL}", f"nnU-Net's output: {log}")
+    nnunet.train(dataset_id, trainer, log, device, extra)
+    done(f"weights: {folder / nnunet.FINAL}", f"nnU-Net's output: {log}")
 
 
 def predict_segmenter(
@@ -98,21 +98,21 @@ def predict_segmenter(
 
     Example: echosynth predict-segmenter --dataset-id 601 --images $nnUNet_raw/Dataset501_CAMUS/imagesTs
     """
-    from echo_synth import registry
     from echo_synth.data import nnunet_raw
-    from echo_synth.downstream import segmentation
+    from echo_synth.device import training_device
+    from echo_synth.downstream import nnunet
     from echo_synth.files import write_json
     from echo_synth.home import home
 
-    dataset, device = nnunet_raw.find(dataset_id), registry.training_device(device)
+    dataset, device = nnunet_raw.find(dataset_id), training_device(device)
     target = out or home() / "predictions" / f"{dataset.name}__{trainer}"
     settings = begin(
         "predict-segmenter",
         {"dataset": dataset.path, "trainer": trainer, "images": images.absolute(), "out": target, "device": device},
         dry_run,
     )
-    log = segmentation.trained_folder(dataset_id, trainer) / "echosynth.log"
-    segmentation.predict(dataset_id, trainer, images, target, log, device, overwrite)
+    log = nnunet.trained_folder(dataset_id, trainer) / "echosynth.log"
+    nnunet.predict(dataset_id, trainer, images, target, log, device, overwrite)
     write_json(target / "settings.json", settings)
     done(f"wrote {target}: {len(list(target.glob('*.nii.gz')))} segmentations")
 
@@ -138,14 +138,15 @@ def train_classifier(
 
     Example: echosynth train-classifier echosynth_home/datasets/classification/Dataset601_EDM-L64_nfe20
     """
-    from echo_synth import registry, specs
+    from echo_synth import specs
+    from echo_synth.device import resolve_precision, training_device
     from echo_synth.downstream import classifier
     from echo_synth.home import runs
-    from echo_synth.training.folders import claim_folder
+    from echo_synth.runs.claims import claim_folder
 
     preset = specs.classifier()
-    device = registry.training_device(device)
-    precision = registry.resolve_precision(precision, device)
+    device = training_device(device)
+    precision = resolve_precision(precision, device)
     count = sum(1 for _ in (images / "train").glob("*/*.png"))
     training = specs.TrainingSpec(
         images=max(1, count) * (epochs or preset.epochs), batch=batch or preset.batch, optimizer="adam", lr=lr or preset.lr,
@@ -192,9 +193,9 @@ def bootstrap_eval(
 
     Example: echosynth bootstrap-eval --predictions pred --references $nnUNet_raw/Dataset501_CAMUS/labelsTs
     """
-    from echo_synth.downstream import results
-    from echo_synth.downstream.statistics import Resampling
     from echo_synth.errors import DataError
+    from echo_synth.evaluation import results
+    from echo_synth.evaluation.statistics import Resampling
     from echo_synth.home import home
 
     method = one_of("--interval", interval, METHODS)

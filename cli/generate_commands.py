@@ -53,8 +53,9 @@ def generate(
 
     Example: echosynth generate --model edm-l64 --nfe 100
     """
-    from echo_synth.data import label_maps
-    from echo_synth.generation import engine, manifest, run
+    from echo_synth.data.maps import open_maps
+    from echo_synth.generation import manifest, run
+    from echo_synth.generation.engine import default_settings
     from echo_synth.generation.writer import DatasetWriter
     from echo_synth.training.distributed import main_first, on_main
 
@@ -69,8 +70,8 @@ def generate(
         chosen.device,
         chosen.precision,
     )
-    how = engine.default_sampler(spec.precond, nfe, solver_of(weights, solver, nfe, spec.solvers))
-    folder = label_maps.open_maps(maps or newest_maps())
+    how = default_settings(spec.precond, nfe, solver_of(weights, solver, nfe, spec.solvers))
+    folder = open_maps(maps or newest_maps())
     rows = manifest.plan(folder.index, count, seed)
     facts = {
         "model": model, "size": weights.description["size"], "model_hash": weights.hash(),
@@ -110,12 +111,13 @@ def noise_dataset(
 
     Example: echosynth noise-dataset --count 1800
     """
-    from echo_synth.data import label_maps
-    from echo_synth.generation import engine, manifest, run
+    from echo_synth.data.maps import open_maps
+    from echo_synth.generation import manifest, run
+    from echo_synth.generation.engine import SamplerSettings
     from echo_synth.generation.noise import NoiseTextures
     from echo_synth.generation.writer import DatasetWriter
 
-    folder = label_maps.open_maps(maps or newest_maps())
+    folder = open_maps(maps or newest_maps())
     rows = manifest.plan(folder.index, count, seed)
     facts = {"model": "noise", "nfe": 0, "seed": seed}
     identity = facts | {"maps": str(folder.path), "count": len(rows)}
@@ -124,7 +126,7 @@ def noise_dataset(
     settings = begin("noise-dataset", {**identity, "dataset": target, "classification": pictures}, dry_run)
     writer = DatasetWriter(target, pictures, rows, identity)
     writer.open(settings)
-    run.generate(NoiseTextures(), folder, writer, engine.Sampler(1, "euler", "edm"), seed, 8, facts)
+    run.generate(NoiseTextures(), folder, writer, SamplerSettings(1, "euler", "edm"), seed, 8, facts)
     done(f"{run.total_cases(rows)}", f"nnU-Net raw dataset: {target}", f"classification folder: {pictures}")
 
 

@@ -28,20 +28,22 @@ class Chosen:
 
     def load(self, **how: Any) -> Any:
         """A `generation.engine.Generator`; `how` as it takes."""
-        from echo_synth.generation.engine import Generator
+        from echo_synth.generation.engine import ImageGenerator
 
         vae = self.latents.load() if self.latents else None
-        return Generator(self.weights.load(), vae, self.device, self.precision, **how)
+        return ImageGenerator(self.weights.load(), vae, self.device, self.precision, **how)
 
 
 def choose(model: str, checkpoint: Path | None, vae: Path | None, device: str, precision: str) -> Chosen:
     """Settle what the options leave open. Raises SpecError or RunError that names the option."""
-    from echo_synth import registry, specs
+    from echo_synth import specs
+    from echo_synth.device import resolve_precision, training_device
+    from echo_synth.runs.folder import find_run
 
     spec = specs.diffusion_model(model)
-    device = registry.training_device(device)
-    precision = registry.resolve_precision(precision, device)
-    weights = registry.find_run(model, checkpoint)
+    device = training_device(device)
+    precision = resolve_precision(precision, device)
+    weights = find_run(model, checkpoint)
     return Chosen(spec, weights, vae_run(weights, spec.vae, vae), device, precision)
 
 
@@ -66,8 +68,8 @@ def known_solver(name: str) -> str:
 
 def solver_of(weights: Any, solver: str, nfe: int, known: Mapping[int, str]) -> str:
     """`solver`, or for auto what study-solvers found for this run, else for this model (`known`), else Heun (the paper's choice)."""
+    from echo_synth.evaluation.solver_study import solver_for
     from echo_synth.files import read_json
-    from echo_synth.generation.convergence import solver_for
 
     if solver != "auto":
         return solver
@@ -77,14 +79,14 @@ def solver_of(weights: Any, solver: str, nfe: int, known: Mapping[int, str]) -> 
 
 
 def vae_run(weights: Any, vae_model: str | None, folder: Path | None) -> Any:
-    from echo_synth import registry
     from echo_synth.errors import RunError
+    from echo_synth.runs.folder import find_vae_of, open_run
 
     if vae_model is None:
         return None
     if folder is None:
-        return registry.find_vae_of(weights.description, vae_model, weights.folder)
-    run = registry.open_run(folder, "vae")
+        return find_vae_of(weights.description, vae_model, weights.folder)
+    run = open_run(folder, "vae")
     if run.hash() != weights.description["vae"]:
         raise RunError(
             f"{folder}: its weights are {run.hash()}, {weights.folder} was trained on {weights.description['vae']}"

@@ -54,7 +54,7 @@ def sample_grid(
     from echo_synth.data.prepared import prepare
     from echo_synth.errors import DataError
     from echo_synth.files import check_writable, refuse_existing, write_bytes
-    from echo_synth.generation import engine
+    from echo_synth.generation.engine import default_settings
     from echo_synth.report.figures import picture_rows, png
 
     budgets = parse_numbers("--nfe", nfe)
@@ -71,7 +71,7 @@ def sample_grid(
     loaded = chosen.load()
     pictures = [np.asarray(data.images[rows])]
     for budget in budgets:
-        how = engine.default_sampler(spec.precond, budget, known_solver(solver))
+        how = default_settings(spec.precond, budget, known_solver(solver))
         pictures.append(loaded.draw(data.tissues[rows], data.views[rows], seed, range(count), how))
     labels = ["real", *(f"{n} NFE" for n in budgets)]
     write_bytes(out, png(picture_rows({spec.dataset_name: np.stack(pictures, axis=1)}, labels)))
@@ -99,9 +99,9 @@ def study_solvers(
     """
     import numpy as np
 
-    from echo_synth.data import label_maps
+    from echo_synth.data.maps import open_maps
+    from echo_synth.evaluation import solver_study
     from echo_synth.files import check_writable, refuse_existing, write_bytes, write_json, write_text
-    from echo_synth.generation import convergence
     from echo_synth.report.figures import convergence_curves, png
 
     budgets = parse_numbers("--nfe", nfe)
@@ -115,15 +115,15 @@ def study_solvers(
         {"checkpoint": weights.folder, "nfe": budgets, "converged": converged, "count": count, "out": folder},
         dry_run,
     )
-    opened = label_maps.open_maps(maps or newest_maps())
+    opened = open_maps(maps or newest_maps())
     used = opened.index.iloc[np.linspace(0, len(opened.index) - 1, count).astype(int)]
     tissues, views = first_maps(opened, used)
     loaded = chosen.load()
-    table = convergence.study(loaded, tissues, views, spec.precond, budgets, converged, seed)
+    table = solver_study.study(loaded, tissues, views, spec.precond, budgets, converged, seed)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "solvers.csv", table.to_csv(index=False, float_format="%.6g"))
     write_bytes(folder / "solvers.png", png(convergence_curves(table, f"{spec.title}: distance from {converged} NFE")))
-    recommended = convergence.recommend(table)
+    recommended = solver_study.recommend(table)
     write_json(
         folder / "solvers.json", {"recommended": recommended, "converged_nfe": converged, "maps": count, "seed": seed}
     )
@@ -165,11 +165,12 @@ def benchmark(
 
     import pandas as pd
 
-    from echo_synth import registry, specs
-    from echo_synth.data import label_maps
+    from echo_synth import specs
+    from echo_synth.data.maps import open_maps
+    from echo_synth.device import resolve_precision, training_device
+    from echo_synth.evaluation import throughput as timing
     from echo_synth.files import check_writable, refuse_existing, write_bytes, write_json, write_text
-    from echo_synth.generation import benchmark as timing
-    from echo_synth.generation import engine
+    from echo_synth.generation.engine import default_settings
     from echo_synth.report.figures import png, throughput_curves
 
     chosen = {name.strip(): specs.diffusion_model(name.strip()) for name in models.split(",")}
@@ -177,14 +178,14 @@ def benchmark(
     one_of("--measure", measure, ("stages", "whole"))
     one_of("--fast", fast, ("on", "off"))
     known_solver(solver)
-    device = registry.training_device(device)
-    precision = registry.resolve_precision(precision, device)
+    device = training_device(device)
+    precision = resolve_precision(precision, device)
     check_writable(out.absolute())
     refuse_existing(out / "throughput.csv", overwrite)
     settings = {"models": list(chosen), "nfe": budgets, "size": size, "batch": batch, "repeats": repeats, "solver": solver,
                 "fast": fast, "precision": precision, "device": device, "compile": compiled}  # fmt: skip
     resolved = begin("benchmark", settings, dry_run)
-    folder = label_maps.open_maps(newest_maps())
+    folder = open_maps(newest_maps())
     used = folder.index.iloc[:batch]
     tissues, views = first_maps(folder, used)
     rows, parts = [], []
@@ -196,7 +197,7 @@ def benchmark(
             row = {"model": name, "nfe": budget, "images_per_second": 1 / stages.per_image(budget)}
             if measure == "whole":
                 measured = timing.whole(
-                    loaded, tissues, views, engine.default_sampler(spec.precond, budget, known_solver(solver)), repeats
+                    loaded, tissues, views, default_settings(spec.precond, budget, known_solver(solver)), repeats
                 )
                 row |= {"measured": statistics.median(measured), "slowest": min(measured), "fastest": max(measured)}
             rows.append(row)

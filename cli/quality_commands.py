@@ -62,23 +62,24 @@ def quality(
 
     Example: echosynth quality --dataset-id 601 --real 501
     """
-    from echo_synth import registry
     from echo_synth.data import nnunet_raw
-    from echo_synth.downstream import quality as measures
-    from echo_synth.downstream import quality_results
+    from echo_synth.device import training_device
     from echo_synth.errors import DataError
+    from echo_synth.evaluation import dataset_quality as measures
+    from echo_synth.evaluation import dataset_quality_results
     from echo_synth.files import refuse_existing
     from echo_synth.home import home
     from echo_synth.report.tables import quality_rows
+    from echo_synth.runs.folder import newest_run, open_run
     from echo_synth.training.perceptual_networks import build_perceptual
 
     if drop is not None and count is not None:
         raise DataError("--drop needs every image judged; leave out --count")
-    synthetic, truth, device = nnunet_raw.find(dataset_id), nnunet_raw.find(real), registry.training_device(device)
+    synthetic, truth, device = nnunet_raw.find(dataset_id), nnunet_raw.find(real), training_device(device)
     kept = nnunet_raw.target(drop, f"{synthetic.name[11:]}_kept", overwrite) if drop is not None else None
-    run = registry.newest_run("classifier", truth.name) if features else None
+    run = newest_run("classifier", truth.name) if features else None
     if classifier is not None:
-        run = registry.open_run(classifier, "classifier")
+        run = open_run(classifier, "classifier")
     distance = build_perceptual(perceptual, perceptual_weights)
     folder = (out or home() / "quality" / synthetic.name).absolute()
     refuse_existing(folder / "quality.json", overwrite)
@@ -92,13 +93,13 @@ def quality(
     )  # fmt: skip
     if run is None:
         say(f"no view classifier of {truth.name}: feature distances are left out")
-    inputs = quality_results.Inputs(
+    inputs = dataset_quality_results.Inputs(
         synthetic, truth, cases, run, predictions or _predicted(synthetic, cases, real, trainer, folder, device),
         (perceptual, distance) if distance is not None else None, device, seed, rate, low_agreement,
     )  # fmt: skip
-    result, table = quality_results.judge(inputs, folder, settings)
+    result, table = dataset_quality_results.judge(inputs, folder, settings)
     if kept is not None:
-        count = quality_results.write_kept(synthetic, table, kept, settings, overwrite)
+        count = dataset_quality_results.write_kept(synthetic, table, kept, settings, overwrite)
         say(f"kept {count} of {len(table)} images: {kept}")
     done(
         *(f"{name}: {value}" for name, value in quality_rows(result)),
@@ -110,11 +111,11 @@ def _predicted(synthetic: Any, cases: Any, real: int, trainer: str, folder: Path
     """Predictions by the segmenter of the real data, made now or before; None when it was not trained."""
     import hashlib
 
-    from echo_synth.downstream import segmentation
-    from echo_synth.registry import file_hash
+    from echo_synth.downstream import nnunet
+    from echo_synth.runs.folder import file_hash
 
-    trained = segmentation.trained_folder(real, trainer)
-    if not (trained / segmentation.FINAL).is_file():
+    trained = nnunet.trained_folder(real, trainer)
+    if not (trained / nnunet.FINAL).is_file():
         say(f"{trainer} was not trained on dataset {real}: agreement with the maps is left out")
         return None
     # Named by what they depend on: the segmenter's weights and the images.
@@ -122,8 +123,8 @@ def _predicted(synthetic: Any, cases: Any, real: int, trainer: str, folder: Path
         hashlib.sha256("".join(cases["case"]).encode()).hexdigest()[:8]
         + file_hash(synthetic.path / "settings.json")[:8]
     )
-    target = folder / f"predictions_{file_hash(trained / segmentation.FINAL)[:8]}_{images}"
+    target = folder / f"predictions_{file_hash(trained / nnunet.FINAL)[:8]}_{images}"
     if not target.is_dir():
         files = [synthetic.image_path(c, s) for c, s in zip(cases["case"], cases["split"], strict=True)]
-        segmentation.predict(real, trainer, files, target, trained / "echosynth.log", device)
+        nnunet.predict(real, trainer, files, target, trained / "echosynth.log", device)
     return target

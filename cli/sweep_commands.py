@@ -37,7 +37,7 @@ def sweep(
     Example: echosynth sweep cpu.yaml
     """
     from cli.sweep import Runner
-    from echo_synth import registry
+    from echo_synth.device import training_device
     from echo_synth.errors import SpecError
     from echo_synth.experiment.cells import build_cells
     from echo_synth.experiment.spec import read_sweep
@@ -46,7 +46,7 @@ def sweep(
 
     experiment = read_sweep(spec)
     # On a cluster the device is that of the job, not of this machine.
-    device = device if cluster else registry.training_device(device)
+    device = device if cluster else training_device(device)
     folder = (out or home() / "sweeps" / spec.stem).absolute()
     found = outside(experiment)
     maps, fingerprints = found.maps, found.fingerprints
@@ -99,25 +99,27 @@ def outside(experiment: Any) -> Outside:
     Raises DataError or RunError, before any work, when something is missing.
     """
     from cli.generators import newest_maps, solver_of, vae_run
-    from echo_synth import registry, specs
-    from echo_synth.data import label_maps, nnunet_raw
-    from echo_synth.downstream import segmentation
+    from echo_synth import specs
+    from echo_synth.data import nnunet_raw
+    from echo_synth.data.maps import open_maps
+    from echo_synth.downstream import nnunet
     from echo_synth.home import home
+    from echo_synth.runs.folder import file_hash, find_run
 
     real = nnunet_raw.find(experiment.real)
     maps = home() / experiment.maps if experiment.maps else newest_maps()
-    opened = label_maps.open_maps(maps)
+    opened = open_maps(maps)
     found = {
-        "real": registry.file_hash(real.path / "cases.csv"),
-        "maps": registry.file_hash(opened.path / "index.parquet"),
+        "real": file_hash(real.path / "cases.csv"),
+        "maps": file_hash(opened.path / "index.parquet"),
     }
     if experiment.segmenter:
-        found["trainer"] = json.dumps(segmentation.trainer_facts(experiment.segmenter.trainer), sort_keys=True)
+        found["trainer"] = json.dumps(nnunet.trainer_facts(experiment.segmenter.trainer), sort_keys=True)
     checkpoints: dict[str, Path] = {}
     solvers: dict[tuple[str, int], str] = {}
     for row, grid in experiment.models.items():
         model = experiment.model_of(row)
-        run = registry.find_run(model, home() / grid.checkpoint if grid.checkpoint else None)
+        run = find_run(model, home() / grid.checkpoint if grid.checkpoint else None)
         preset = specs.diffusion_model(model)
         vae = vae_run(run, preset.vae, None)
         found[row] = run.hash() + (vae.hash() if vae else "")
@@ -203,7 +205,7 @@ def write_results(runner: Any, cells: Any) -> Any:
 
 def write_comparisons(runner: Any, cells: Any) -> None:
     """comparisons.csv: the pairs that the spec names, as far as both cells are done."""
-    from echo_synth.downstream.statistics import Resampling
+    from echo_synth.evaluation.statistics import Resampling
     from echo_synth.experiment.comparisons import compare_cells
     from echo_synth.files import write_text
 

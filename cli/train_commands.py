@@ -79,29 +79,31 @@ def train_vae(
 
     Example: echosynth train-vae --model gamma-vae-64 --dataset-id 501 --size tiny
     """
-    from echo_synth import registry, specs
+    from echo_synth import specs
     from echo_synth.data import nnunet_raw
-    from echo_synth.data.prior import read_prior
+    from echo_synth.device import resolve_precision, training_device
+    from echo_synth.evaluation.latent_prior import read_prior
+    from echo_synth.runs.claims import run_folder
+    from echo_synth.runs.description import vae_name
+    from echo_synth.training.commands import Settings, VaeOptions, train_gamma_vae
     from echo_synth.training.distributed import on_main
-    from echo_synth.training.folders import run_folder
-    from echo_synth.training.runs import Settings, VaeOptions, train_gamma_vae
     from echo_synth.vae.gamma import DIRECTIONS
     from echo_synth.vae.posterior import FAMILIES
 
     spec = specs.vae_model(model)
-    device = registry.training_device(device)
+    device = training_device(device)
     training = specs.training_of(
         spec, size, images=images, batch=batch, lr=lr, perceptual=perceptual, ema_snapshots=snapshots or None
     )
     settings = Settings(
-        model, size, training, seed, registry.resolve_precision(precision, device), device, micro_batch, init=init, compile=compile,
+        model, size, training, seed, resolve_precision(precision, device), device, micro_batch, init=init, compile=compile,
     )  # fmt: skip
     options = VaeOptions(
         one_of("--posterior", posterior, FAMILIES), one_of("--kl", kl, DIRECTIONS) if kl else None,
         read_prior(prior) if prior else None, perceptual_weights,
     )  # fmt: skip
     dataset = nnunet_raw.find(dataset_id)
-    name = registry.vae_name(model, options.posterior)
+    name = vae_name(model, options.posterior)
     folder = on_main(device, lambda: run_folder(name, size, dataset.name, out, resume, overwrite))
     shown = {"run": folder, "dataset": dataset.path, **settings.as_dict(), **asdict(options)}
     resolved = begin("train-vae", shown | {"direction": options.resolved_direction()}, dry_run)
@@ -134,20 +136,22 @@ def train(
 
     Example: echosynth train --model edm-l64 --dataset-id 501 --size tiny
     """
-    from echo_synth import registry, specs
+    from echo_synth import specs
     from echo_synth.data import nnunet_raw
+    from echo_synth.device import resolve_precision, training_device
+    from echo_synth.runs.claims import run_folder
+    from echo_synth.runs.folder import find_vae
+    from echo_synth.training.commands import Settings, train_diffusion
     from echo_synth.training.distributed import on_main
-    from echo_synth.training.folders import run_folder
-    from echo_synth.training.runs import Settings, train_diffusion
 
     spec = specs.diffusion_model(model)
-    device = registry.training_device(device)
+    device = training_device(device)
     settings = Settings(
         model, size, specs.training_of(spec, size, images=images, batch=batch, lr=lr, ema_snapshots=snapshots or None), seed,
-        registry.resolve_precision(precision, device), device, micro_batch, copies, init, compile,
+        resolve_precision(precision, device), device, micro_batch, copies, init, compile,
     )  # fmt: skip
     dataset = nnunet_raw.find(dataset_id)
-    vae_run = registry.find_vae(spec.vae, vae) if spec.vae else None
+    vae_run = find_vae(spec.vae, vae) if spec.vae else None
     if vae_run and vae is None:
         say(f"Γ-VAE: {vae_run.folder}")
     folder = on_main(device, lambda: run_folder(model, size, dataset.name, out, resume, overwrite))
@@ -173,15 +177,15 @@ def inspect_vae(
     """
     import numpy as np
 
-    from echo_synth import registry
     from echo_synth.data import nnunet_raw
     from echo_synth.data.prepared import prepare
+    from echo_synth.evaluation import vae_quality
     from echo_synth.files import check_writable, refuse_existing, write_bytes, write_json
     from echo_synth.report.figures import latent_histograms, picture_rows, png
-    from echo_synth.training import vae_quality
+    from echo_synth.runs.folder import open_run
 
     one_of("--split", split, ("train", "val"))
-    opened = {run.name: registry.open_run(run.absolute(), "vae") for run in runs}
+    opened = {run.name: open_run(run.absolute(), "vae") for run in runs}
     check_writable(out.absolute())
     refuse_existing(out / "vae_quality.json", overwrite)
     resolved = begin("inspect-vae", {"runs": runs, "dataset_id": dataset_id, "split": split, "out": out}, dry_run)
@@ -212,20 +216,20 @@ def average_weights(
 
     Example: echosynth average-weights runs/edm-l64 --std 0.1 --out runs/edm-l64-ema10
     """
-    from echo_synth import registry
     from echo_synth.files import check_writable, refuse_existing, write_json
-    from echo_synth.training.checkpoint import load_tensors, save_tensors
+    from echo_synth.runs.folder import DESCRIPTION, WEIGHTS, open_run
+    from echo_synth.runs.tensors import load_tensors, save_tensors
     from echo_synth.training.posthoc import average_of
 
-    source = registry.open_run(run)
+    source = open_run(run)
     check_writable(out.absolute())
-    refuse_existing(out / registry.WEIGHTS, overwrite)
+    refuse_existing(out / WEIGHTS, overwrite)
     resolved = begin("average-weights", {"run": run, "std": std, "out": out}, dry_run)
     averaged, step = average_of(run, std)
     kept, _ = load_tensors(source.weights)
     out.mkdir(parents=True, exist_ok=True)
-    save_tensors(out / registry.WEIGHTS, kept | averaged)
-    write_json(out / registry.DESCRIPTION, source.description | {"ema_std": std, "averaged_from": str(run)})
+    save_tensors(out / WEIGHTS, kept | averaged)
+    write_json(out / DESCRIPTION, source.description | {"ema_std": std, "averaged_from": str(run)})
     write_json(out / "settings.json", resolved)
     done(f"average of width {std} at step {step}", f"run folder: {out}")
 
@@ -249,14 +253,14 @@ def import_edmlx(
     """
     import json
 
-    from echo_synth import registry
     from echo_synth.compat import importing
     from echo_synth.files import check_writable, read_json, refuse_existing, write_json
+    from echo_synth.runs.folder import DESCRIPTION, WEIGHTS, open_run
 
     given = read_json(settings) if settings else None
-    vae_run = registry.open_run(vae, "vae") if vae else None
+    vae_run = open_run(vae, "vae") if vae else None
     check_writable(out.absolute())
-    refuse_existing(out / registry.WEIGHTS, overwrite)
+    refuse_existing(out / WEIGHTS, overwrite)
     resolved = begin(
         "import-edmlx", {"file": file, "out": out, "vae": vae, "settings": given, "precond": precond}, dry_run
     )
@@ -264,17 +268,17 @@ def import_edmlx(
     write_json(out / "settings.json", resolved)
     done(
         f"{description['model']}: {json.dumps(description['network'])}",
-        f"wrote {out}/{registry.WEIGHTS} and {registry.DESCRIPTION}",
+        f"wrote {out}/{WEIGHTS} and {DESCRIPTION}",
     )
     if description["kind"] == "diffusion" and description["model"].startswith("edm-l") and vae_run is None:
         done("this model draws latents: import its Γ-VAE too and pass it here with --vae, or to generate")
 
 
 def _finish(folder: Path, best: Any) -> None:
-    from echo_synth import registry
     from echo_synth.files import read_json
+    from echo_synth.runs.folder import DESCRIPTION
 
-    start = read_json(folder / registry.DESCRIPTION).get("init")
+    start = read_json(folder / DESCRIPTION).get("init")
     if start:
         say(f"started from weights of {start['model']}: {start['share']:.0%} of the parameters")
     numbers = ", ".join(f"{k} {v:.4g}" for k, v in best.items() if k != "images")

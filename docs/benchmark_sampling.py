@@ -26,25 +26,27 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echo_synth import registry, specs
-from echo_synth.data import label_maps
+from echo_synth import specs
+from echo_synth.data.maps import open_maps
 from echo_synth.diffusion.unet import Modulations
-from echo_synth.generation import benchmark, convergence
-from echo_synth.generation.engine import Generator, Sampler, default_sampler, image_noise
+from echo_synth.evaluation import solver_study, throughput
+from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings, image_noise
 from echo_synth.generation.manifest import plan
+from echo_synth.runs.description import build_model, describe_diffusion, describe_vae
+from echo_synth.runs.folder import find_run, find_vae_of
 
 BUDGETS = (6, 8, 10, 12, 15, 18, 20, 25, 30, 50, 100)
 Maps = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
-class KeptOnly(Generator):
+class KeptOnly(ImageGenerator):
     """The plain way with one change: modulations are computed once a map."""
 
     def modulate(self, labels: Tensor) -> Modulations:
         return self.denoiser.modulate(labels, self.dtype)
 
 
-class Recomputed(Generator):
+class Recomputed(ImageGenerator):
     """The fast way with one change: modulations are computed at every evaluation."""
 
     def modulate(self, labels: Tensor) -> Modulations:
@@ -52,11 +54,11 @@ class Recomputed(Generator):
 
 
 WAYS = {
-    "plain": (Generator, "fp32", False),
+    "plain": (ImageGenerator, "fp32", False),
     "modulations kept": (KeptOnly, "fp32", False),
     "fast, fp32, modulations recomputed": (Recomputed, "fp32", True),
-    "fast, fp32": (Generator, "fp32", True),
-    "fast, bf16": (Generator, "bf16", True),
+    "fast, fp32": (ImageGenerator, "fp32", True),
+    "fast, bf16": (ImageGenerator, "bf16", True),
 }
 
 
@@ -79,27 +81,27 @@ def awaken(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
 
 
-def random_model(name: str, size: str, way: str) -> Generator:
+def random_model(name: str, size: str, way: str) -> ImageGenerator:
     """The same untrained weights for every way."""
     spec, (kind, precision, fast) = specs.diffusion_model(name), WAYS[way]
     torch.manual_seed(0)
-    network = registry.build(registry.describe_diffusion(name, size, None), 0)
+    network = build_model(describe_diffusion(name, size, None), 0)
     awaken(network)
-    vae = registry.build(registry.describe_vae(spec.vae, size), 0).eval() if spec.vae else None
+    vae = build_model(describe_vae(spec.vae, size), 0).eval() if spec.vae else None
     return kind(network.eval(), vae, "cpu", precision, fast)  # type: ignore[arg-type]
 
 
-def trained_model(run: Path, name: str, way: str) -> Generator:
+def trained_model(run: Path, name: str, way: str) -> ImageGenerator:
     spec, (kind, precision, fast) = specs.diffusion_model(name), WAYS[way]
-    weights = registry.find_run(name, run)
-    vae = registry.find_vae_of(weights.description, spec.vae, weights.folder).load() if spec.vae else None
+    weights = find_run(name, run)
+    vae = find_vae_of(weights.description, spec.vae, weights.folder).load() if spec.vae else None
     return kind(weights.load(), vae, "cpu", precision, fast)  # type: ignore[arg-type]
 
 
-def seconds(generator: Generator, maps: Maps, how: Sampler, repeats: int) -> list[float]:
+def seconds(generator: ImageGenerator, maps: Maps, how: SamplerSettings, repeats: int) -> list[float]:
     """Durations of whole trajectories with decoding, after one evaluation that is not counted."""
     indices = range(len(maps[0]))
-    generator.draw(*maps, 0, indices, Sampler(1, "euler", how.discretization))
+    generator.draw(*maps, 0, indices, SamplerSettings(1, "euler", how.discretization))
     taken = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -108,7 +110,7 @@ def seconds(generator: Generator, maps: Maps, how: Sampler, repeats: int) -> lis
     return taken
 
 
-def fields(generator: Generator, maps: Maps, how: Sampler) -> tuple[Tensor, NDArray[np.uint8]]:
+def fields(generator: ImageGenerator, maps: Maps, how: SamplerSettings) -> tuple[Tensor, NDArray[np.uint8]]:
     noise = np.stack([image_noise(0, i, generator.resolution) for i in range(len(maps[0]))])
     found = generator.fields(*maps, noise, how)
     return found, generator.images(found, maps[0])
@@ -124,7 +126,7 @@ def difference(one: tuple[Tensor, NDArray[np.uint8]], other: tuple[Tensor, NDArr
 
 
 def compare(
-    load: object, maps: Maps, how: Sampler, repeats: int, ways: Sequence[str] = tuple(WAYS)
+    load: object, maps: Maps, how: SamplerSettings, repeats: int, ways: Sequence[str] = tuple(WAYS)
 ) -> dict[str, float]:
     """Seconds an image of every way; prints each with its difference from the plain one."""
     medians: dict[str, float] = {}
@@ -156,27 +158,27 @@ def main() -> None:
     parser.add_argument("--maps", type=Path, default=specs.root() / "bundled/maps")
     arguments = parser.parse_args()
     name, precond = arguments.model, specs.diffusion_model(arguments.model).precond
-    folder = label_maps.open_maps(arguments.maps)
+    folder = open_maps(arguments.maps)
     rows = plan(folder.index, 8, 0)
     tissues = np.stack([folder.read(m) for m in rows["map"]])
     views = np.asarray([int(v == "4CH") for v in rows["view"]], np.uint8)
     few = (tissues[: arguments.batch], views[: arguments.batch])
-    print(benchmark.machine("cpu"))
+    print(throughput.machine("cpu"))
     print(f"{name} {arguments.size}, random weights, Heun {arguments.nfe} NFE, batch {arguments.batch}:")
-    how = default_sampler(precond, arguments.nfe, "heun")
+    how = default_settings(precond, arguments.nfe, "heun")
     cost = compare(lambda way: random_model(name, arguments.size, way), few, how, arguments.repeats, arguments.ways)
     if arguments.trained is None:
         return
-    reference = default_sampler(precond, arguments.reference_nfe, "heun")
+    reference = default_settings(precond, arguments.reference_nfe, "heun")
     print(f"{arguments.trained}, Heun {arguments.reference_nfe} NFE, 8 maps:")
     compare(lambda way: trained_model(arguments.trained, name, way), (tissues, views), reference, 0)
-    table = convergence.study(
+    table = solver_study.study(
         trained_model(arguments.trained, name, "fast, fp32"), tissues, views, precond, BUDGETS, 1001, 0
     )
     print(table.pivot(index="nfe", columns="solver", values="rmse").to_string(float_format="%.4g"))
     ratio = cost["plain"] / cost["fast, bf16"]
     print(f"equal NFE: {ratio:.2f} times the reference's images/s")
-    for solver, enough in convergence.equal_distance(table, "heun", arguments.reference_nfe).items():
+    for solver, enough in solver_study.equal_distance(table, "heun", arguments.reference_nfe).items():
         print(f"equal distance ({solver} at {enough} for Heun at {arguments.reference_nfe}): "
               f"{ratio * arguments.reference_nfe / enough:.1f} times")  # fmt: skip
 

@@ -17,9 +17,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from echo_synth import registry, specs
+from echo_synth import specs
+from echo_synth.device import resolve_precision, training_device
 from echo_synth.diffusion.loss import denoising_loss
-from echo_synth.training.runs import memory_format
+from echo_synth.runs.description import build_model, describe_diffusion, describe_vae
+from echo_synth.training.commands import memory_format
 
 
 def seconds(step: Callable[[], None], repeats: int) -> list[float]:
@@ -42,10 +44,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--steps", type=int, default=3)
     arguments = parser.parse_args()
-    spec, device = specs.diffusion_model(arguments.model), registry.training_device("auto")
-    precision = registry.resolve_precision("auto", device)
-    denoiser = registry.build(registry.describe_diffusion(arguments.model, arguments.size, None)).to(device)
-    vae = registry.build(registry.describe_vae(spec.vae, arguments.size)).to(device).eval() if spec.vae else None
+    spec, device = specs.diffusion_model(arguments.model), training_device("auto")
+    precision = resolve_precision("auto", device)
+    denoiser = build_model(describe_diffusion(arguments.model, arguments.size, None)).to(device)
+    vae = build_model(describe_vae(spec.vae, arguments.size)).to(device).eval() if spec.vae else None
     n, r = arguments.batch, spec.resolution
     images, sector = torch.rand(n, 1, 256, 256, device=device), torch.ones(n, 1, 256, 256, device=device)
     kept, labels = torch.rand(n, 1, r, r, device=device) * 2 - 1, torch.randint(0, 10, (n, r, r), device=device)

@@ -20,14 +20,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from echo_synth import registry, specs
+from echo_synth import specs
 from echo_synth.data import nnunet_raw
 from echo_synth.data.augment import GeometricRanges
 from echo_synth.data.prepared import prepare
 from echo_synth.diffusion.loss import denoising_loss
-from echo_synth.training.diffusion_task import DiffusionTask
+from echo_synth.runs.description import build_model, describe_diffusion
+from echo_synth.runs.folder import find_run
 from echo_synth.training.latents import FieldRecipe, kept_fields
 from echo_synth.training.streams import normal
+from echo_synth.training.tasks.diffusion import DiffusionTask
 
 
 def curve(name: str, size: str, dataset_id: int, steps: int, lr: float, until: float) -> list[float]:
@@ -35,7 +37,7 @@ def curve(name: str, size: str, dataset_id: int, steps: int, lr: float, until: f
     spec = specs.diffusion_model(name)
     dataset = nnunet_raw.find(dataset_id)
     data = prepare(dataset)
-    vae_run = registry.find_run(spec.vae) if spec.vae else None
+    vae_run = find_run(spec.vae) if spec.vae else None
     vae = vae_run.load() if vae_run else None
     rows = data.rows("train")[[0, 401, 802, 1203]] if len(data.rows("train")) > 1203 else data.rows("train")[:4]
     recipe = FieldRecipe(spec.resolution, vae_run.hash() if vae_run else None, 1, GeometricRanges(), 0, False)
@@ -43,7 +45,7 @@ def curve(name: str, size: str, dataset_id: int, steps: int, lr: float, until: f
     task = DiffusionTask(fields, fields, "cpu", 0)
     clean, labels, sector = task.load(fields, np.arange(4))
     noise, levels = normal(0, range(4), clean.shape[1:]), torch.tensor([0.3, 0.45, 0.6, 0.75])
-    module = registry.build(registry.describe_diffusion(name, size, None), 0)
+    module = build_model(describe_diffusion(name, size, None), 0)
     optimizer = torch.optim.AdamW(module.parameters(), lr)
     losses = []
     for _ in range(steps):

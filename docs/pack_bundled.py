@@ -13,21 +13,19 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from echo_synth import registry
 from echo_synth.files import write_json
-from echo_synth.training.checkpoint import load_tensors, save_tensors
+from echo_synth.runs.folder import DESCRIPTION, WEIGHTS, Run, file_hash, open_run
+from echo_synth.runs.tensors import load_tensors, save_tensors
 
 MAPS = 200
 
 
-def pack_run(run: registry.Run, folder: Path, vae_hash: str | None = None) -> None:
+def pack_run(run: Run, folder: Path, vae_hash: str | None = None) -> None:
     """Weights in fp16 and their description; the description names the packed Γ-VAE."""
     folder.mkdir(parents=True)
     tensors, _ = load_tensors(run.weights)
-    save_tensors(
-        folder / registry.WEIGHTS, {k: v.to(torch.float16) if v.is_floating_point() else v for k, v in tensors.items()}
-    )
-    write_json(folder / registry.DESCRIPTION, run.description | ({"vae": vae_hash} if vae_hash else {}))
+    save_tensors(folder / WEIGHTS, {k: v.to(torch.float16) if v.is_floating_point() else v for k, v in tensors.items()})
+    write_json(folder / DESCRIPTION, run.description | ({"vae": vae_hash} if vae_hash else {}))
 
 
 def pack_maps(source: Path, folder: Path) -> None:
@@ -50,9 +48,9 @@ def main(vae: str, edm: str, maps: str, out: str) -> None:
     """Replace OUT."""
     target = Path(out)
     shutil.rmtree(target, ignore_errors=True)
-    pack_run(registry.open_run(Path(vae), "vae"), target / "gamma-vae-64")
-    vae_hash = registry.file_hash(target / "gamma-vae-64" / registry.WEIGHTS)
-    pack_run(registry.open_run(Path(edm), "diffusion"), target / "edm-l64", vae_hash)
+    pack_run(open_run(Path(vae), "vae"), target / "gamma-vae-64")
+    vae_hash = file_hash(target / "gamma-vae-64" / WEIGHTS)
+    pack_run(open_run(Path(edm), "diffusion"), target / "edm-l64", vae_hash)
     pack_maps(Path(maps), target / "maps")
     size = sum(f.stat().st_size for f in target.rglob("*.safetensors"))
     print(f"{target}: weights {size / 1e6:.2f} MB, {MAPS} maps")

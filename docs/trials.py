@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from echo_synth.data.camus import read_picture
+from echo_synth.data.nifti import read_image
 
 # Which hold times, or the order in which processes came.
 UNSTABLE = ("settings.json",)
@@ -121,7 +121,7 @@ def memory(home: Path, counts: list[int], nfe: int) -> bool:
 def largest_difference(home: Path, one: int, other: int) -> int:
     """Grey levels between the images of two datasets."""
     pairs = [(p, raw(home, other) / "imagesTr" / p.name) for p in sorted((raw(home, one) / "imagesTr").iterdir())]
-    return max(int(np.abs(read_picture(a).pixels.astype(int) - read_picture(b).pixels).max()) for a, b in pairs)
+    return max(int(np.abs(read_image(a).pixels.astype(int) - read_image(b).pixels).max()) for a, b in pairs)
 
 
 def split(home: Path, count: int, nfe: int) -> bool:

@@ -61,7 +61,7 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(f.fileno())
 
 
-def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     """PNG of grey levels (H, W) or colours (H, W, 3), atomically."""
     from PIL import Image
 

@@ -20,7 +20,7 @@ def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five phantom patients in the NIfTI release's layout."""
-    from echo_synth.data.phantom import write_phantom
+    from echo_synth.phantom import write_phantom
 
     folder = tmp_path_factory.mktemp("phantom") / "ph"
     write_phantom(folder, 5, 3, "nifti", {}, workers=1)

@@ -16,9 +16,10 @@ from scipy import ndimage
 
 from cli.data_commands import convert_camus
 from echo_synth.data import nnunet_raw
-from echo_synth.data.camus import assign_splits, find_cases, find_database, read_cfg, read_info, read_picture
+from echo_synth.data.camus import assign_splits, find_cases, find_database, read_cfg, read_info
+from echo_synth.data.nifti import read_image
 from echo_synth.data.resize import rescale_spacing, resize_image, resize_labels, resize_mask
-from echo_synth.data.sector import count_holes_and_components, sector_mask, tissue_map
+from echo_synth.data.tissues import count_holes_and_components, sector_mask, tissue_map
 from echo_synth.errors import DataError, EchoSynthError, ExistsError
 from tests.analytic import disc
 
@@ -100,7 +101,7 @@ def test_converted_dataset_is_whole(home: Path, phantom: Path) -> None:
         assert label.GetDimension() == 2
         assert label.GetSize() == image.GetSize() == (256, 256)
         assert np.allclose(label.GetSpacing(), image.GetSpacing())
-        source = read_picture(_case(phantom, f"{row.case}_gt.nii.gz"))
+        source = read_image(_case(phantom, f"{row.case}_gt.nii.gz"))
         ours = sitk.GetArrayFromImage(label)
         for value in (1, 2, 3):
             here = (ours == value).sum() * np.prod(label.GetSpacing())
@@ -130,13 +131,13 @@ def test_half_sequences_and_citations_are_ignored(fresh: Path) -> None:
 
 
 def test_both_releases_agree(tmp_path: Path) -> None:
-    from echo_synth.data.phantom import write_phantom
+    from echo_synth.phantom import write_phantom
 
     write_phantom(tmp_path / "a", 1, 5, "nifti", {}, workers=1)
     write_phantom(tmp_path / "b", 1, 5, "mhd", {}, workers=1)
     new, old = find_database(tmp_path / "a"), find_database(tmp_path / "b")
     for one, two in zip(find_cases(new), find_cases(old), strict=True):
-        a, b = read_picture(one.mask), read_picture(two.mask)
+        a, b = read_image(one.mask), read_image(two.mask)
         for label in (1, 2, 3):
             area = [(p.pixels == label).sum() * p.spacing[0] * p.spacing[1] for p in (a, b)]
             assert area[1] == pytest.approx(area[0], rel=0.01)
@@ -287,7 +288,7 @@ def test_real_camus_release(camus: Path, tmp_path: Path, monkeypatch: pytest.Mon
     for case in shared:
         areas = []
         for dataset in (native, legacy):
-            label = read_picture(dataset.label_path(case, "train"))
+            label = read_image(dataset.label_path(case, "train"))
             areas.append([(label.pixels == v).sum() * label.spacing[0] * label.spacing[1] for v in (1, 2, 3)])
         assert np.allclose(areas[0], areas[1], rtol=0.05)
 

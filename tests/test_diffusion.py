@@ -5,18 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from echo_synth import registry, specs
+from echo_synth import specs
 from echo_synth.diffusion.denoiser import Denoiser
 from echo_synth.diffusion.loss import denoising_loss
-from echo_synth.diffusion.precond import PRECONDS, EdmPrecond, VpPrecond
+from echo_synth.diffusion.preconditioning import PRECONDS, EdmPrecond, VpPrecond
 from echo_synth.diffusion.spade import Spade
 from echo_synth.masked import sector_mean
+from echo_synth.runs.description import build_model, describe_diffusion
 
 SIGMA = torch.logspace(-2, 1.5, 20, dtype=torch.float64)
 
 
 def _denoiser(name: str = "edm-l64", size: str = "tiny") -> Denoiser:
-    module = registry.build(registry.describe_diffusion(name, size, None))
+    module = build_model(describe_diffusion(name, size, None))
     assert isinstance(module, Denoiser)
     return module.eval()
 
@@ -36,7 +37,7 @@ def test_every_model_runs_once_at_size_tiny(name: str) -> None:
 def test_every_size_can_be_built(size: str) -> None:
     with torch.device("meta"):
         for name in specs.DIFFUSION_MODELS:
-            description = registry.describe_diffusion(name, size, None)
+            description = describe_diffusion(name, size, None)
             assert description["network"]["channels"] > 0
 
 

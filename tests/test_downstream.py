@@ -13,8 +13,8 @@ import SimpleITK as sitk
 
 from cli.downstream_commands import bootstrap_eval, report, train_classifier
 from echo_synth.data import nnunet_raw
-from echo_synth.downstream import evaluation
 from echo_synth.errors import DataError, RunError
+from echo_synth.evaluation import segmentation
 from echo_synth.files import read_json, write_json
 
 
@@ -57,7 +57,7 @@ def test_perfect_predictions(home: Path, tmp_path: Path) -> None:
 
 def test_shifted_predictions_are_measured_in_millimetres(home: Path, tmp_path: Path) -> None:
     shifted = _copy_labels(tmp_path / "pred", lambda i, p: np.roll(p, 4, axis=0))
-    rows = evaluation.score_folder(shifted, _references(), workers=1)
+    rows = segmentation.score_folder(shifted, _references(), workers=1)
     cases = nnunet_raw.find(501).cases().set_index("case")
     endo = rows[rows["structure"] == "lv_endo"].set_index("case")
     for case, row in endo.iterrows():
@@ -94,12 +94,12 @@ def test_pairs_must_match(home: Path, tmp_path: Path) -> None:
 def test_other_grids_and_labels_are_named(home: Path, tmp_path: Path) -> None:
     wrong = _copy_labels(tmp_path / "a", lambda i, p: np.where(p == 3, 9, p).astype(np.uint8))
     with pytest.raises(DataError, match="holds label 9"):
-        evaluation.score_folder(wrong, _references(), workers=1)
+        segmentation.score_folder(wrong, _references(), workers=1)
     pred = _copy_labels(tmp_path / "b")
     path = sorted(pred.iterdir())[0]
     sitk.WriteImage(sitk.ReadImage(str(path))[:128, :128], str(path))
     with pytest.raises(DataError, match="predict on the same grid"):
-        evaluation.score_folder(pred, _references(), workers=1)
+        segmentation.score_folder(pred, _references(), workers=1)
 
 
 def test_a_baseline_is_compared_case_by_case(home: Path, tmp_path: Path) -> None:

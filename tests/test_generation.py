@@ -17,13 +17,15 @@ import pandas as pd
 import pytest
 
 from cli.generate_commands import generate
-from echo_synth import registry, specs
-from echo_synth.data import label_maps, nnunet_raw
-from echo_synth.data.camus import read_picture
-from echo_synth.data.sector import sector_mask
+from echo_synth import specs
+from echo_synth.data import nnunet_raw
+from echo_synth.data.maps import open_maps, read_map
+from echo_synth.data.nifti import read_image
+from echo_synth.data.tissues import sector_mask
 from echo_synth.errors import EchoSynthError, ExistsError, LeakageError, RunError
-from echo_synth.generation.engine import Generator, default_sampler, image_noise
+from echo_synth.generation.engine import ImageGenerator, default_settings, image_noise
 from echo_synth.generation.manifest import plan
+from echo_synth.runs.folder import bundled_run, find_vae_of
 
 BUNDLED_MAPS = specs.root() / "bundled" / "maps"
 
@@ -53,9 +55,9 @@ def _dataset(dataset_id: int = 601) -> Path:
 def test_bundled_weights_are_small_and_fit() -> None:
     files = list((specs.root() / "bundled").rglob("*.safetensors"))
     assert sum(f.stat().st_size for f in files) <= 8_000_000
-    run = registry.bundled_run("edm-l64")
+    run = bundled_run("edm-l64")
     assert run is not None
-    registry.find_vae_of(run.description, "gamma-vae-64", run.folder).load()
+    find_vae_of(run.description, "gamma-vae-64", run.folder).load()
 
 
 def test_a_fresh_machine_gets_a_whole_dataset(empty: Path) -> None:
@@ -66,9 +68,9 @@ def test_a_fresh_machine_gets_a_whole_dataset(empty: Path) -> None:
     assert len(rows) == 10
     assert rows["image"].is_unique
     for row in rows.to_dict("records"):
-        image = read_picture(folder / "imagesTr" / f"{row['image']}_0000.nii.gz")
-        label = read_picture(folder / "labelsTr" / f"{row['image']}.nii.gz")
-        tissues = label_maps.read_map(BUNDLED_MAPS / f"{row['map']}.png")
+        image = read_image(folder / "imagesTr" / f"{row['image']}_0000.nii.gz")
+        label = read_image(folder / "labelsTr" / f"{row['image']}.nii.gz")
+        tissues = read_map(BUNDLED_MAPS / f"{row['map']}.png")
         assert image.spacing == pytest.approx((row["spacing_row_mm"], row["spacing_column_mm"]))
         assert np.array_equal(label.pixels, np.where(tissues == 4, 0, tissues))
         assert np.array_equal(sector_mask(image.pixels), tissues > 0)
@@ -121,8 +123,8 @@ def test_the_batch_changes_rounding_only(empty: Path) -> None:
     for other in (602, 603):
         for path in (_dataset(601) / "imagesTr").iterdir():
             a, b = (
-                read_picture(path).pixels.astype(int),
-                read_picture(_dataset(other) / "imagesTr" / path.name).pixels.astype(int),
+                read_image(path).pixels.astype(int),
+                read_image(_dataset(other) / "imagesTr" / path.name).pixels.astype(int),
             )
             assert np.abs(a - b).max() <= 1
 
@@ -146,7 +148,7 @@ def test_without_an_id_an_unfinished_dataset_goes_on(empty: Path) -> None:
 
 
 def test_a_smaller_plan_is_the_start_of_a_larger_one() -> None:
-    index = label_maps.open_maps(BUNDLED_MAPS).index
+    index = open_maps(BUNDLED_MAPS).index
     small, large = plan(index, 20, 3), plan(index, len(index) + 50, 3)
     assert small["case"].tolist() == large["case"].tolist()[:20]
     assert large["case"].is_unique
@@ -161,14 +163,14 @@ def test_noise_depends_on_seed_and_index_only() -> None:
 
 def test_images_follow_their_maps() -> None:
     """The bundled model draws blood darker than muscle where the map says so."""
-    run = registry.bundled_run("edm-l64")
+    run = bundled_run("edm-l64")
     assert run is not None
-    vae = registry.find_vae_of(run.description, "gamma-vae-64", run.folder)
-    maps = label_maps.open_maps(BUNDLED_MAPS)
+    vae = find_vae_of(run.description, "gamma-vae-64", run.folder)
+    maps = open_maps(BUNDLED_MAPS)
     tissues = np.stack([maps.read(n) for n in maps.index["map"][:6]])
     views = np.asarray([int(v == "4CH") for v in maps.index["view"][:6]], np.uint8)
-    generator = Generator(run.load(), vae.load(), "cpu", "fp32")  # type: ignore[arg-type]
-    images = generator.draw(tissues, views, 0, range(6), default_sampler("edm", 9, "heun")).astype(float)
+    generator = ImageGenerator(run.load(), vae.load(), "cpu", "fp32")  # type: ignore[arg-type]
+    images = generator.draw(tissues, views, 0, range(6), default_settings("edm", 9, "heun")).astype(float)
     contrast = [image[t == 2].mean() - image[t == 1].mean() for image, t in zip(images, tissues, strict=True)]
     assert np.mean(contrast) > 15
     assert np.mean(np.array(contrast) > 0) >= 5 / 6

@@ -19,10 +19,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from echo_synth import registry
 from echo_synth.compat import edmlx, importing
 from echo_synth.compat.weights_file import read_pickle
 from echo_synth.errors import RunError
+from echo_synth.runs.folder import open_run
 from echo_synth.vae.network import GammaVAE
 
 
@@ -112,7 +112,7 @@ def test_a_persistent_network_comes_in_unchanged(reference: types.SimpleNamespac
         sys.modules.pop(name)
     description = importing.import_edmlx(tmp_path / "network.pkl", tmp_path / "run", None, None, None)
     assert description["network"]["blocks"] == 2
-    ours = registry.open_run(tmp_path / "run", "diffusion").load()
+    ours = open_run(tmp_path / "run", "diffusion").load()
     theirs = edmlx.load_denoiser(settings, {k: v.numpy() for k, v in state.items()})
     x, sigma, labels = torch.randn(2, 1, 16, 16), torch.tensor([0.3, 2.0]), torch.randint(0, 10, (2, 16, 16))
     with torch.no_grad():
@@ -151,7 +151,7 @@ def test_a_vae_comes_in_unchanged(stream: bool, tmp_path: Path) -> None:
     description = importing.import_edmlx(tmp_path / "vae.pth", tmp_path / "run", None, None, None)
     assert description["model"] == "gamma-vae-128"
     assert description["network"]["channels"] == [32, 64]
-    other = registry.open_run(tmp_path / "run", "vae").load()
+    other = open_run(tmp_path / "run", "vae").load()
     images, sector = torch.rand(1, 1, 32, 32), torch.ones(1, 1, 32, 32)
     with torch.no_grad():
         assert torch.equal(vae.latent(images, sector), other.latent(images, sector))  # type: ignore[operator]

@@ -9,8 +9,9 @@ import pytest
 
 from cli.data_commands import make_maps
 from echo_synth import specs
-from echo_synth.data import label_maps, nnunet_raw
-from echo_synth.data.label_maps import Transformation, apply, displacement, draw, min_jacobian
+from echo_synth.data import nnunet_raw
+from echo_synth.data.deformation import Transformation, apply, displacement, draw, min_jacobian
+from echo_synth.data.maps import load_tissues, open_maps
 from echo_synth.errors import DataError, LeakageError
 from tests.analytic import disc
 
@@ -28,11 +29,11 @@ def _scene() -> np.ndarray:
 
 
 def test_every_map_can_be_made_again(home: Path) -> None:
-    folder = label_maps.open_maps(home / "maps/Dataset501_PHANTOM")
+    folder = open_maps(home / "maps/Dataset501_PHANTOM")
     dataset = nnunet_raw.find(501)
     assert len(folder.index) == 32
     for row in folder.index.iloc[::5].to_dict("records"):
-        source = label_maps.load_tissues(dataset, row["source_case"], row["split"])
+        source = load_tissues(dataset, row["source_case"], row["split"])
         assert np.array_equal(apply(source, Transformation.from_record(row)), folder.read(row["map"]))
 
 
@@ -72,7 +73,7 @@ def test_held_out_patients_are_refused_by_name(home: Path) -> None:
     with pytest.raises(LeakageError, match=held[0]):
         make_maps(501, patients=held[0], out=home / "leak")
     assert not (home / "leak").exists()
-    index = label_maps.open_maps(home / "maps/Dataset501_PHANTOM").index
+    index = open_maps(home / "maps/Dataset501_PHANTOM").index
     assert not set(index["patient"]) & set(held)
 
 
@@ -80,11 +81,11 @@ def test_a_map_folder_with_a_held_out_patient_is_refused(home: Path, tmp_path: P
     import shutil
 
     shutil.copytree(home / "maps/Dataset501_PHANTOM", tmp_path / "maps")
-    index = label_maps.open_maps(tmp_path / "maps").index
+    index = open_maps(tmp_path / "maps").index
     index.loc[0, "patient"] = sorted(nnunet_raw.test_patients(nnunet_raw.find(501)))[0]
     index.to_parquet(tmp_path / "maps/index.parquet")
     with pytest.raises(LeakageError, match="held-out"):
-        label_maps.open_maps(tmp_path / "maps")
+        open_maps(tmp_path / "maps")
 
 
 def test_unknown_patients_are_named(home: Path) -> None:
@@ -94,6 +95,6 @@ def test_unknown_patients_are_named(home: Path) -> None:
 
 def test_a_subset_of_patients_gets_the_same_maps(home: Path, tmp_path: Path) -> None:
     make_maps(501, repeats=1, patients="patient0002", out=tmp_path / "some", workers=1)
-    whole, some = label_maps.open_maps(home / "maps/Dataset501_PHANTOM"), label_maps.open_maps(tmp_path / "some")
+    whole, some = open_maps(home / "maps/Dataset501_PHANTOM"), open_maps(tmp_path / "some")
     for name in some.index["map"]:
         assert np.array_equal(whole.read(name), some.read(name))

@@ -12,22 +12,23 @@ import torch
 import typer
 
 from cli import generators, measure_commands, train_commands
-from echo_synth import registry, specs
-from echo_synth.data import label_maps
+from echo_synth import specs
+from echo_synth.data.maps import open_maps
 from echo_synth.errors import RunError
-from echo_synth.generation import convergence
-from echo_synth.generation.engine import Generator, default_sampler, step_noise
+from echo_synth.evaluation import solver_study
+from echo_synth.generation.engine import ImageGenerator, default_settings, step_noise
+from echo_synth.runs.folder import Run, find_vae, open_run
+from echo_synth.runs.tensors import load_tensors
 from echo_synth.sampling import SOLVERS
-from echo_synth.training.checkpoint import load_tensors
 from echo_synth.types import VIEWS
 
 BUNDLED = specs.root() / "bundled"
 
 
-def _generator(**options: object) -> Generator:
-    return Generator(
-        registry.open_run(BUNDLED / "edm-l64").load(),
-        registry.open_run(BUNDLED / "gamma-vae-64").load(),
+def _generator(**options: object) -> ImageGenerator:
+    return ImageGenerator(
+        open_run(BUNDLED / "edm-l64").load(),
+        open_run(BUNDLED / "gamma-vae-64").load(),
         "cpu",
         "fp32",
         **options,
@@ -35,7 +36,7 @@ def _generator(**options: object) -> Generator:
 
 
 def _maps(count: int) -> tuple[np.ndarray, np.ndarray]:
-    folder = label_maps.open_maps(BUNDLED / "maps")
+    folder = open_maps(BUNDLED / "maps")
     used = folder.index.iloc[:count]
     return np.stack([folder.read(n) for n in used["map"]]), np.asarray([VIEWS.index(v) for v in used["view"]], np.uint8)
 
@@ -44,7 +45,7 @@ def test_the_fast_path_changes_rounding_only() -> None:
     tissues, views = _maps(3)
     tissues = np.concatenate([tissues, tissues[:1]])  # two images of one map
     views = np.append(views, views[0])
-    how = default_sampler("edm", 5, "heun")
+    how = default_settings("edm", 5, "heun")
     noise = np.random.default_rng(0).standard_normal((4, 1, 64, 64), np.float32)
     plain = _generator(fast=False).fields(tissues, views, noise, how)
     for options in ({}, {"modulation_bytes": 2_000_000}, {"modulation_bytes": 0}):
@@ -60,7 +61,7 @@ def test_ancestral_noise_depends_on_image_and_step_only() -> None:
     assert torch.equal(second[1:], two(like[:1]))
     assert not torch.equal(first, second)
     tissues, views = _maps(2)
-    how = default_sampler("edm", 4, "ddpm")
+    how = default_settings("edm", 4, "ddpm")
     pair = _generator().draw(tissues, views, 0, [5, 6], how)
     alone = _generator().draw(tissues[1:], views[1:], 0, [6], how)
     assert np.abs(pair[1].astype(int) - alone[0].astype(int)).max() <= 1
@@ -68,26 +69,26 @@ def test_ancestral_noise_depends_on_image_and_step_only() -> None:
 
 def test_more_evaluations_come_nearer_and_the_nearest_is_recommended() -> None:
     tissues, views = _maps(2)
-    table = convergence.study(_generator(), tissues, views, "edm", [8, 32], 129, 0, ("heun", "dpmpp-2m", "unipc"))
+    table = solver_study.study(_generator(), tissues, views, "edm", [8, 32], 129, 0, ("heun", "dpmpp-2m", "unipc"))
     for _, rows in table.groupby("solver"):
         assert rows["rmse"].is_monotonic_decreasing
     assert (table["rmse_low"] <= table["rmse_high"]).all()
-    recommended = convergence.recommend(table)
+    recommended = solver_study.recommend(table)
     assert set(recommended) == {"8", "32"}
     best = table[table["nfe"] == 8].set_index("solver")["rmse"].idxmin()
-    assert convergence.solver_for(recommended, 9) == best == recommended["8"]
-    assert convergence.equal_distance(table, "heun", 32)["heun"] == 32
+    assert solver_study.solver_for(recommended, 9) == best == recommended["8"]
+    assert solver_study.equal_distance(table, "heun", 32)["heun"] == 32
 
 
 def test_generate_follows_the_study(home: Path, tmp_path: Path) -> None:
     known = specs.diffusion_model("edm-l64").solvers
-    run = registry.open_run(BUNDLED / "edm-l64")
+    run = open_run(BUNDLED / "edm-l64")
     assert [generators.solver_of(run, "auto", n, known) for n in (8, 20)] == ["dpmpp-2m", "unipc"]
     assert generators.solver_of(run, "auto", 20, {}) == "heun"
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "solvers.json").write_text(json.dumps({"recommended": {"10": "unipc", "100": "heun"}}))
-    studied = registry.Run(folder, run.description)
+    studied = Run(folder, run.description)
     assert generators.solver_of(studied, "auto", 20, known) == "unipc"
     assert generators.solver_of(studied, "auto", 100, known) == "heun"
     assert generators.solver_of(studied, "euler", 20, known) == "euler"
@@ -137,7 +138,7 @@ def test_the_average_can_be_chosen_after_training(home: Path, tmp_path: Path) ->
     before, after = (load_tensors(tmp_path / n / "model.safetensors")[0] for n in ("run", "averaged"))
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[k], after[k]) for k in before)
-    registry.open_run(tmp_path / "averaged", "diffusion").load()
+    open_run(tmp_path / "averaged", "diffusion").load()
 
 
 def test_a_twin_is_trained_and_never_taken_for_its_sibling(home: Path, tmp_path: Path) -> None:
@@ -151,11 +152,11 @@ def test_a_twin_is_trained_and_never_taken_for_its_sibling(home: Path, tmp_path:
         device="cpu",
         precision="fp32",
     )
-    run = registry.open_run(tmp_path / "twin", "vae")
+    run = open_run(tmp_path / "twin", "vae")
     assert run.description["model"] == "gaussian-vae-64"
-    assert registry.find_vae("gamma-vae-64", tmp_path / "twin").folder == run.folder
+    assert find_vae("gamma-vae-64", tmp_path / "twin").folder == run.folder
     with pytest.raises(RunError, match="its latents are 64 px wide, expected 128"):
-        registry.find_vae("gamma-vae-128", tmp_path / "twin")
+        find_vae("gamma-vae-128", tmp_path / "twin")
     with pytest.raises(RunError, match="was started with posterior = gaussian"):
         train_commands.train_vae(
             "gamma-vae-64", 501, out=tmp_path / "twin", images=8, batch=4, device="cpu", precision="fp32", resume=True

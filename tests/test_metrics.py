@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from echo_synth.data.camus import read_picture
+from echo_synth.data.nifti import read_image
 from echo_synth.metrics import classification, dice, largest_component, structure_mask, surface_distances
 from tests.analytic import disc, square
 
@@ -109,7 +109,7 @@ def test_200_real_masks_against_distance_transforms(camus: Path) -> None:
     assert len(files) == 200
     rng = np.random.default_rng(0)
     for file in files:
-        picture = read_picture(file)
+        picture = read_image(file)
         truth, found = picture.pixels, _perturbed(picture.pixels, rng)
         for values in ([1], [1, 2], [3]):
             a, b = structure_mask(found, values), structure_mask(truth, values)

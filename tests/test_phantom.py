@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from echo_synth.data.phantom.anatomy import contract, draw_heart, volume_ml
-from echo_synth.data.phantom.bmode import Probe, lateral_width_mm, polar_grid, scan_convert, speckle
-from echo_synth.data.phantom.dataset import phantom_case, split_patients
-from echo_synth.data.sector import count_holes_and_components, sector_mask
+from echo_synth.data.tissues import count_holes_and_components, sector_mask
+from echo_synth.phantom.anatomy import contract, draw_heart, volume_ml
+from echo_synth.phantom.bmode import Probe, lateral_width_mm, polar_grid, scan_convert, speckle
+from echo_synth.phantom.dataset import phantom_case, split_patients
 
 PROBE = Probe()
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from echo_synth.data import prior
 from echo_synth.errors import DataError
+from echo_synth.evaluation import latent_prior
 
 
 def _counts(samples: np.ndarray) -> np.ndarray:
@@ -21,54 +21,54 @@ def _counts(samples: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("alpha", "beta"), [(3.75, 22.0), (2.0, 20.0), (6.0, 30.0)])
 def test_a_known_prior_is_found(alpha: float, beta: float) -> None:
     x = stats.gamma(alpha, scale=1 / beta).rvs(400_000, random_state=1)
-    found = prior.maximum_likelihood_gamma(_counts(x))
+    found = latent_prior.maximum_likelihood_gamma(_counts(x))
     assert found["alpha"] == pytest.approx(alpha, rel=0.03)
     assert found["beta"] == pytest.approx(beta, rel=0.03)
 
 
 def test_it_agrees_with_scipy() -> None:
     counts = _counts(stats.gamma(3.0, scale=0.1).rvs(3000, random_state=2))
-    shape, _, scale = stats.gamma.fit(np.repeat(prior.LEVELS, counts), floc=0)
-    ours = prior.maximum_likelihood_gamma(counts)
+    shape, _, scale = stats.gamma.fit(np.repeat(latent_prior.LEVELS, counts), floc=0)
+    ours = latent_prior.maximum_likelihood_gamma(counts)
     assert ours["alpha"] == pytest.approx(shape, rel=1e-4)
     assert ours["beta"] == pytest.approx(1 / scale, rel=1e-4)
 
 
 def test_the_grid_search_lands_beside_the_truth() -> None:
     x = stats.gamma(3.75, scale=1 / 10.8).rvs(400_000, random_state=3)
-    assert prior.grid_search_gamma(_counts(x)) == {"alpha": 3.75, "beta": pytest.approx(10.8, abs=0.41)}
+    assert latent_prior.grid_search_gamma(_counts(x)) == {"alpha": 3.75, "beta": pytest.approx(10.8, abs=0.41)}
 
 
 def test_the_right_family_wins() -> None:
     rayleigh = _counts(stats.rayleigh(scale=0.2).rvs(100_000, random_state=4))
     gamma = _counts(stats.gamma(3.75, scale=1 / 10.8).rvs(100_000, random_state=5))
-    best = [min(prior.fit_all(c), key=lambda f: f.aic).name for c in (rayleigh, gamma)]
+    best = [min(latent_prior.fit_all(c), key=lambda f: f.aic).name for c in (rayleigh, gamma)]
     assert best == ["rayleigh", "gamma"]
 
 
 def test_only_the_sector_counts() -> None:
     image, tissue = np.full((4, 4), 7, np.uint8), np.zeros((4, 4), np.uint8)
     tissue[0] = 4
-    assert prior.in_sector_counts([image], [tissue])[7] == 4
+    assert latent_prior.in_sector_counts([image], [tissue])[7] == 4
     with pytest.raises(DataError, match="no pixel inside any sector"):
-        prior.in_sector_counts([image], [tissue * 0])
+        latent_prior.in_sector_counts([image], [tissue * 0])
 
 
 def test_a_constant_image_has_no_prior() -> None:
     counts = np.zeros(256, np.int64)
     counts[9] = 100
     with pytest.raises(DataError, match="one grey level"):
-        prior.maximum_likelihood_gamma(counts)
+        latent_prior.maximum_likelihood_gamma(counts)
 
 
 def test_the_command_writes_what_training_reads(home: Path, tmp_path: Path) -> None:
     from cli.data_commands import fit_prior
 
     fit_prior(501, out=tmp_path / "p")
-    alpha, beta = prior.read_prior(tmp_path / "p/gamma_prior.json")
+    alpha, beta = latent_prior.read_prior(tmp_path / "p/gamma_prior.json")
     assert alpha > 0
     assert beta > 0
     assert (tmp_path / "p/gamma_prior.png").read_bytes()[:4] == b"\x89PNG"
     (tmp_path / "bad.json").write_text(json.dumps({"alpha": -1, "beta": 2}))
     with pytest.raises(DataError, match="both must be positive"):
-        prior.read_prior(tmp_path / "bad.json")
+        latent_prior.read_prior(tmp_path / "bad.json")

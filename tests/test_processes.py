@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 import torch
 
-from echo_synth.training.checkpoint import STATE, load_tensors
+from echo_synth.runs.folder import STATE
+from echo_synth.runs.tensors import load_tensors
 
 ROOT = Path(__file__).parents[1]
 VAE = ROOT / "data_specs" / "bundled" / "gamma-vae-64"

@@ -17,9 +17,10 @@ from cli.data_commands import mix_datasets
 from cli.downstream_commands import predict_segmenter, train_segmenter
 from cli.generate_commands import generate
 from echo_synth.data import mix, nnunet_raw
-from echo_synth.data.camus import read_picture
-from echo_synth.downstream import evaluation, segmentation
+from echo_synth.data.nifti import read_image
+from echo_synth.downstream import nnunet
 from echo_synth.errors import DataError, ExistsError, LeakageError, RunError
+from echo_synth.evaluation import segmentation
 from echo_synth.files import read_json
 from echo_synth.home import nnunet_folder
 
@@ -32,18 +33,18 @@ def _command(name: str, *arguments: str, **extra: str) -> subprocess.CompletedPr
     """One of nnU-Net's own console commands, in the environment that `echosynth env` prints."""
     return subprocess.run(
         [str(Path(sys.executable).with_name(name)), *arguments],
-        env=os.environ | segmentation.environment() | extra, capture_output=True, text=True, check=False,
+        env=os.environ | nnunet.environment() | extra, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
 def _weights(dataset_id: int, trainer: str = SMOKE) -> dict[str, torch.Tensor]:
-    path = segmentation.trained_folder(dataset_id, trainer) / segmentation.FINAL
+    path = nnunet.trained_folder(dataset_id, trainer) / nnunet.FINAL
     state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=False)["network_weights"]
     return state
 
 
 def _remove_training(dataset_id: int) -> None:
-    for path in segmentation.trained_folder(dataset_id, SMOKE).glob("checkpoint_*.pth"):
+    for path in nnunet.trained_folder(dataset_id, SMOKE).glob("checkpoint_*.pth"):
         path.unlink()
 
 
@@ -62,7 +63,7 @@ def planned(home: Path, synthetic: int) -> int:
     """A mixture of real and synthetic cases, planned and preprocessed."""
     if not nnunet_raw.existing(MIXED):
         mix_datasets(501, MIXED, [synthetic], share=0.75, patients=2)
-        segmentation.plan_and_preprocess(MIXED, home / "plan.log")
+        nnunet.plan_and_preprocess(MIXED, home / "plan.log")
     return MIXED
 
 
@@ -70,8 +71,8 @@ def test_the_commands_train_and_predict(planned: int, tmp_path: Path) -> None:
     _remove_training(planned)
     train_segmenter(planned, SMOKE, seed=0, device="cpu")
     predict_segmenter(planned, nnunet_raw.find(501).path / "imagesTs", SMOKE, out=tmp_path / "pred", device="cpu")
-    assert evaluation.pair_cases(tmp_path / "pred", nnunet_raw.find(501).path / "labelsTs")
-    folder = segmentation.trained_folder(planned, SMOKE)
+    assert segmentation.pair_cases(tmp_path / "pred", nnunet_raw.find(501).path / "labelsTs")
+    folder = nnunet.trained_folder(planned, SMOKE)
     assert "Using splits from existing split file" in next(folder.glob("training_log_*")).read_text()
     assert read_json(folder / "settings.json")["trainer"] == SMOKE
     plans = read_json(nnunet_folder("nnUNet_preprocessed") / nnunet_raw.find(planned).name / "nnUNetPlans.json")
@@ -83,7 +84,7 @@ def test_the_commands_train_and_predict(planned: int, tmp_path: Path) -> None:
 def test_weights_of_another_network_are_named(planned: int, tmp_path: Path) -> None:
     """A trainer whose network changed after the training: one line, not torch's list of names."""
     images = nnunet_raw.find(501).path / "imagesTs"
-    file = segmentation.trained_folder(planned, SMOKE) / segmentation.FINAL
+    file = nnunet.trained_folder(planned, SMOKE) / nnunet.FINAL
     if not file.is_file():
         train_segmenter(planned, SMOKE, seed=0, device="cpu")
     whole = file.read_bytes()
@@ -94,11 +95,11 @@ def test_weights_of_another_network_are_named(planned: int, tmp_path: Path) -> N
         with pytest.raises(RunError, match=rf"not those of the network that {SMOKE} builds now"):
             predict_segmenter(planned, images, SMOKE, out=tmp_path / "pred", device="cpu")
         assert not (tmp_path / "pred").exists()
-        file.rename(file.with_name(segmentation.LATEST))
+        file.rename(file.with_name(nnunet.LATEST))
         with pytest.raises(RunError, match=r"checkpoint_latest\.pth.*train again"):
             train_segmenter(planned, SMOKE, seed=0, device="cpu")
     finally:
-        file.with_name(segmentation.LATEST).unlink(missing_ok=True)
+        file.with_name(nnunet.LATEST).unlink(missing_ok=True)
         file.write_bytes(whole)
 
 
@@ -133,7 +134,7 @@ def test_in_process_and_command_line_give_the_same(planned: int, tmp_path: Path)
     result = _command("nnUNetv2_predict", *arguments, "-device", "cpu", "-npp", "1", "-nps", "1")
     assert result.returncode == 0, result.stderr[-500:]
     for path in (tmp_path / "ours").glob("*.nii.gz"):
-        same = read_picture(path).pixels == read_picture(tmp_path / "theirs" / path.name).pixels
+        same = read_image(path).pixels == read_image(tmp_path / "theirs" / path.name).pixels
         assert same.mean() > 0.999
 
 
@@ -242,12 +243,12 @@ def test_a_changed_dataset_is_planned_anew_and_not_taken_for_trained(planned: in
     before = file.read_text()
     try:
         file.write_text(before.replace("0.75", "0.7"))
-        assert not segmentation.is_planned(planned)
+        assert not nnunet.is_planned(planned)
         with pytest.raises(ExistsError, match="remove it"):
             train_segmenter(planned, SMOKE, device="cpu")
     finally:
         file.write_text(before)
-    assert segmentation.is_planned(planned)
+    assert nnunet.is_planned(planned)
     with pytest.raises(ExistsError, match="other settings"):
         train_segmenter(planned, SMOKE, epochs=2, device="cpu")
 
@@ -280,7 +281,7 @@ def test_wrong_requests_are_named(home: Path, tmp_path: Path) -> None:
         predict_segmenter(501, tmp_path, SMOKE, tmp_path / "p", "cpu")
     mix_datasets(501, 704, name="UNPLANNED", overwrite=True)
     with pytest.raises(RunError, match=r"nnU-Net failed: .*its output is in"):
-        segmentation.train(704, SMOKE, tmp_path / "log.txt")
+        nnunet.train(704, SMOKE, tmp_path / "log.txt")
     assert (tmp_path / "log.txt").is_file()
 
 

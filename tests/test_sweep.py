@@ -18,14 +18,14 @@ import yaml
 from cli.sweep import Runner, _seconds_per_image, _shell
 from cli.sweep_commands import outside, publish, submit, sweep
 from echo_synth import specs
-from echo_synth.downstream.evaluation import METRICS
-from echo_synth.downstream.statistics import Resampling
 from echo_synth.errors import RunError, SpecError
+from echo_synth.evaluation.segmentation import METRICS
+from echo_synth.evaluation.statistics import Resampling
 from echo_synth.experiment.cells import Cell, Stage, build_cells
 from echo_synth.experiment.comparisons import compare_cells
 from echo_synth.experiment.spec import SweepSpec, read_sweep
 from echo_synth.files import write_json
-from echo_synth.generation.engine import Sampler
+from echo_synth.generation.engine import SamplerSettings
 from echo_synth.generation.noise import NoiseTextures
 from echo_synth.report import figures, sweep_figures
 from echo_synth.report.page import _together, build
@@ -360,7 +360,7 @@ def test_unknown_files_name_the_presets() -> None:
 def test_noise_knows_the_outlines_only() -> None:
     tissues = np.zeros((2, 64, 64), np.uint8)
     tissues[:, 10:50, 10:50], tissues[:, 20:40, 20:40] = 4, 1
-    how = Sampler(1, "euler", "edm")
+    how = SamplerSettings(1, "euler", "edm")
     images = NoiseTextures().draw(tissues, np.zeros(2, np.uint8), 3, [5, 6], how)
     assert np.array_equal(images > 0, tissues > 0)
     assert np.array_equal(images[1], NoiseTextures().draw(tissues[1:], np.zeros(1, np.uint8), 3, [6], how)[0])

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from echo_synth.errors import RunError, TrainingError
+from echo_synth.runs.folder import STATE
+from echo_synth.runs.tensors import load_tensors, load_weights, save_tensors
 from echo_synth.specs import TrainingSpec
-from echo_synth.training.checkpoint import STATE, load_tensors, load_weights, save_tensors
 from echo_synth.training.ema import PowerEma, gamma_of_std
 from echo_synth.training.loop import Engine
 from echo_synth.training.streams import normal, sample_indices, uniform

@@ -7,33 +7,34 @@ from pathlib import Path
 import pytest
 import torch
 
-from echo_synth import registry
 from echo_synth.errors import RunError
 from echo_synth.files import write_json
-from echo_synth.training.checkpoint import save_tensors
+from echo_synth.runs.description import build_model, describe_diffusion
+from echo_synth.runs.folder import DESCRIPTION, WEIGHTS, Run, open_run
+from echo_synth.runs.tensors import save_tensors
 from echo_synth.training.transfer import start_from
 
 
-def _run(folder: Path, model: str, size: str = "tiny") -> tuple[registry.Run, dict[str, torch.Tensor]]:
-    description = registry.describe_diffusion(model, size, None)
-    weights = registry.build(description, seed=7).state_dict()
+def _run(folder: Path, model: str, size: str = "tiny") -> tuple[Run, dict[str, torch.Tensor]]:
+    description = describe_diffusion(model, size, None)
+    weights = build_model(description, seed=7).state_dict()
     folder.mkdir()
-    write_json(folder / registry.DESCRIPTION, description)
-    save_tensors(folder / registry.WEIGHTS, weights)
-    return registry.open_run(folder), weights
+    write_json(folder / DESCRIPTION, description)
+    save_tensors(folder / WEIGHTS, weights)
+    return open_run(folder), weights
 
 
 def test_the_same_model_takes_every_weight(tmp_path: Path) -> None:
     run, weights = _run(tmp_path / "run", "edm-l64")
-    module = registry.build(run.description, seed=1)
+    module = build_model(run.description, seed=1)
     assert start_from(module, run.description, run) == 1.0
     assert all(torch.equal(v, weights[k]) for k, v in module.state_dict().items())
 
 
 def test_a_finer_model_takes_what_has_the_same_level(tmp_path: Path) -> None:
     run, weights = _run(tmp_path / "run", "edm-l64")
-    description = registry.describe_diffusion("edm-l128", "tiny", None)
-    module = registry.build(description, seed=1)
+    description = describe_diffusion("edm-l128", "tiny", None)
+    module = build_model(description, seed=1)
     assert start_from(module, description, run) == 1.0
     finer = {"128x128": "64x64", "64x64": "32x32", "32x32": "16x16"}
     for name, value in module.named_parameters():
@@ -44,8 +45,8 @@ def test_a_finer_model_takes_what_has_the_same_level(tmp_path: Path) -> None:
 
 def test_what_has_no_counterpart_keeps_its_own_start(tmp_path: Path) -> None:
     run, _ = _run(tmp_path / "run", "edm-l128")
-    description = registry.describe_diffusion("edm-l64", "tiny", None)
-    module, untouched = registry.build(description, seed=1), registry.build(description, seed=1)
+    description = describe_diffusion("edm-l64", "tiny", None)
+    module, untouched = build_model(description, seed=1), build_model(description, seed=1)
     share = start_from(module, description, run)
     kept = [k for k, v in module.named_parameters() if "_block" in k and (".qkv." in k or ".norm2." in k)]
     assert kept  # attention at 16 px, which the finer network does not have there
@@ -56,6 +57,6 @@ def test_what_has_no_counterpart_keeps_its_own_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("model", "size", "told"), [("edm-l64", "small", "another size"), ("edm-l128", "small", "only 0%"), ("edm", "tiny", "only 2%"), ("ve", "tiny", "its precond is edm, ve has ve")])  # fmt: skip
 def test_another_architecture_is_refused(tmp_path: Path, model: str, size: str, told: str) -> None:
     run, _ = _run(tmp_path / "run", "edm-l64")
-    description = registry.describe_diffusion(model, size, None)
+    description = describe_diffusion(model, size, None)
     with pytest.raises(RunError, match=told):
-        start_from(registry.build(description), description, run)
+        start_from(build_model(description), description, run)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from echo_synth import registry, specs
+from echo_synth import specs
 from echo_synth.masked import sector_mean
+from echo_synth.runs.description import build_model, describe_vae
 from echo_synth.specs import VaeLossWeights
 from echo_synth.vae.gamma import kl_to_prior
 from echo_synth.vae.gaussian import kl_gaussian, sample_gaussian
@@ -17,7 +18,7 @@ from echo_synth.vae.posterior import Family, GammaPosterior
 
 
 def _vae(name: str = "gamma-vae-64", posterior: Family = "gamma") -> GammaVAE:
-    module = registry.build(registry.describe_vae(name, "tiny", posterior), seed=1)
+    module = build_model(describe_vae(name, "tiny", posterior), seed=1)
     assert isinstance(module, GammaVAE)
     return module
 
@@ -166,7 +167,7 @@ def test_it_learns_four_images() -> None:
 
 
 def test_weights_survive_fp16_packing(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    from echo_synth.training.checkpoint import load_weights, save_tensors
+    from echo_synth.runs.tensors import load_weights, save_tensors
 
     vae = _vae()
     save_tensors(tmp_path / "w.safetensors", {k: v.half() for k, v in vae.state_dict().items()})

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from echo_synth.data.camus import read_picture
+from echo_synth.data.nifti import read_image
 from echo_synth.metrics.agreement import agreement
 from echo_synth.metrics.volumes import DISCS, LongAxis, biplane_volumes, long_axis
 from echo_synth.parallel import parallel_map
@@ -62,7 +62,7 @@ def test_an_empty_cavity_has_no_volume() -> None:
 
 def _axes_of(folder: Path) -> list[LongAxis]:
     pictures = [
-        read_picture(folder / f"{folder.name}_{v}_{p}_gt.nii.gz") for v, p in product(("2CH", "4CH"), ("ED", "ES"))
+        read_image(folder / f"{folder.name}_{v}_{p}_gt.nii.gz") for v, p in product(("2CH", "4CH"), ("ED", "ES"))
     ]
     return [long_axis(m.pixels == 1, m.pixels == 2, m.spacing) for m in pictures]
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from echo_synth.diffusion.denoiser import Denoiser, build_network
-from echo_synth.diffusion.precond import EdmPrecond, IddpmPrecond, Precond, VePrecond, VpPrecond
+from echo_synth.diffusion.preconditioning import EdmPrecond, IddpmPrecond, Precond, VePrecond, VpPrecond
 from echo_synth.errors import RunError
 from echo_synth.vae.network import GammaVAE
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from echo_synth import registry
 from echo_synth.compat import edmlx, infer
 from echo_synth.compat.inert import Record
 from echo_synth.compat.weights_file import read_pickle
 from echo_synth.errors import RunError
-from echo_synth.training.checkpoint import save_tensors
+from echo_synth.runs.folder import DESCRIPTION, WEIGHTS, Run
+from echo_synth.runs.tensors import save_tensors
 
 _MODEL_OF = {"VEPrecond": "ve", "VPPrecond": "vp", "iDDPMPrecond": "sdm"}
 _PRECOND_NAME = {"EDMPrecond": "edm", "VEPrecond": "ve", "VPPrecond": "vp", "iDDPMPrecond": "iddpm"}
@@ -139,7 +139,7 @@ def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def import_edmlx(
-    path: Path, out: Path, settings: Mapping[str, Any] | None, precond: str | None, vae: registry.Run | None
+    path: Path, out: Path, settings: Mapping[str, Any] | None, precond: str | None, vae: Run | None
 ) -> dict[str, Any]:
     """Write `path` as a run folder; returns its model.json. `vae` is the Γ-VAE that a latent model belongs to."""
     from echo_synth.files import write_json
@@ -148,6 +148,6 @@ def import_edmlx(
     if vae is not None and description["kind"] == "diffusion":
         description["vae"] = vae.hash()
     out.mkdir(parents=True, exist_ok=True)
-    save_tensors(out / registry.WEIGHTS, {k: v.float() for k, v in tensors.items()})
-    write_json(out / registry.DESCRIPTION, description)
+    save_tensors(out / WEIGHTS, {k: v.float() for k, v in tensors.items()})
+    write_json(out / DESCRIPTION, description)
     return description

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 import re
-import struct
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from echo_synth import specs
+from echo_synth.data.nifti import Image2D, read_image
 from echo_synth.errors import DataError
 from echo_synth.types import CaseId
 
 CfgValue = int | float | str
-_NIFTI_HEADER = 348  # bytes, NIfTI-1
 
 
 @dataclass(frozen=True)
@@ -38,19 +34,6 @@ class CamusDatabase:
     patients: dict[str, Path]
     split_folder: Path | None = None
     missing: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One 2-D image or mask in upright array order.
-
-    Attributes:
-        pixels: (rows = depth, columns = lateral), the file's own dtype.
-        spacing: millimetres a pixel, (row, column).
-    """
-
-    pixels: NDArray[np.generic]
-    spacing: tuple[float, float]
 
 
 def find_database(source: Path) -> CamusDatabase:
@@ -128,46 +111,7 @@ def _first_existing(folder: Path, stem: str) -> Path | None:
     return None
 
 
-def read_picture(path: Path) -> Picture:
-    """Read a 2-D NIfTI or a one-slice .mhd. Raises DataError when it is damaged or not 2-D."""
-    check_whole(path)
-    try:
-        # ITK prints its own long message on a damaged file; ours says it in one line.
-        sitk.ProcessObject_SetGlobalWarningDisplay(False)
-        image = sitk.ReadImage(str(path))
-        pixels = sitk.GetArrayFromImage(image)
-    except RuntimeError as e:
-        reason = str(e).strip().splitlines()[-1].strip()
-        raise DataError(f"{path}: damaged or not an image ({reason:.120})") from None
-    if pixels.ndim == 3 and pixels.shape[0] == 1:  # the .mhd release: one slice
-        pixels = pixels[0]
-    if pixels.ndim != 2:
-        raise DataError(f"{path}: has shape {pixels.shape}, expected a 2-D image")
-    column, row = image.GetSpacing()[:2]
-    return Picture(pixels, (float(row), float(column)))
-
-
-def check_whole(path: Path) -> None:
-    """Raise DataError when a NIfTI file is shorter than its header says: ITK fills the rest with zeros, silently."""
-    if not path.name.endswith((".nii", ".nii.gz")):
-        return
-    try:
-        raw = path.read_bytes()
-        data = gzip.decompress(raw) if path.suffix == ".gz" else raw
-    except (OSError, EOFError, zlib.error) as e:
-        raise DataError(f"{path}: damaged or not an image ({e})") from None
-    if len(data) < _NIFTI_HEADER:
-        raise DataError(f"{path}: damaged ({len(data)} bytes, less than a NIfTI header)")
-    order = "<" if struct.unpack_from("<i", data, 0)[0] == _NIFTI_HEADER else ">"
-    dimensions = struct.unpack_from(f"{order}8h", data, 40)
-    (bits,) = struct.unpack_from(f"{order}h", data, 72)
-    (offset,) = struct.unpack_from(f"{order}f", data, 108)
-    pixels = int(np.prod([d for d in dimensions[1 : 1 + dimensions[0]] if d > 0], dtype=np.int64))
-    if len(data) < offset + pixels * bits // 8:
-        raise DataError(f"{path}: damaged ({len(data)} bytes, its header promises {int(offset) + pixels * bits // 8})")
-
-
-def read_case(case: CamusCase) -> tuple[Picture, Picture]:
+def read_case(case: CamusCase) -> tuple[Image2D, Image2D]:
     """Image and mask of a case, checked against each other.
 
     Returns:
@@ -177,7 +121,7 @@ def read_case(case: CamusCase) -> tuple[Picture, Picture]:
         DataError: sizes or spacings differ, a label is unknown, the mask is empty, or pixels
             are outside [0, 255].
     """
-    image, mask = read_picture(case.image), read_picture(case.mask)
+    image, mask = read_image(case.image), read_image(case.mask)
     if image.pixels.shape != mask.pixels.shape:
         raise DataError(f"{case.mask}: is {mask.pixels.shape}, its image {case.image.name} is {image.pixels.shape}")
     if not np.allclose(image.spacing, mask.spacing, rtol=1e-3):
@@ -190,7 +134,7 @@ def read_case(case: CamusCase) -> tuple[Picture, Picture]:
     if not found.any():
         raise DataError(f"{case.mask}: the mask is empty (only background)")
     _check_grey_levels(case.image, image.pixels)
-    return image, Picture(mask.pixels.astype(np.uint8), mask.spacing)
+    return image, Image2D(mask.pixels.astype(np.uint8), mask.spacing)
 
 
 def _check_grey_levels(path: Path, pixels: NDArray[np.generic]) -> None:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from echo_synth.data import nnunet_raw
-from echo_synth.data.camus import CamusCase, CfgValue, Picture, read_case
+from echo_synth.data.camus import CamusCase, CfgValue, read_case
+from echo_synth.data.nifti import Image2D
 from echo_synth.data.resize import rescale_spacing, resize_grey, resize_labels, resize_mask
-from echo_synth.data.sector import sector_mask
+from echo_synth.data.tissues import sector_mask
 from echo_synth.files import new_folder, write_json
 from echo_synth.parallel import parallel_map
 from echo_synth.progress import track
@@ -53,7 +54,7 @@ class Converted:
     native_spacing: tuple[float, float]
 
 
-def convert_picture(image: Picture, mask: Picture, size: int | None) -> Converted:
+def convert_picture(image: Image2D, mask: Image2D, size: int | None) -> Converted:
     """Bring a case to `size` x `size`, or keep its grid when `size` is None.
 
     The sector is found at native resolution, where the scanner's zero is exact; resizing an

@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from echo_synth import specs
-from echo_synth.data.camus import check_whole, read_picture
+from echo_synth.data.nifti import check_whole, read_image
 from echo_synth.data.resize import resize_grey
 from echo_synth.errors import DataError, ExistsError
 from echo_synth.files import read_json, write_json
@@ -178,7 +178,7 @@ def training_count(dataset: RawDataset) -> int:
 
 def read_pixels(path: Path) -> NDArray[np.generic]:
     """Pixels (rows, columns) of a raw dataset file. Raises DataError when it is damaged."""
-    return read_picture(path).pixels
+    return read_image(path).pixels
 
 
 def read_grey(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from echo_synth.data import nnunet_raw
 from echo_synth.data.resize import resize_grey, resize_labels
-from echo_synth.data.sector import sector_mask, tissue_map
+from echo_synth.data.tissues import sector_mask, tissue_map
 from echo_synth.errors import DataError
 from echo_synth.files import new_folder, read_json, write_json
 from echo_synth.home import home

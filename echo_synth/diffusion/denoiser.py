@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from echo_synth.diffusion.adm import AdmUNet
-from echo_synth.diffusion.precond import PRECONDS, Precond
+from echo_synth.diffusion.preconditioning import PRECONDS, Precond
 from echo_synth.diffusion.song import SongUNet
 from echo_synth.diffusion.unet import Modulations, SemanticUNet, UNetShape
 

@@ -15,11 +15,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echo_synth import registry
 from echo_synth.data.augment import ColourRanges, GeometricRanges, colour, draw_affine, draw_colour, warp
 from echo_synth.data.resize import resize_grey
 from echo_synth.errors import DataError, RunError
 from echo_synth.files import write_json
+from echo_synth.runs.description import build_model, describe_classifier
+from echo_synth.runs.folder import DESCRIPTION, Run
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.loop import Engine
 from echo_synth.training.streams import generator, sample_indices
@@ -118,12 +119,12 @@ def train_classifier(
     """
     train, val = read_pictures(images / "train", resolution), read_pictures(images / "val", resolution)
     check_patients_apart(train, val, "val")
-    description = registry.describe_classifier(architecture, resolution, VIEWS) | {"trained_on": images.name}
-    module = registry.build(description, seed)
+    description = describe_classifier(architecture, resolution, VIEWS) | {"trained_on": images.name}
+    module = build_model(description, seed)
     if pretrained is not None:
         _load_backbone(module, pretrained)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / registry.DESCRIPTION, description)
+    write_json(folder / DESCRIPTION, description)
     write_json(folder / "settings.json", resolved)
     module.to(device).to(memory_format=torch.channels_last)
     task = ClassifierTask(train, val, device, seed)
@@ -141,7 +142,7 @@ def train_classifier(
 
 def _load_backbone(module: nn.Module, path: Path) -> None:
     """Weights of everything but the head, from a local safetensors file with timm's names."""
-    from echo_synth.training.checkpoint import load_tensors
+    from echo_synth.runs.tensors import load_tensors
 
     tensors, _ = load_tensors(path)
     own = module.state_dict()
@@ -153,7 +154,7 @@ def _load_backbone(module: nn.Module, path: Path) -> None:
     module.load_state_dict(own | fitting)
 
 
-def predict_views(run: registry.Run, images: Path, device: str) -> pd.DataFrame:
+def predict_views(run: Run, images: Path, device: str) -> pd.DataFrame:
     """Probability of each class for the test images below `images` (or `images`/test).
 
     Returns:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from echo_synth.downstream.statistics import Resampling, paired_differences
+from echo_synth.evaluation.statistics import Resampling, paired_differences
 from echo_synth.metrics.bootstrap import holm
 
 

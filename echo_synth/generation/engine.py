@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from echo_synth.diffusion.denoiser import Denoiser, Guided, cast_network
+from echo_synth.diffusion.labels import semantic_classes
 from echo_synth.diffusion.unet import Modulations
 from echo_synth.errors import RunError
 from echo_synth.sampling import sample
 from echo_synth.sampling.ode import Draw
-from echo_synth.training.diffusion_task import semantic_classes
 from echo_synth.vae.network import GammaVAE
 
 MODULATION_BYTES = 4 << 30
@@ -26,7 +26,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Sampler:
+class SamplerSettings:
     """How to sample: what `echo_synth.sampling.sample` takes besides denoiser and noise."""
 
     nfe: int
@@ -59,7 +59,7 @@ def step_noise(seed: int, indices: Sequence[int], device: str) -> Draw:
     return draw
 
 
-class Generator:
+class ImageGenerator:
     """Draws images for tissue maps.
 
     Args:
@@ -109,7 +109,7 @@ class Generator:
         tissues: NDArray[np.uint8],
         views: NDArray[np.uint8],
         noise: NDArray[np.float32],
-        how: Sampler,
+        how: SamplerSettings,
         draw: Draw = torch.randn_like,
     ) -> Tensor:
         """Denoised fields (N, 1, R, R) float32 in [−1, 1]: latents, or pixels.
@@ -160,7 +160,12 @@ class Generator:
         return torch.where(sector, grey.clamp_min(1), 0)[:, 0].byte().cpu().numpy()
 
     def draw(
-        self, tissues: NDArray[np.uint8], views: NDArray[np.uint8], seed: int, indices: Sequence[int], how: Sampler
+        self,
+        tissues: NDArray[np.uint8],
+        views: NDArray[np.uint8],
+        seed: int,
+        indices: Sequence[int],
+        how: SamplerSettings,
     ) -> NDArray[np.uint8]:
         """Images (N, 256, 256) uint8 number `indices` of a dataset with that seed."""
         noise = np.stack([image_noise(seed, i, self.resolution) for i in indices])
@@ -168,6 +173,6 @@ class Generator:
         return self.images(self.fields(tissues, views, noise, how, draw), tissues)
 
 
-def default_sampler(precond: str, nfe: int, solver: str) -> Sampler:
+def default_settings(precond: str, nfe: int, solver: str) -> SamplerSettings:
     """The discretisation that each formulation was published with; linear σ(t) (EDM's finding) throughout."""
-    return Sampler(nfe, solver, precond)
+    return SamplerSettings(nfe, solver, precond)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from echo_synth import specs
-from echo_synth.data.label_maps import MapFolder
+from echo_synth.data.maps import MapFolder
 from echo_synth.files import write_atomic
-from echo_synth.generation.engine import Sampler
+from echo_synth.generation.engine import SamplerSettings
 from echo_synth.generation.writer import DatasetWriter
 from echo_synth.progress import Meter
 from echo_synth.types import VIEWS
@@ -23,7 +23,12 @@ class Draws(Protocol):
     """What makes images from maps: `engine.Generator`, `noise.NoiseTextures`."""
 
     def draw(
-        self, tissues: NDArray[np.uint8], views: NDArray[np.uint8], seed: int, indices: Sequence[int], how: Sampler
+        self,
+        tissues: NDArray[np.uint8],
+        views: NDArray[np.uint8],
+        seed: int,
+        indices: Sequence[int],
+        how: SamplerSettings,
     ) -> NDArray[np.uint8]: ...
 
 
@@ -31,7 +36,7 @@ def generate(
     generator: Draws,
     maps: MapFolder,
     writer: DatasetWriter,
-    how: Sampler,
+    how: SamplerSettings,
     seed: int,
     batch: int,
     common: Mapping[str, Any],

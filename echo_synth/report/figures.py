@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
-from echo_synth.data.prior import Fit
+from echo_synth.evaluation.latent_prior import Fit
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 

@@ -19,8 +19,8 @@ from echo_synth.data.prepared import Prepared
 from echo_synth.files import new_folder, write_json
 from echo_synth.home import home
 from echo_synth.progress import Meter
-from echo_synth.training.diffusion_task import Fields
 from echo_synth.training.streams import generator
+from echo_synth.training.tasks.diffusion import Fields
 from echo_synth.vae.network import GammaVAE
 
 _AUGMENT, _BATCH = 3, 16

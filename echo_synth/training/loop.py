@@ -22,18 +22,14 @@ from torch import Tensor, nn
 
 from echo_synth.errors import RunError, TrainingError
 from echo_synth.progress import Meter, format_seconds
+from echo_synth.runs.claims import check_identity
+from echo_synth.runs.folder import STATE
+from echo_synth.runs.tensors import load_tensors, save_tensors
 from echo_synth.specs import TrainingSpec
-from echo_synth.training.checkpoint import (
-    STATE,
-    check_identity,
-    load_tensors,
-    optimizer_tensors,
-    restore_optimizer,
-    save_tensors,
-)
 from echo_synth.training.ema import PowerEma
 from echo_synth.training.history import History
 from echo_synth.training.posthoc import Snapshots
+from echo_synth.training.state import optimizer_tensors, restore_optimizer
 from echo_synth.training.streams import position_seed
 
 Loss = Callable[[nn.Module, Sequence[int]], Mapping[str, Tensor]]

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from echo_synth.errors import RunError
-from echo_synth.training.checkpoint import load_tensors, save_tensors
+from echo_synth.runs.folder import AVERAGES
+from echo_synth.runs.tensors import load_tensors, save_tensors
 from echo_synth.training.ema import PowerEma, gamma_of_std
 
 STDS = (0.05, 0.10)
-FOLDER = "averages"
 
 
 class Snapshots:
@@ -29,7 +29,7 @@ class Snapshots:
         self.names = [name for name, _ in module.named_parameters()]
         self.parameters = list(module.parameters())
         self.tracks = [PowerEma(self.parameters, std) for std in STDS]
-        self.folder, self.every = folder / FOLDER, max(1, steps // count)
+        self.folder, self.every = folder / AVERAGES, max(1, steps // count)
 
     def update(self, step: int, write: bool) -> None:
         """Fold in the weights after `step`; every so often, where `write` is set, keep a snapshot."""
@@ -80,9 +80,9 @@ def average_of(run: Path, std: float) -> tuple[dict[str, Tensor], int]:
 
     Raises RunError when the run kept no snapshots.
     """
-    found = sorted((run / FOLDER).glob("*.safetensors"))
+    found = sorted((run / AVERAGES).glob("*.safetensors"))
     if not found:
-        raise RunError(f"{run}: no snapshots in {FOLDER}/; train with --snapshots 8 to choose the average afterwards")
+        raise RunError(f"{run}: no snapshots in {AVERAGES}/; train with --snapshots 8 to choose the average afterwards")
     steps = [int(f.name.split("_")[0]) for f in found]
     stds = [float(f.stem.split("_")[1]) for f in found]
     weights = combination(steps, stds, max(steps), std)

@@ -8,15 +8,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from echo_synth import registry
 from echo_synth.errors import RunError
-from echo_synth.training.checkpoint import load_tensors, load_weights
+from echo_synth.runs.folder import Run
+from echo_synth.runs.tensors import load_tensors, load_weights
 
 _LEAST = 0.5  # of the parameters; with fewer in common, a start from these weights is not what was meant
 _SIDE = re.compile(r"(\d+)x\1_")
 
 
-def start_from(module: nn.Module, description: Mapping[str, Any], run: registry.Run) -> float:
+def start_from(module: nn.Module, description: Mapping[str, Any], run: Run) -> float:
     """Give `module` the weights of `run`; returns the share of its parameters that they set.
 
     The same model must fit exactly. A diffusion model of another resolution gives what has the same

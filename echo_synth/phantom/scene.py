@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.draw import line, polygon
 
-from echo_synth.data.phantom.anatomy import Heart, Outline, Outlines, Pose, outline
-from echo_synth.data.phantom.bmode import Probe, compress, polar_grid, scan_convert, speckle
+from echo_synth.phantom.anatomy import Heart, Outline, Outlines, Pose, outline
+from echo_synth.phantom.bmode import Probe, compress, polar_grid, scan_convert, speckle
 
 SPACING_MM = 0.308
 BLOOD, MYOCARDIUM, ATRIUM, TISSUE, RIGHT_HEART, BRIGHT = 1, 2, 3, 0, 5, 6

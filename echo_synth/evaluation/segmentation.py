@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from echo_synth import specs
-from echo_synth.data.camus import Picture, read_picture
+from echo_synth.data.nifti import Image2D, read_image
 from echo_synth.data.nnunet_raw import ENDING
 from echo_synth.errors import DataError
 from echo_synth.metrics.overlap import dice, structure_mask
@@ -45,7 +45,7 @@ def pair_cases(predictions: Path, references: Path) -> list[str]:
     return sorted(want)
 
 
-def check_pair(case: str, prediction: Picture, reference: Picture) -> None:
+def check_pair(case: str, prediction: Image2D, reference: Image2D) -> None:
     if prediction.pixels.shape != reference.pixels.shape:
         raise DataError(
             f"{case}: prediction is {prediction.pixels.shape}, reference {reference.pixels.shape}; predict on the same grid"
@@ -68,7 +68,7 @@ def score_case(case: str, predictions: Path, references: Path) -> list[dict[str,
     An empty prediction has Dice 0 and is penalised with the image's diagonal as every
     distance: the worst that a prediction inside the image could score.
     """
-    prediction, reference = (read_picture(folder / f"{case}{ENDING}") for folder in (predictions, references))
+    prediction, reference = (read_image(folder / f"{case}{ENDING}") for folder in (predictions, references))
     check_pair(case, prediction, reference)
     identity = CaseId.parse(case)
     rows, columns = reference.pixels.shape

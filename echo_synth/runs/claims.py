@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from echo_synth import home, registry
+from safetensors import SafetensorError, safe_open
+
+from echo_synth import home
 from echo_synth.errors import ExistsError, RunError
 from echo_synth.files import check_writable, write_json
-from echo_synth.training.checkpoint import STATE, check_identity
-from echo_synth.training.posthoc import FOLDER as AVERAGES
+from echo_synth.runs.folder import AVERAGES, DESCRIPTION, STATE, WEIGHTS
 
 
 def run_folder(model: str, size: str, dataset: str, out: Path | None, resume: bool, overwrite: bool) -> Path:
@@ -28,7 +30,7 @@ def run_folder(model: str, size: str, dataset: str, out: Path | None, resume: bo
 def claim_folder(folder: Path, resume: bool, overwrite: bool) -> Path:
     """`folder`, after making sure that a run may start or go on there; raises as `run_folder`."""
     check_writable(folder)
-    started = (folder / STATE).is_file() or (folder / registry.WEIGHTS).is_file()
+    started = (folder / STATE).is_file() or (folder / WEIGHTS).is_file()
     if resume and not (folder / STATE).is_file():
         raise RunError(f"{folder}: nothing to resume there (no {STATE})")
     if started and not resume and not overwrite:
@@ -59,9 +61,27 @@ def begin(
     if resume:
         check_identity(folder, identity)
     else:
-        for name in (STATE, registry.WEIGHTS, "history.csv"):
+        for name in (STATE, WEIGHTS, "history.csv"):
             (folder / name).unlink(missing_ok=True)
         for name in ("tensorboard", "samples", AVERAGES):
             shutil.rmtree(folder / name, ignore_errors=True)
-    write_json(folder / registry.DESCRIPTION, description)
+    write_json(folder / DESCRIPTION, description)
     write_json(folder / "settings.json", resolved)
+
+
+def check_identity(folder: Path, mine: Mapping[str, Any]) -> None:
+    """Raise RunError unless the state in `folder` was made with the settings `mine`; names the first that differs."""
+    try:
+        with safe_open(folder / STATE, framework="pt") as f:
+            metadata = json.loads((f.metadata() or {}).get("echosynth", "{}"))
+    except (SafetensorError, OSError, ValueError) as e:
+        raise RunError(f"{folder / STATE}: not a readable safetensors file ({e})") from None
+    theirs = {**metadata.get("identity", {}), "seed": metadata.get("seed")}
+    own = json.loads(json.dumps(dict(mine)))
+    changed = [k for k in own if own[k] != theirs.get(k)]
+    if changed:
+        k = changed[0]
+        raise RunError(
+            f"{folder}: was started with {k} = {theirs.get(k)}, asked to resume with {own[k]}; "
+            "use the same settings, or another --out"
+        )

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from echo_synth.diffusion.denoiser import Denoiser, Guided
+from echo_synth.diffusion.labels import semantic_classes
 from echo_synth.diffusion.loss import denoising_loss
-from echo_synth.files import write_picture
+from echo_synth.files import write_png
 from echo_synth.sampling import sample
 from echo_synth.training.history import History
 from echo_synth.training.streams import normal, sample_indices, uniform
@@ -36,11 +37,6 @@ class Fields:
     clean: NDArray[np.floating]
     tissues: NDArray[np.uint8]
     views: NDArray[np.uint8]
-
-
-def semantic_classes(tissues: Tensor, views: Tensor, tissue_count: int = 5) -> Tensor:
-    """Semantic class = tissue + 5 x view, (N, H, W) int64, of tissues (N, H, W) and views (N,)."""
-    return tissues.long() + tissue_count * views.long().reshape(-1, 1, 1)
 
 
 class DiffusionTask:
@@ -111,4 +107,4 @@ class DiffusionTask:
         pixels = (torch.cat(list(grid[:, 0]), dim=1) * 255).round().byte().cpu().numpy()
         history.image("samples", pixels, images_seen)
         self.samples.mkdir(exist_ok=True)
-        write_picture(self.samples / f"{images_seen:09d}.png", pixels)
+        write_png(self.samples / f"{images_seen:09d}.png", pixels)

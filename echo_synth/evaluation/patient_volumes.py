@@ -12,9 +12,9 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from echo_synth.data.camus import read_picture
+from echo_synth.data.nifti import read_image
 from echo_synth.data.nnunet_raw import ENDING
-from echo_synth.downstream.statistics import number
+from echo_synth.evaluation.statistics import number
 from echo_synth.metrics.agreement import agreement
 from echo_synth.metrics.volumes import Convention, LongAxis, biplane_volumes, long_axis
 from echo_synth.parallel import parallel_map
@@ -27,7 +27,7 @@ _CAVITY, _MYOCARDIUM = 1, 2
 
 def case_axis(case: str, folder: Path) -> LongAxis:
     """Long axis and discs of one mask."""
-    mask = read_picture(folder / f"{case}{ENDING}")
+    mask = read_image(folder / f"{case}{ENDING}")
     return long_axis(mask.pixels == _CAVITY, mask.pixels == _MYOCARDIUM, mask.spacing)
 
 

@@ -14,19 +14,20 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from echo_synth import registry, specs
+from echo_synth import specs
 from echo_synth.data import nnunet_raw
 from echo_synth.data.nnunet_raw import ENDING, RawDataset
 from echo_synth.data.resize import resize_grey
 from echo_synth.downstream.classifier import normalise
-from echo_synth.downstream.statistics import number
 from echo_synth.errors import DataError
+from echo_synth.evaluation.statistics import number
 from echo_synth.metrics import privacy
 from echo_synth.metrics.frechet import frechet_distance, kernel_distance
 from echo_synth.metrics.overlap import dice, structure_mask
 from echo_synth.metrics.speckle import Speckle, speckle
 from echo_synth.parallel import parallel_map
 from echo_synth.progress import track
+from echo_synth.runs.folder import Run
 from echo_synth.vae.perceptual import FeatureDistance
 
 SIDE = 256  # of the grid on which images are compared
@@ -71,7 +72,7 @@ def chosen_cases(dataset: RawDataset, count: int | None) -> pd.DataFrame:
 
 
 @torch.inference_mode()
-def classifier_features(run: registry.Run, pixels: NDArray[np.uint8], device: str) -> NDArray[np.float64]:
+def classifier_features(run: Run, pixels: NDArray[np.uint8], device: str) -> NDArray[np.float64]:
     """What the view classifier knows of each image before it decides, (N, D)."""
     module: Any = run.load().to(device).eval()
     side, parts = run.description["resolution"], []

@@ -10,21 +10,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from echo_synth import registry
 from echo_synth.data.augment import ColourRanges, GeometricRanges
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.data.prepared import prepare
 from echo_synth.errors import RunError
+from echo_synth.runs.claims import begin, check_identity
+from echo_synth.runs.description import build_model, describe_diffusion, describe_vae
+from echo_synth.runs.folder import Run, open_run
 from echo_synth.specs import TrainingSpec
-from echo_synth.training.checkpoint import check_identity
-from echo_synth.training.diffusion_task import DiffusionTask
 from echo_synth.training.distributed import main_first, on_main, process_count
-from echo_synth.training.folders import begin
 from echo_synth.training.latents import FieldRecipe, decoder_of, kept_fields
 from echo_synth.training.loop import Engine
 from echo_synth.training.perceptual_networks import build_perceptual
+from echo_synth.training.tasks.diffusion import DiffusionTask
+from echo_synth.training.tasks.vae import VaeTask
 from echo_synth.training.transfer import start_from
-from echo_synth.training.vae_task import VaeTask
 from echo_synth.vae.gamma import Direction
 from echo_synth.vae.network import GammaVAE
 from echo_synth.vae.posterior import Family
@@ -108,15 +108,15 @@ def _identity(settings: Settings, data: str, **more: Any) -> dict[str, Any]:
     if settings.training.batch % world:
         raise RunError(f"batch {settings.training.batch} does not divide over {world} processes; choose a multiple")
     return {"model": settings.model, "size": settings.size, **more, "data": data, "copies": settings.copies,
-            "init": registry.open_run(settings.init).hash() if settings.init else None,
+            "init": open_run(settings.init).hash() if settings.init else None,
             **settings.training.model_dump(), "seed": settings.seed}  # fmt: skip
 
 
 def _new_network(description: dict[str, Any], settings: Settings) -> nn.Module:
     """Freshly initialised, or with the weights of `settings.init`, which the description then names."""
-    module = registry.build(description, settings.seed)
+    module = build_model(description, settings.seed)
     if settings.init is not None:
-        run = registry.open_run(settings.init, description["kind"])
+        run = open_run(settings.init, description["kind"])
         share = start_from(module, description, run)
         description["init"] = {"model": run.description["model"], "weights": run.hash(), "share": round(share, 4)}
     return module
@@ -135,7 +135,7 @@ def train_gamma_vae(
     perceptual = build_perceptual(training.perceptual, options.perceptual_weights)
     with main_first(settings.device):
         data = prepare(dataset)
-    description = registry.describe_vae(settings.model, settings.size, options.posterior, options.prior) | {
+    description = describe_vae(settings.model, settings.size, options.posterior, options.prior) | {
         "trained_on": dataset.name
     }
     module = _new_network(description, settings)
@@ -155,7 +155,7 @@ def train_gamma_vae(
 def train_diffusion(
     settings: Settings,
     dataset: RawDataset,
-    vae_run: registry.Run | None,
+    vae_run: Run | None,
     folder: Path,
     resume: bool,
     resolved: Mapping[str, Any],
@@ -164,7 +164,7 @@ def train_diffusion(
     with main_first(settings.device):
         data = prepare(dataset)
     vae_hash = vae_run.hash() if vae_run else None
-    description = registry.describe_diffusion(settings.model, settings.size, vae_hash) | {"trained_on": dataset.name}
+    description = describe_diffusion(settings.model, settings.size, vae_hash) | {"trained_on": dataset.name}
     identity = _identity(settings, data.fingerprint, vae=vae_hash)
     if resume:
         on_main(settings.device, lambda: check_identity(folder, identity))

@@ -6,7 +6,7 @@ Source: Echo from Noise (Stojanovski et al. 2023), section 3.1; SPEC, "Datasets"
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,127 +15,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from echo_synth import specs
 from echo_synth.data import nnunet_raw
+from echo_synth.data.deformation import SIZE, apply, draw
 from echo_synth.data.leakage import refuse_test_patients
 from echo_synth.data.resize import rescale_spacing, resize_labels
-from echo_synth.data.sector import sector_mask, tissue_map
+from echo_synth.data.tissues import sector_mask, tissue_map
 from echo_synth.errors import DataError
 from echo_synth.files import new_folder, read_json, write_json
 from echo_synth.parallel import parallel_map
 from echo_synth.progress import track
 from echo_synth.specs import MapSpec
-
-SIZE = 256
-_ANATOMY = (1, 2, 3)
-
-
-@dataclass(frozen=True)
-class Transformation:
-    """One draw; `apply` makes the map again from nothing else.
-
-    Attributes:
-        rotation_deg, shear_deg: degrees, about the image centre.
-        shift_vertical: fraction of the image height, positive moves anatomy down.
-        scale: factor, both axes.
-        elastic: displacement of the control points in pixels, (2, K, K): rows, then columns.
-    """
-
-    rotation_deg: float
-    shift_vertical: float
-    scale: float
-    shear_deg: float
-    elastic: NDArray[np.float32]
-
-    def record(self) -> dict[str, Any]:
-        """As flat columns for the index; the exact values that `from_record` reads back."""
-        return asdict(self) | {"elastic": self.elastic.ravel().tolist()}
-
-    @classmethod
-    def from_record(cls, row: Mapping[str, Any]) -> Transformation:
-        """Inverse of `record`."""
-        elastic = np.asarray(row["elastic"], np.float32)
-        points = round((elastic.size / 2) ** 0.5)
-        return cls(
-            float(row["rotation_deg"]), float(row["shift_vertical"]), float(row["scale"]),
-            float(row["shear_deg"]), elastic.reshape(2, points, points),
-        )  # fmt: skip
-
-
-def draw(rng: np.random.Generator, spec: MapSpec) -> Transformation:
-    """One transformation. Elastic draws that fold the plane are drawn again (at half the size after ten)."""
-    k, locked = spec.elastic_control_points, spec.elastic_locked_borders
-    rotation = rng.uniform(-spec.rotation_deg, spec.rotation_deg)
-    shift = rng.uniform(-spec.shift_vertical, spec.shift_vertical)
-    scale = rng.uniform(*spec.scale)
-    shear = rng.uniform(-spec.shear_deg, spec.shear_deg)
-    amplitude = rng.uniform(0, spec.elastic_max_px)
-    while True:
-        for _ in range(10):
-            elastic = rng.uniform(-amplitude, amplitude, (2, k, k)).astype(np.float32)
-            for edge in range(locked):
-                far = k - 1 - edge
-                elastic[:, edge] = elastic[:, far] = 0
-                elastic[:, :, edge] = elastic[:, :, far] = 0
-            if min_jacobian(displacement(elastic)) >= spec.elastic_min_jacobian:
-                return Transformation(rotation, shift, scale, shear, elastic)
-        amplitude /= 2
-
-
-def displacement(elastic: NDArray[np.float32], size: int = SIZE) -> NDArray[np.float64]:
-    """Dense displacement (2, size, size), px, by cubic B-splines whose coefficients are the control points.
-
-    A free-form deformation (Rueckert 1999): coefficients, not interpolated values, so the field
-    never exceeds the largest control point and is C2.
-    """
-    k = elastic.shape[-1]
-    basis = _bspline_matrix(k, size)
-    field: NDArray[np.float64] = basis @ elastic.astype(np.float64) @ basis.T
-    return field
-
-
-def _bspline_matrix(points: int, size: int) -> NDArray[np.float64]:
-    """(size, points) weights of the cubic B-spline at each pixel; control points span the image."""
-    position = np.linspace(0, points - 1, size)[:, None] - np.arange(points)[None]
-    a = np.abs(position)
-    near = 2 / 3 - a**2 + a**3 / 2
-    far = (2 - a) ** 3 / 6
-    return np.where(a < 1, near, np.where(a < 2, far, 0.0))
-
-
-def min_jacobian(field: NDArray[np.float64]) -> float:
-    """Smallest determinant of the Jacobian of x + field(x); positive means no folding."""
-    dr, dc = np.gradient(field[0]), np.gradient(field[1])
-    return float(((1 + dr[0]) * (1 + dc[1]) - dr[1] * dc[0]).min())
-
-
-def apply(tissues: NDArray[np.uint8], transformation: Transformation) -> NDArray[np.uint8]:
-    """Transformed tissue map.
-
-    Args:
-        tissues: (256, 256) uint8, ids 0..4.
-
-    Returns:
-        same shape and ids. The sector stays where it is; anatomy outside it is clipped, and
-        what it uncovers becomes other tissue (4).
-    """
-    anatomy = np.where(np.isin(tissues, _ANATOMY), tissues, 0).astype(np.uint8)
-    moved = ndimage.map_coordinates(anatomy, _source_coordinates(transformation), order=0, mode="constant", cval=0)
-    return tissue_map(moved, tissues > 0)
-
-
-def _source_coordinates(t: Transformation) -> NDArray[np.float64]:
-    """For each output pixel the input position: first undo the elastic step, then the affine one."""
-    grid = np.indices((SIZE, SIZE)).astype(np.float64)
-    elastic = grid + displacement(t.elastic)
-    centre = (SIZE - 1) / 2
-    angle, shear = np.deg2rad(t.rotation_deg), np.tan(np.deg2rad(t.shear_deg))
-    rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    forward = t.scale * rotate @ np.array([[1.0, 0.0], [shear, 1.0]])
-    offset = np.array([t.shift_vertical * SIZE, 0.0]).reshape(2, 1, 1)
-    return np.einsum("ij,jrc->irc", np.linalg.inv(forward), elastic - centre - offset) + centre
 
 
 def select_sources(dataset: nnunet_raw.RawDataset, patients: Sequence[str] | None = None) -> pd.DataFrame:

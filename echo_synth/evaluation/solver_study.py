@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from echo_synth.generation.engine import Generator, Sampler, image_noise
+from echo_synth.generation.engine import ImageGenerator, SamplerSettings, image_noise
 from echo_synth.progress import Meter
 
 DETERMINISTIC = ("euler", "heun", "dpmpp-2m", "unipc")
@@ -24,7 +24,7 @@ def _distance(found: Tensor, truth: Tensor, inside: Tensor) -> NDArray[np.float6
 
 
 def study(
-    generator: Generator, tissues: NDArray[np.uint8], views: NDArray[np.uint8], discretization: str, budgets: Sequence[int],
+    generator: ImageGenerator, tissues: NDArray[np.uint8], views: NDArray[np.uint8], discretization: str, budgets: Sequence[int],
     converged_nfe: int, seed: int, solvers: Sequence[str] = DETERMINISTIC,
 ) -> pd.DataFrame:  # fmt: skip
     """Distance of every solver at every NFE from Heun at `converged_nfe`; steps in float64 throughout.
@@ -43,7 +43,7 @@ def study(
     meter = Meter(converged_nfe + sum(budgets) * len(solvers), "converge", "evaluations")
 
     def solve(solver: str, nfe: int) -> Tensor:
-        result = generator.fields(tissues, views, noise, Sampler(nfe, solver, discretization))
+        result = generator.fields(tissues, views, noise, SamplerSettings(nfe, solver, discretization))
         meter.update(nfe)
         return result
 

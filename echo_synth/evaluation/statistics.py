@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from echo_synth.downstream.evaluation import METRICS
 from echo_synth.errors import DataError
+from echo_synth.evaluation.segmentation import METRICS
 from echo_synth.metrics import bootstrap, classification
 from echo_synth.metrics.bootstrap import Method
 

@@ -13,11 +13,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from echo_synth import specs
-from echo_synth.data.phantom.anatomy import Heart, contract, draw_heart, draw_pose, volume_ml
-from echo_synth.data.phantom.scene import QUALITIES, SPACING_MM, Quality, render
 from echo_synth.errors import SpecError
 from echo_synth.files import new_folder, write_json
 from echo_synth.parallel import parallel_map
+from echo_synth.phantom.anatomy import Heart, contract, draw_heart, draw_pose, volume_ml
+from echo_synth.phantom.scene import QUALITIES, SPACING_MM, Quality, render
 from echo_synth.progress import track
 from echo_synth.types import PHASES, VIEWS
 

@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from echo_synth import registry
 from echo_synth.data import mix
 from echo_synth.data.nnunet_raw import RawDataset
-from echo_synth.downstream import quality
-from echo_synth.downstream.quality import ImageSet, Spaces
-from echo_synth.downstream.statistics import Resampling, summarise
 from echo_synth.errors import DataError
+from echo_synth.evaluation import dataset_quality
+from echo_synth.evaluation.dataset_quality import ImageSet, Spaces
+from echo_synth.evaluation.statistics import Resampling, summarise
 from echo_synth.files import check_writable, write_atomic, write_bytes, write_json
 from echo_synth.report import quality_figures as figures
+from echo_synth.runs.folder import Run
 from echo_synth.vae.perceptual import FeatureDistance
 
 
@@ -40,7 +40,7 @@ class Inputs:
     synthetic: RawDataset
     real: RawDataset
     cases: pd.DataFrame
-    classifier: registry.Run | None
+    classifier: Run | None
     predictions: Path | None
     perceptual: tuple[str, FeatureDistance] | None
     device: str
@@ -65,23 +65,25 @@ def judge(inputs: Inputs, folder: Path, settings: Mapping[str, Any]) -> tuple[di
     table = inputs.cases[[c for c in ("case", "source_case", "patient", "view", "phase") if c in inputs.cases]].reset_index(drop=True)  # fmt: skip
     result: dict[str, Any] = {"dataset": inputs.synthetic.name, "real": inputs.real.name, "images": len(table)}
     if inputs.predictions is not None:  # first: what is wrong with it is known before the long part
-        table = table.merge(quality.agreement_with_maps(inputs.synthetic, inputs.cases, inputs.predictions), on="case")
+        table = table.merge(
+            dataset_quality.agreement_with_maps(inputs.synthetic, inputs.cases, inputs.predictions), on="case"
+        )
         table["low_agreement"] = table["agreement"] < inputs.low_agreement
         result["agreement"] = _agreement(table, inputs)
-    real = quality.read_images(inputs.real, inputs.real.cases())
+    real = dataset_quality.read_images(inputs.real, inputs.real.cases())
     sets = _Sets(
-        quality.read_images(inputs.synthetic, inputs.cases), *(real.split(s) for s in ("train", "val", "test"))
+        dataset_quality.read_images(inputs.synthetic, inputs.cases), *(real.split(s) for s in ("train", "val", "test"))
     )
     features = _features(inputs, sets)
     if features is not None and inputs.classifier is not None:
         unseen = np.concatenate([features["val"], features["test"]])
         result["features"] = {
             "network": f"view classifier {inputs.classifier.folder.name}, trained on {inputs.classifier.description.get('trained_on')}; not comparable with FID",
-            **quality.feature_distances(features["synthetic"], features["train"], unseen, inputs.seed),
+            **dataset_quality.feature_distances(features["synthetic"], features["train"], unseen, inputs.seed),
         }  # fmt: skip
     if inputs.perceptual is not None:
         name, distance = inputs.perceptual
-        pairs = {k: quality.diversity(s, distance, inputs.seed) for k, s in (("synthetic", sets.synthetic), ("real", sets.train))}  # fmt: skip
+        pairs = {k: dataset_quality.diversity(s, distance, inputs.seed) for k, s in (("synthetic", sets.synthetic), ("real", sets.train))}  # fmt: skip
         result["diversity"] = {"network": name, **pairs}
     result |= _texture(sets)
     spaces, result["privacy"], copies = _privacy(inputs, sets, features)
@@ -101,29 +103,29 @@ def _features(inputs: Inputs, sets: _Sets) -> dict[str, NDArray[np.float64]] | N
     if inputs.classifier is None:
         return None
     return {
-        name: quality.classifier_features(inputs.classifier, getattr(sets, name).pixels, inputs.device)
+        name: dataset_quality.classifier_features(inputs.classifier, getattr(sets, name).pixels, inputs.device)
         for name in ("synthetic", "train", "val", "test")
     }
 
 
 def _texture(sets: _Sets) -> dict[str, Any]:
-    histograms = [quality.intensity_histogram(s) for s in (sets.synthetic, sets.train)]
+    histograms = [dataset_quality.intensity_histogram(s) for s in (sets.synthetic, sets.train)]
     apart = float(np.abs(np.cumsum(histograms[0]) - np.cumsum(histograms[1])).max())
     # A few hundred images say all there is; the autocorrelation takes a while.
     some = {"synthetic": sets.synthetic, "real": sets.val}
     return {
         "intensity": {"kolmogorov_distance": apart},
-        "texture": {name: quality.texture_summary(quality.textures(s)) for name, s in some.items()},
+        "texture": {name: dataset_quality.texture_summary(dataset_quality.textures(s)) for name, s in some.items()},
     }
 
 
 def _privacy(inputs: Inputs, sets: _Sets, features: Mapping[str, NDArray[np.float64]] | None) -> tuple[Spaces, dict[str, Any], NDArray[np.bool_]]:  # fmt: skip
     def nearest(name: str) -> Spaces:
         own, known = (features[name], features["train"]) if features is not None else (None, None)
-        return quality.nearest_training(getattr(sets, name), sets.train, own, known)
+        return dataset_quality.nearest_training(getattr(sets, name), sets.train, own, known)
 
     synthetic, val, test = (nearest(n) for n in ("synthetic", "val", "test"))
-    limits = quality.limits_of(val, inputs.rate)
+    limits = dataset_quality.limits_of(val, inputs.rate)
     if not all(np.isfinite(v) for v in limits.values()):
         least = len(limits) / (len(sets.val.pixels) + 1)
         raise DataError(
@@ -132,7 +134,7 @@ def _privacy(inputs: Inputs, sets: _Sets, features: Mapping[str, NDArray[np.floa
     copies = synthetic.flagged(limits)
     summary = {
         "rate": inputs.rate, "limits": limits, "calibrated_on": "validation patients",
-        "synthetic": quality.privacy_summary(copies), "unseen_real": quality.privacy_summary(test.flagged(limits)),
+        "synthetic": dataset_quality.privacy_summary(copies), "unseen_real": dataset_quality.privacy_summary(test.flagged(limits)),
     }  # fmt: skip
     return synthetic, summary, copies
 
@@ -146,7 +148,7 @@ def _with_neighbours(table: pd.DataFrame, spaces: Spaces, training: ImageSet, co
 
 
 def _write(folder: Path, result: dict[str, Any], table: pd.DataFrame, sets: _Sets, spaces: Spaces) -> None:
-    histograms = {"synthetic": quality.intensity_histogram(sets.synthetic), "real": quality.intensity_histogram(sets.train)}  # fmt: skip
+    histograms = {"synthetic": dataset_quality.intensity_histogram(sets.synthetic), "real": dataset_quality.intensity_histogram(sets.train)}  # fmt: skip
     write_bytes(folder / "quality.png", figures.png(figures.overview(table, histograms, result["privacy"])))
     order = np.argsort(-spaces.pixels.similarity)[:6]
     pairs = [

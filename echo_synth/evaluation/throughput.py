@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from echo_synth import registry, specs
+from echo_synth import specs
 from echo_synth.data.nnunet_raw import write_image
 from echo_synth.diffusion.denoiser import Denoiser, Guided
-from echo_synth.generation.engine import Generator, Sampler, image_noise
+from echo_synth.generation.engine import ImageGenerator, SamplerSettings, image_noise
+from echo_synth.runs.description import build_model, describe_diffusion, describe_vae
 from echo_synth.vae.network import GammaVAE
 
 STAGES = ("modulation", "network", "decode", "write")
@@ -59,7 +60,7 @@ def _timed(work: Callable[[], object], repeats: int, device: str) -> list[float]
 
 
 @torch.inference_mode()
-def stages(generator: Generator, tissues: NDArray[np.uint8], views: NDArray[np.uint8], repeats: int) -> Stages:
+def stages(generator: ImageGenerator, tissues: NDArray[np.uint8], views: NDArray[np.uint8], repeats: int) -> Stages:
     """Time each stage by itself on one batch of maps (N, 256, 256).
 
     What is not kept between evaluations (the plain way keeps nothing) is part of the network's time.
@@ -88,18 +89,18 @@ def stages(generator: Generator, tissues: NDArray[np.uint8], views: NDArray[np.u
     return Stages(n, seconds)
 
 
-def fresh(name: str, size: str, device: str, precision: str, fast: bool, compiled: bool) -> Generator:
+def fresh(name: str, size: str, device: str, precision: str, fast: bool, compiled: bool) -> ImageGenerator:
     """A generator of that model and size with untrained weights, which cost what trained ones do."""
     spec = specs.diffusion_model(name)
-    network = registry.build(registry.describe_diffusion(name, size, None)).eval().requires_grad_(False)
+    network = build_model(describe_diffusion(name, size, None)).eval().requires_grad_(False)
     assert isinstance(network, Denoiser)
-    vae = registry.build(registry.describe_vae(spec.vae, size)).eval().requires_grad_(False) if spec.vae else None
+    vae = build_model(describe_vae(spec.vae, size)).eval().requires_grad_(False) if spec.vae else None
     assert vae is None or isinstance(vae, GammaVAE)
-    return Generator(network, vae, device, precision, fast, compiled=compiled)
+    return ImageGenerator(network, vae, device, precision, fast, compiled=compiled)
 
 
 def whole(
-    generator: Generator, tissues: NDArray[np.uint8], views: NDArray[np.uint8], how: Sampler, repeats: int
+    generator: ImageGenerator, tissues: NDArray[np.uint8], views: NDArray[np.uint8], how: SamplerSettings, repeats: int
 ) -> list[float]:
     """Images/s of complete trajectories with decoding, one figure a repeat, after one that is not counted."""
     taken = _timed(lambda: generator.draw(tissues, views, 0, range(len(tissues)), how), repeats, generator.device)

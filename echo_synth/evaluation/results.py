@@ -11,17 +11,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from echo_synth import registry
-from echo_synth.data.camus import read_picture
+from echo_synth.data.nifti import read_image
 from echo_synth.data.nnunet_raw import ENDING
+from echo_synth.device import training_device
 from echo_synth.downstream import classifier as view_classifier
-from echo_synth.downstream import evaluation, statistics, volumes
-from echo_synth.downstream.statistics import Resampling
 from echo_synth.errors import DataError
+from echo_synth.evaluation import patient_volumes, segmentation, statistics
+from echo_synth.evaluation.statistics import Resampling
 from echo_synth.files import check_writable, write_atomic, write_bytes, write_json, write_text
 from echo_synth.home import home, nnunet_folder
 from echo_synth.report import evaluation_figures as figures
 from echo_synth.report import tables
+from echo_synth.runs.folder import open_run
 
 WORST = 8
 
@@ -94,19 +95,19 @@ def _score(inputs: Inputs) -> Scores:
     if inputs.predictions is not None and inputs.references is not None:
         # All that can be wrong with a folder's names is said before the first mask is compared.
         for folder in (inputs.predictions, *inputs.baselines):
-            evaluation.pair_cases(folder, inputs.references)
-        per_case = evaluation.score_folder(inputs.predictions, inputs.references)
+            segmentation.pair_cases(folder, inputs.references)
+        per_case = segmentation.score_folder(inputs.predictions, inputs.references)
         scores.baselines = {
-            name: evaluation.score_folder(path, inputs.references) for name, path in _named(inputs.baselines).items()
+            name: segmentation.score_folder(path, inputs.references) for name, path in _named(inputs.baselines).items()
         }
         cases = per_case["case"].unique()
-        scores.volumes = volumes.compare_volumes(inputs.predictions, inputs.references, cases, facts)
+        scores.volumes = patient_volumes.compare_volumes(inputs.predictions, inputs.references, cases, facts)
         if facts is not None:
             per_case = per_case.merge(facts.drop(columns=["patient"]), on="case", how="left")
         scores.per_case = per_case
     if inputs.classifier is not None and inputs.images is not None:
-        run = registry.open_run(inputs.classifier, "classifier")
-        scores.views = view_classifier.predict_views(run, inputs.images, registry.training_device("auto"))
+        run = open_run(inputs.classifier, "classifier")
+        scores.views = view_classifier.predict_views(run, inputs.images, training_device("auto"))
     return scores
 
 
@@ -122,7 +123,7 @@ def _metrics(scores: Scores, how: Resampling) -> dict[str, Any]:
         metrics["segmentation"] = statistics.segmentation_metrics(scores.per_case, how)
         metrics["groups"] = statistics.grouped_metrics(scores.per_case, how)
     if scores.volumes is not None and len(scores.volumes):
-        metrics["volumes"] = volumes.volume_metrics(scores.volumes)
+        metrics["volumes"] = patient_volumes.volume_metrics(scores.volumes)
     if scores.per_case is not None and scores.baselines:
         paired = statistics.paired_metrics(scores.per_case, scores.baselines, how)
         metrics["paired"] = next(iter(paired.values()))
@@ -151,11 +152,11 @@ def _worst(per_case: pd.DataFrame, predictions: Path, references: Path) -> list[
     order = per_case.groupby("case")["dice"].mean().sort_values().head(WORST)
     result = []
     for case, score in order.items():
-        mask = read_picture(predictions / f"{case}{ENDING}").pixels
-        reference = read_picture(references / f"{case}{ENDING}")
+        mask = read_image(predictions / f"{case}{ENDING}").pixels
+        reference = read_image(references / f"{case}{ENDING}")
         truth, (height, width) = reference.pixels, reference.spacing
         file = references.parent / references.name.replace("labels", "images") / f"{case}_0000{ENDING}"
-        image: NDArray[Any] = read_picture(file).pixels if file.is_file() else np.zeros(truth.shape, np.uint8)
+        image: NDArray[Any] = read_image(file).pixels if file.is_file() else np.zeros(truth.shape, np.uint8)
         result.append(figures.Overlay(f"{case}: Dice {score:.2f}", image, mask, truth, height / width))
     return result
 

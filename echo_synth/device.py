@@ -1,0 +1,48 @@
+"""Which device and which precision a command computes with."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from echo_synth.errors import RunError
+
+
+def training_device(device: str) -> str:
+    """auto resolved to cuda or cpu. Raises RunError for a device that is not there."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise RunError(f"--device {device}: no CUDA device is available; use --device cpu")
+    if ":" in device:
+        index, count = device.partition(":")[2], torch.cuda.device_count()
+        if not index.isdigit() or int(index) >= count:
+            raise RunError(f"--device {device}: found {count} CUDA devices, cuda:0 to cuda:{count - 1}")
+        torch.cuda.set_device(int(index))
+    elif device == "cuda" and "LOCAL_RANK" in os.environ:  # one process a GPU under torchrun
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    return device
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """auto resolved: bf16 where the hardware multiplies in it, else fp32. Raises RunError for an unknown one."""
+    if precision not in ("auto", "fp32", "bf16", "fp16"):
+        raise RunError(f"--precision {precision}: expected auto, fp32, bf16 or fp16")
+    if precision == "fp16" and device == "cpu":
+        raise RunError("--precision fp16: CPUs compute in bf16 or fp32; choose one of them")
+    if precision != "auto":
+        return precision
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "bf16" if _cpu_has_bf16() else "fp32"
+
+
+def _cpu_has_bf16() -> bool:
+    """AVX512-BF16 or AMX: without them bf16 is emulated and slower than fp32."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as f:
+            flags = next((line for line in f if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

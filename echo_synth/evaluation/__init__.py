@@ -1,0 +1,1 @@
+"""What a dataset, a model or a prediction is worth: one question a file."""

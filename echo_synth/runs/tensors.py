@@ -1,0 +1,50 @@
+"""Tensors on disk: safetensors with JSON metadata, atomic, no pickles."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from echo_synth.errors import RunError
+from echo_synth.files import write_atomic
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
+    """Write tensors with JSON `metadata` in one file, so that both change together or not at all."""
+    held = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    text = {"echosynth": json.dumps(metadata or {})}
+    write_atomic(path, lambda p: save_file(held, p, metadata=text))
+
+
+def load_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file. Raises RunError when it is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt", device=device) as f:
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+            metadata = json.loads((f.metadata() or {}).get("echosynth", "{}"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: missing") from None
+    except (SafetensorError, OSError, ValueError) as e:
+        raise RunError(f"{path}: not a readable safetensors file ({e})") from None
+    return tensors, metadata
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load `path` into `module` exactly. Raises RunError that names what is missing, extra or misshapen."""
+    tensors, _ = load_tensors(path)
+    own = module.state_dict()
+    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    wrong = [k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
+    if missing or extra or wrong:
+        first = (missing or extra or wrong)[0]
+        raise RunError(
+            f"{path}: does not fit this network ({len(missing)} missing, {len(extra)} extra, "
+            f"{len(wrong)} of another shape, e.g. {first}); is it of another size?"
+        )
+    module.load_state_dict(tensors)

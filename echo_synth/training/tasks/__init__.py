@@ -1,0 +1,1 @@
+"""What is trained: one task a file, each with a loss, a validation and a preview."""
