@@ -95,7 +95,7 @@ def test_killed_runs_end_in_the_same_bytes(empty: Path) -> None:
     _draw(count=24)
     code = "from cli.generate_commands import generate as g; g('edm-l64', 2, count=24, dataset_id=602, batch=4)"
     for delay in (6, 8):
-        process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
         images = nnunet_raw.nnunet_folder("nnUNet_raw") / "Dataset602_EDM-L64_nfe2" / "imagesTr"
         deadline = time.monotonic() + 60
         while (

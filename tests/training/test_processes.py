@@ -17,7 +17,7 @@ import torch
 from echo_synth.runs.folder import STATE
 from echo_synth.runs.tensors import load_tensors
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 VAE = ROOT / "data_specs" / "bundled" / "gamma-vae-64"
 KINDS = {
     "vae": ["train-vae", "--model", "gamma-vae-64", "--images", "32", "--batch", "4", "--lr", "1e-5"],

@@ -15,7 +15,7 @@ from echo_synth.sampling.schedules import DEFAULT_SIGMAS, make_schedule, noise_l
 from tests.analytic import mixture_denoiser
 
 ORDERS = {"euler": 1, "heun": 2, "dpmpp-2m": 2, "unipc": 4}
-REFERENCE = Path(__file__).parent / "reference" / "samplers.npz"
+REFERENCE = Path(__file__).parents[1] / "reference" / "samplers.npz"
 
 
 def _noise(seed: int = 0, shape: tuple[int, ...] = (3, 1, 5, 5)) -> torch.Tensor:

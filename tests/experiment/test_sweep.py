@@ -380,7 +380,7 @@ def _small(folder: Path) -> Path:
 def test_a_killed_sweep_goes_on_and_repeats_nothing(home: Path, tmp_path: Path) -> None:
     spec, out = _small(tmp_path), tmp_path / "sweep"
     command = [sys.executable, "-m", "cli.main", "sweep", str(spec), "--out", str(out), "--device", "cpu"]
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[1], start_new_session=True)
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], start_new_session=True)
     deadline = time.monotonic() + 600  # a slow machine with other work
     while time.monotonic() < deadline and len(list(out.glob("work/*/done.json"))) < 2 and process.poll() is None:
         time.sleep(0.05)

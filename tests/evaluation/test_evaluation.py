@@ -171,7 +171,7 @@ def test_env_names_a_folder_with_the_plugin_only() -> None:
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
     )
     values = dict(line.removeprefix("export ").split("=", 1) for line in result.stdout.splitlines())
     folder = Path(values["nnUNet_extTrainer"])

@@ -12,7 +12,7 @@ import torch
 
 from echo_synth.compat import edmlx, infer
 
-FOLDER = Path(__file__).parent / "reference"
+FOLDER = Path(__file__).parents[1] / "reference"
 TOLERANCE = 1e-5
 
 

@@ -269,7 +269,7 @@ def test_a_patient_in_no_split_can_be_left_out() -> None:
 
 def test_errors_reach_the_terminal_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cli.main", "convert-camus", str(tmp_path), "--dataset-id", "501"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert result.returncode == 1
     assert result.stderr.startswith("error: ")
     assert "Traceback" not in result.stderr
