@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.common import begin, done, one_of, say
+from cli.common import begin, done, say
 from cli.options import DatasetId, DryRun, Overwrite, Seed
 
 
@@ -16,7 +16,6 @@ def register(app: typer.Typer) -> None:
     app.command("convert-camus")(convert_camus)
     app.command("phantom")(phantom)
     app.command("make-maps")(make_maps)
-    app.command("fit-prior")(fit_prior)
     app.command("mix-datasets")(mix_datasets)
     app.command("env")(env)
 
@@ -210,44 +209,3 @@ def env() -> None:
         values["OMP_NUM_THREADS"] = max(1, cores - 1)
     for name, value in values.items():
         typer.echo(f"export {name}={shlex.quote(str(value))}")
-
-
-def fit_prior(
-    dataset_id: DatasetId,
-    method: Annotated[str, typer.Option(help="Which fit becomes the prior: ml (maximum likelihood) or grid.")] = "ml",
-    out: Annotated[Path | None, typer.Option("--out", help="Folder; default: ECHOSYNTH_HOME/priors/<dataset>.")] = None,
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Fit the Γ prior to the in-sector intensities of the training patients, beside Gaussian and Rayleigh.
-
-    Example: echosynth fit-prior --dataset-id 501
-    """
-    from echo_synth.data import nnunet_raw
-    from echo_synth.data.prepared import prepare
-    from echo_synth.evaluation.latent_prior import METHODS, in_sector_counts, summary
-    from echo_synth.files import check_writable, refuse_existing, write_bytes, write_json
-    from echo_synth.home import home
-    from echo_synth.report.figures import png, prior_densities
-
-    one_of("--method", method, METHODS)
-    dataset = nnunet_raw.find(dataset_id)
-    folder = out.absolute() if out else home() / "priors" / dataset.name
-    check_writable(folder)
-    refuse_existing(folder / "gamma_prior.json", overwrite)
-    resolved = begin("fit-prior", {"dataset": dataset.path, "method": method, "out": folder}, dry_run)
-    data = prepare(dataset)
-    rows = data.rows("train")
-    counts = in_sector_counts((data.images[i] for i in rows), (data.tissues[i] for i in rows))
-    result = summary(counts, dataset.name, method)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "settings.json", resolved)
-    write_bytes(folder / "gamma_prior.png", png(prior_densities(counts, result)))
-    write_json(folder / "gamma_prior.json", result)
-    for fit in (*result["maximum_likelihood"], result["grid_search"], result["paper"]):
-        numbers = ", ".join(f"{k} {v:.4g}" for k, v in fit["parameters"].items())
-        say(f"{fit['name']:9} {numbers}: log-likelihood {fit['log_likelihood']:.4f}, KS {fit['ks']:.4f}")
-    done(
-        f"Γ prior: shape {result['alpha']:.4g}, rate {result['beta']:.4g} ({method})",
-        f"wrote {folder}/gamma_prior.json and .png",
-    )

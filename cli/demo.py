@@ -137,7 +137,7 @@ class Demo:
         )  # fmt: skip
 
     def _report(self) -> None:
-        from cli.downstream_commands import report
+        from cli.report_commands import report
 
         report(self.out)
 

@@ -19,7 +19,6 @@ def register(app: typer.Typer) -> None:
     app.command("predict-segmenter")(predict_segmenter)
     app.command("train-classifier")(train_classifier)
     app.command("bootstrap-eval")(bootstrap_eval)
-    app.command("report")(report)
     app.command("demo")(demo)
 
 
@@ -231,29 +230,6 @@ def _print_tables(metrics: dict[str, Any]) -> None:
         for row in section.rows[1:]:
             table.add_row(*row)
         console.print(table)
-
-
-def report(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder with evaluations, datasets and runs at any depth.")
-    ],
-    out: Annotated[Path | None, typer.Option(help="Default: DIR/report.html.")] = None,
-    dry_run: DryRun = False,
-) -> None:
-    """Write one self-contained page with every table and figure below DIR.
-
-    Example: echosynth report echosynth_home
-    """
-    from echo_synth.errors import DataError
-    from echo_synth.files import write_text
-    from echo_synth.report.page import build
-
-    if not folder.is_dir():
-        raise DataError(f"{folder}: not a folder; expected one with results")
-    target = out or folder / "report.html"
-    begin("report", {"folder": folder.absolute(), "out": target.absolute()}, dry_run)
-    write_text(target, build(folder.absolute()))
-    done(f"report: {target}")
 
 
 def demo(

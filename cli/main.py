@@ -11,8 +11,10 @@ from cli import (
     data_commands,
     downstream_commands,
     generate_commands,
+    inspect_commands,
     measure_commands,
     quality_commands,
+    report_commands,
     sweep_commands,
     train_commands,
 )
@@ -30,8 +32,10 @@ for group in (
     data_commands,
     train_commands,
     generate_commands,
+    inspect_commands,
     measure_commands,
     downstream_commands,
+    report_commands,
     quality_commands,
     sweep_commands,
 ):

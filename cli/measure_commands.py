@@ -1,4 +1,4 @@
-"""Commands that look at what models draw, and at what that costs: sample-grid, study-solvers, benchmark."""
+"""Commands that measure solvers and speed: study-solvers, benchmark."""
 
 from __future__ import annotations
 
@@ -19,63 +19,13 @@ from cli.generators import (
     known_solver,
     newest_maps,
 )
-from cli.options import DatasetId, Device, DryRun, Overwrite, Precision, Seed, Size
+from cli.options import Device, DryRun, Overwrite, Precision, Seed, Size
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands to the application."""
-    app.command("sample-grid")(sample_grid)
     app.command("study-solvers")(study_solvers)
     app.command("benchmark")(benchmark)
-
-
-def sample_grid(
-    model: Model,
-    dataset_id: DatasetId,
-    out: Annotated[Path, typer.Option("--out", help="Picture to write (.png).")],
-    nfe: Annotated[str, typer.Option(help="Network evaluations, comma separated: one row each.")] = "5,20,100",
-    checkpoint: Checkpoint = None,
-    vae: Vae = None,
-    count: Annotated[int, typer.Option(min=1, max=16, help="Validation cases: one column each.")] = 4,
-    solver: Annotated[str, typer.Option(help=SOLVER_HELP)] = "heun",
-    seed: Seed = 0,
-    precision: Precision = "auto",
-    device: Device = "auto",
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Draw the maps of held-out validation cases at several NFE, under the real images: the paper's figure 2.
-
-    Example: echosynth sample-grid --model edm-l64 --dataset-id 501 --nfe 5,20,100 --out grid.png
-    """
-    import numpy as np
-
-    from echo_synth.data import nnunet_raw
-    from echo_synth.data.prepared import prepare
-    from echo_synth.errors import DataError
-    from echo_synth.files import check_writable, refuse_existing, write_bytes
-    from echo_synth.generation.engine import default_settings
-    from echo_synth.report.figures import picture_rows, png
-
-    budgets = parse_numbers("--nfe", nfe)
-    chosen = choose(model, checkpoint, vae, device, precision)
-    spec, weights = chosen.spec, chosen.weights
-    check_writable(out.absolute().parent)
-    refuse_existing(out, overwrite)
-    begin("sample-grid", {"checkpoint": weights.folder, "nfe": budgets, "out": out, "solver": solver}, dry_run)
-    data = prepare(nnunet_raw.find(dataset_id))
-    rows = data.rows("val")
-    if not len(rows):
-        raise DataError(f"dataset {dataset_id} has no validation cases")
-    rows = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
-    loaded = chosen.load()
-    pictures = [np.asarray(data.images[rows])]
-    for budget in budgets:
-        how = default_settings(spec.precond, budget, known_solver(solver))
-        pictures.append(loaded.draw(data.tissues[rows], data.views[rows], seed, range(count), how))
-    labels = ["real", *(f"{n} NFE" for n in budgets)]
-    write_bytes(out, png(picture_rows({spec.dataset_name: np.stack(pictures, axis=1)}, labels)))
-    done(f"wrote {out}: {count} validation maps, {', '.join(labels)}")
 
 
 def study_solvers(

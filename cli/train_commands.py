@@ -34,7 +34,6 @@ def register(app: typer.Typer) -> None:
     """Add this group's commands to the application."""
     app.command("train-vae")(train_vae)
     app.command("train")(train)
-    app.command("inspect-vae")(inspect_vae)
     app.command("average-weights")(average_weights)
     app.command("import-edmlx")(import_edmlx)
 
@@ -159,50 +158,6 @@ def train(
     resolved = begin("train", {"run": folder, "dataset": dataset.path, **extra, **settings.as_dict()}, dry_run)
     best = train_diffusion(settings, dataset, vae_run, folder, resume, resolved)
     _finish(folder, best)
-
-
-def inspect_vae(
-    runs: Annotated[list[Path], typer.Argument(help="VAE run folders to compare.")],
-    dataset_id: DatasetId,
-    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
-    split: Annotated[
-        str, typer.Option(help="Cases to measure on: val or train; test cases are never prepared.")
-    ] = "val",
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Measure VAEs side by side: reconstruction in the sector, latent against image, latent against prior.
-
-    Example: echosynth inspect-vae runs/vae runs/vae-gaussian --dataset-id 501 --out vae-comparison
-    """
-    import numpy as np
-
-    from echo_synth.data import nnunet_raw
-    from echo_synth.data.prepared import prepare
-    from echo_synth.evaluation import vae_quality
-    from echo_synth.files import check_writable, refuse_existing, write_bytes, write_json
-    from echo_synth.report.figures import latent_histograms, picture_rows, png
-    from echo_synth.runs.folder import open_run
-
-    one_of("--split", split, ("train", "val"))
-    opened = {run.name: open_run(run.absolute(), "vae") for run in runs}
-    check_writable(out.absolute())
-    refuse_existing(out / "vae_quality.json", overwrite)
-    resolved = begin("inspect-vae", {"runs": runs, "dataset_id": dataset_id, "split": split, "out": out}, dry_run)
-    data = prepare(nnunet_raw.find(dataset_id))
-    numbers, densities, pictures = {}, {}, {}
-    for name, run in opened.items():
-        vae = run.load()
-        quality = vae_quality.measure(vae, data, split)  # type: ignore[arg-type]
-        numbers[name], pictures[name] = quality.numbers, quality.pictures
-        densities[name] = (quality.latent_density, vae_quality.prior_density(vae))  # type: ignore[arg-type]
-        done(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in quality.numbers.items()))
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "settings.json", resolved)
-    write_bytes(out / "latents.png", png(latent_histograms(densities, np.asarray(vae_quality.LATENT_BINS))))
-    write_bytes(out / "reconstructions.png", png(picture_rows(pictures, ("original", "latent", "reconstruction"))))
-    write_json(out / "vae_quality.json", numbers)
-    done(f"wrote {out}: vae_quality.json, latents.png, reconstructions.png")
 
 
 def average_weights(

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from cli.downstream_commands import bootstrap_eval, report, train_classifier
+from cli.downstream_commands import bootstrap_eval, train_classifier
+from cli.report_commands import report
 from echo_synth.data import nnunet_raw
 from echo_synth.errors import DataError, RunError
 from echo_synth.evaluation import segmentation

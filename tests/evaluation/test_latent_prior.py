@@ -62,7 +62,7 @@ def test_a_constant_image_has_no_prior() -> None:
 
 
 def test_the_command_writes_what_training_reads(home: Path, tmp_path: Path) -> None:
-    from cli.data_commands import fit_prior
+    from cli.inspect_commands import fit_prior
 
     fit_prior(501, out=tmp_path / "p")
     alpha, beta = latent_prior.read_prior(tmp_path / "p/gamma_prior.json")

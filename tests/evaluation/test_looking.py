@@ -11,7 +11,7 @@ import pytest
 import torch
 import typer
 
-from cli import generators, measure_commands, train_commands
+from cli import generators, inspect_commands, measure_commands, train_commands
 from echo_synth import specs
 from echo_synth.data.maps import open_maps
 from echo_synth.errors import RunError
@@ -110,16 +110,16 @@ def test_benchmark_writes_a_row_for_each_model_and_nfe(home: Path, tmp_path: Pat
 
 
 def test_pictures_of_held_out_maps(home: Path, tmp_path: Path) -> None:
-    measure_commands.sample_grid(
+    inspect_commands.sample_grid(
         "edm-l64", 501, tmp_path / "g.png", "2,3", checkpoint=BUNDLED / "edm-l64", count=2, solver="unipc"
     )
     assert (tmp_path / "g.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(typer.BadParameter, match="expected positive numbers"):
-        measure_commands.sample_grid("edm-l64", 501, tmp_path / "h.png", "2,x")
+        inspect_commands.sample_grid("edm-l64", 501, tmp_path / "h.png", "2,x")
 
 
 def test_vaes_side_by_side(home: Path, tmp_path: Path) -> None:
-    train_commands.inspect_vae([BUNDLED / "gamma-vae-64"], 501, tmp_path / "v")
+    inspect_commands.inspect_vae([BUNDLED / "gamma-vae-64"], 501, tmp_path / "v")
     numbers = json.loads((tmp_path / "v/vae_quality.json").read_text())["gamma-vae-64"]
     assert numbers["background_max"] == 0
     assert numbers["latent_r"] > 0.8

@@ -1,0 +1,153 @@
+"""Commands that look at data and models: fit-prior, inspect-vae, sample-grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.common import begin, done, one_of, parse_numbers, say
+from cli.generators import SOLVER_HELP, Checkpoint, Model, Vae, choose, known_solver
+from cli.options import DatasetId, Device, DryRun, Overwrite, Precision, Seed
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands to the application."""
+    app.command("fit-prior")(fit_prior)
+    app.command("inspect-vae")(inspect_vae)
+    app.command("sample-grid")(sample_grid)
+
+
+def fit_prior(
+    dataset_id: DatasetId,
+    method: Annotated[str, typer.Option(help="Which fit becomes the prior: ml (maximum likelihood) or grid.")] = "ml",
+    out: Annotated[Path | None, typer.Option("--out", help="Folder; default: ECHOSYNTH_HOME/priors/<dataset>.")] = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Fit the Γ prior to the in-sector intensities of the training patients, beside Gaussian and Rayleigh.
+
+    Example: echosynth fit-prior --dataset-id 501
+    """
+    from echo_synth.data import nnunet_raw
+    from echo_synth.data.prepared import prepare
+    from echo_synth.evaluation.latent_prior import METHODS, in_sector_counts, summary
+    from echo_synth.files import check_writable, refuse_existing, write_bytes, write_json
+    from echo_synth.home import home
+    from echo_synth.report.figures import png, prior_densities
+
+    one_of("--method", method, METHODS)
+    dataset = nnunet_raw.find(dataset_id)
+    folder = out.absolute() if out else home() / "priors" / dataset.name
+    check_writable(folder)
+    refuse_existing(folder / "gamma_prior.json", overwrite)
+    resolved = begin("fit-prior", {"dataset": dataset.path, "method": method, "out": folder}, dry_run)
+    data = prepare(dataset)
+    rows = data.rows("train")
+    counts = in_sector_counts((data.images[i] for i in rows), (data.tissues[i] for i in rows))
+    result = summary(counts, dataset.name, method)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "settings.json", resolved)
+    write_bytes(folder / "gamma_prior.png", png(prior_densities(counts, result)))
+    write_json(folder / "gamma_prior.json", result)
+    for fit in (*result["maximum_likelihood"], result["grid_search"], result["paper"]):
+        numbers = ", ".join(f"{k} {v:.4g}" for k, v in fit["parameters"].items())
+        say(f"{fit['name']:9} {numbers}: log-likelihood {fit['log_likelihood']:.4f}, KS {fit['ks']:.4f}")
+    done(
+        f"Γ prior: shape {result['alpha']:.4g}, rate {result['beta']:.4g} ({method})",
+        f"wrote {folder}/gamma_prior.json and .png",
+    )
+
+
+def inspect_vae(
+    runs: Annotated[list[Path], typer.Argument(help="VAE run folders to compare.")],
+    dataset_id: DatasetId,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    split: Annotated[
+        str, typer.Option(help="Cases to measure on: val or train; test cases are never prepared.")
+    ] = "val",
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Measure VAEs side by side: reconstruction in the sector, latent against image, latent against prior.
+
+    Example: echosynth inspect-vae runs/vae runs/vae-gaussian --dataset-id 501 --out vae-comparison
+    """
+    import numpy as np
+
+    from echo_synth.data import nnunet_raw
+    from echo_synth.data.prepared import prepare
+    from echo_synth.evaluation import vae_quality
+    from echo_synth.files import check_writable, refuse_existing, write_bytes, write_json
+    from echo_synth.report.figures import latent_histograms, picture_rows, png
+    from echo_synth.runs.folder import open_run
+
+    one_of("--split", split, ("train", "val"))
+    opened = {run.name: open_run(run.absolute(), "vae") for run in runs}
+    check_writable(out.absolute())
+    refuse_existing(out / "vae_quality.json", overwrite)
+    resolved = begin("inspect-vae", {"runs": runs, "dataset_id": dataset_id, "split": split, "out": out}, dry_run)
+    data = prepare(nnunet_raw.find(dataset_id))
+    numbers, densities, pictures = {}, {}, {}
+    for name, run in opened.items():
+        vae = run.load()
+        quality = vae_quality.measure(vae, data, split)  # type: ignore[arg-type]
+        numbers[name], pictures[name] = quality.numbers, quality.pictures
+        densities[name] = (quality.latent_density, vae_quality.prior_density(vae))  # type: ignore[arg-type]
+        done(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in quality.numbers.items()))
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "settings.json", resolved)
+    write_bytes(out / "latents.png", png(latent_histograms(densities, np.asarray(vae_quality.LATENT_BINS))))
+    write_bytes(out / "reconstructions.png", png(picture_rows(pictures, ("original", "latent", "reconstruction"))))
+    write_json(out / "vae_quality.json", numbers)
+    done(f"wrote {out}: vae_quality.json, latents.png, reconstructions.png")
+
+
+def sample_grid(
+    model: Model,
+    dataset_id: DatasetId,
+    out: Annotated[Path, typer.Option("--out", help="Picture to write (.png).")],
+    nfe: Annotated[str, typer.Option(help="Network evaluations, comma separated: one row each.")] = "5,20,100",
+    checkpoint: Checkpoint = None,
+    vae: Vae = None,
+    count: Annotated[int, typer.Option(min=1, max=16, help="Validation cases: one column each.")] = 4,
+    solver: Annotated[str, typer.Option(help=SOLVER_HELP)] = "heun",
+    seed: Seed = 0,
+    precision: Precision = "auto",
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Draw the maps of held-out validation cases at several NFE, under the real images: the paper's figure 2.
+
+    Example: echosynth sample-grid --model edm-l64 --dataset-id 501 --nfe 5,20,100 --out grid.png
+    """
+    import numpy as np
+
+    from echo_synth.data import nnunet_raw
+    from echo_synth.data.prepared import prepare
+    from echo_synth.errors import DataError
+    from echo_synth.files import check_writable, refuse_existing, write_bytes
+    from echo_synth.generation.engine import default_settings
+    from echo_synth.report.figures import picture_rows, png
+
+    budgets = parse_numbers("--nfe", nfe)
+    chosen = choose(model, checkpoint, vae, device, precision)
+    spec, weights = chosen.spec, chosen.weights
+    check_writable(out.absolute().parent)
+    refuse_existing(out, overwrite)
+    begin("sample-grid", {"checkpoint": weights.folder, "nfe": budgets, "out": out, "solver": solver}, dry_run)
+    data = prepare(nnunet_raw.find(dataset_id))
+    rows = data.rows("val")
+    if not len(rows):
+        raise DataError(f"dataset {dataset_id} has no validation cases")
+    rows = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
+    loaded = chosen.load()
+    pictures = [np.asarray(data.images[rows])]
+    for budget in budgets:
+        how = default_settings(spec.precond, budget, known_solver(solver))
+        pictures.append(loaded.draw(data.tissues[rows], data.views[rows], seed, range(count), how))
+    labels = ["real", *(f"{n} NFE" for n in budgets)]
+    write_bytes(out, png(picture_rows({spec.dataset_name: np.stack(pictures, axis=1)}, labels)))
+    done(f"wrote {out}: {count} validation maps, {', '.join(labels)}")

@@ -1,0 +1,39 @@
+"""Command that shows results: report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.common import begin, done
+from cli.options import DryRun
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands to the application."""
+    app.command("report")(report)
+
+
+def report(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder with evaluations, datasets and runs at any depth.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Default: DIR/report.html.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Write one self-contained page with every table and figure below DIR.
+
+    Example: echosynth report echosynth_home
+    """
+    from echo_synth.errors import DataError
+    from echo_synth.files import write_text
+    from echo_synth.report.page import build
+
+    if not folder.is_dir():
+        raise DataError(f"{folder}: not a folder; expected one with results")
+    target = out or folder / "report.html"
+    begin("report", {"folder": folder.absolute(), "out": target.absolute()}, dry_run)
+    write_text(target, build(folder.absolute()))
+    done(f"report: {target}")

@@ -1,0 +1,83 @@
+"""Figures of a sweep: curves, colours, the front of quality against cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from echo_synth.report import sweep_figures
+from tests.report.tables import sweep_table
+
+
+def test_the_front_is_what_nothing_beats() -> None:
+    seconds, dice = np.array([1.0, 2, 3, 2, 1]), np.array([0.8, 0.9, 0.85, 0.9, 0.7])
+    assert sweep_figures.pareto(seconds, dice).tolist() == [True, True, False, True, False]
+    rng = np.random.default_rng(0)
+    s, d = rng.random(40), rng.random(40)
+    for i, kept in enumerate(sweep_figures.pareto(s, d)):
+        assert kept == (d[i] > d[s < s[i]].max(initial=-1.0))
+
+
+def test_scores_are_drawn_against_evaluations_and_level_lines() -> None:
+    drawn = sweep_figures.scores(sweep_table())
+    assert drawn is not None
+    assert len(drawn.axes) == 1
+    curves = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in drawn.axes[0].lines}
+    assert curves["edm-l64"] == ([5, 20], pytest.approx([0.89, 0.9]))  # two seeds at 5
+    assert curves["sdm"] == ([5], [0.5])
+    assert curves["sdm at 1000"][1] == [0.91, 0.91]
+    assert curves["real"][1] == [0.93, 0.93]
+    assert len(drawn.axes[0].patches) == 2  # the level lines' intervals
+    assert sweep_figures.scores(sweep_table().drop(columns="dice_lv_endo")) is None
+
+
+@pytest.mark.parametrize(("dice", "label"), [(-3.0, "noise, -3"), (0.45, "noise")])
+def test_a_far_floor_is_named_and_does_not_flatten_the_rest(dice: float, label: str) -> None:
+    noise = {"cell": "noise", "kind": "noise", "dice_lv_endo": dice, "dice_lv_endo_low": dice - 0.01, "dice_lv_endo_high": dice + 0.01}  # fmt: skip
+    drawn = sweep_figures.scores(pd.concat([sweep_table(), pd.DataFrame([noise])], ignore_index=True))
+    assert drawn is not None
+    assert label in {line.get_label() for line in drawn.axes[0].lines}
+    assert (drawn.axes[0].get_ylim()[0] < dice) == (dice > 0.4)
+
+
+def test_throughput_averages_seeds_and_counts_in_sdm() -> None:
+    drawn = sweep_figures.throughput(sweep_table())
+    assert drawn is not None
+    assert drawn.axes[0].lines[0].get_ydata() == pytest.approx([20, 5])
+    assert drawn.axes[0].child_axes[0].get_ylabel() == "times SDM at 1000 NFE"
+
+
+def test_a_model_has_one_colour_in_all_figures() -> None:
+    """Also where a row has no scores yet, where SDM is a level line, and where a later row has the fewest evaluations."""
+    table = pd.DataFrame([
+        {"cell": f"{row}{nfe}", "kind": "synthetic", "row": row, "model": row, "nfe": nfe, "seed": 0, "count": 8,
+         "seconds_per_image": 0.1 * nfe, "dice_lv_endo": 0.9, "dice_lv_endo_low": 0.8, "dice_lv_endo_high": 1.0}
+        for row, nfes in (("ve", (20,)), ("sdm", (1000,)), ("edm-l64", (20, 6)), ("edm", (3, 6))) for nfe in nfes
+    ])  # fmt: skip
+    table.loc[table["row"] == "ve", ["dice_lv_endo", "dice_lv_endo_low", "dice_lv_endo_high"]] = np.nan
+    colours = []
+    for draw in (sweep_figures.scores, sweep_figures.throughput, sweep_figures.cost_front):
+        drawn = draw(table)
+        assert drawn is not None
+        handles, labels = drawn.axes[0].get_legend_handles_labels()
+        shown = dict(zip(labels, handles, strict=True))
+        colours.append([getattr(shown[n], "lines", [shown[n]])[0].get_color() for n in ("edm-l64", "edm")])
+        for line in drawn.axes[0].get_lines():
+            if str(line.get_label()) in ("edm-l64", "edm"):
+                assert list(line.get_xdata()) == sorted(line.get_xdata())
+    assert colours[0] == colours[1] == colours[2]
+
+
+def test_the_front_counts_whole_datasets_where_they_differ_in_size() -> None:
+    table = sweep_table()
+    drawn = sweep_figures.cost_front(table)
+    assert drawn is not None
+    assert drawn.axes[0].get_xlabel().startswith("seconds an image")
+    table.loc[table["nfe"] == 5, "count"] = 32
+    table.loc[0, "dice_lv_endo"] = table.loc[0, "dice_lv_endo_high"] + 1e-15  # a mean beyond its own bound
+    drawn = sweep_figures.cost_front(table)
+    assert drawn is not None
+    assert drawn.axes[0].get_xlabel().startswith("seconds a dataset")
+    costs = {p.get_text(): p.xy[0] for p in drawn.axes[0].texts}
+    assert costs["5"] == pytest.approx(costs["20"])  # 32 images at a quarter of the evaluations
