@@ -27,3 +27,7 @@ class RunError(EchoSynthError):
 
 class TrainingError(EchoSynthError):
     """Training cannot go on, e.g. a loss is not finite."""
+
+
+class HeldError(EchoSynthError):
+    """Another process works on the same folder."""

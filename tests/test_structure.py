@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # A room may import from the rooms of lower rank, and within its own.
 RANK = {
-    "errors": 0, "types": 0, "progress": 0, "masked": 0, "specs": 1, "files": 1, "home": 1, "parallel": 1, "device": 1,
+    "errors": 0, "types": 0, "progress": 0, "masked": 0, "specs": 1, "files": 1, "home": 1, "claims": 2, "interrupt": 0, "parallel": 1, "device": 1,
     "data": 2, "sampling": 2, "vae": 2, "diffusion": 2.5, "metrics": 2, "phantom": 2.5,
     "runs": 2.7, "training": 3, "generation": 3.5, "compat": 3.5, "downstream": 3.7, "report": 4.5, "evaluation": 4.5, "experiment": 5,
 }  # fmt: skip
