@@ -23,10 +23,8 @@ from echo_synth.runs.description import build_model, describe_classifier
 from echo_synth.runs.folder import DESCRIPTION, Run
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.loop import Engine
-from echo_synth.training.streams import generator, sample_indices
+from echo_synth.training.streams import Stream, generator, sample_indices
 from echo_synth.types import VIEWS, CaseId
-
-_AUGMENT = 0
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class ClassifierTask:
         """Cross-entropy of one augmented micro-batch."""
         rows = sample_indices(self.seed, positions, len(self.train.classes))
         images = torch.from_numpy(self.train.pixels[rows])[:, None].float() / 255
-        generators = [generator(self.seed, p, _AUGMENT) for p in positions]
+        generators = [generator(self.seed, p, Stream.AUGMENTATION) for p in positions]
         matrices = torch.stack([draw_affine(g, GeometricRanges(flip=0.0)) for g in generators])
         colours = torch.stack([draw_colour(g, ColourRanges()) for g in generators])
         images = warp(images, matrices, "bilinear")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from echo_synth.diffusion.unet import Modulations
 from echo_synth.errors import RunError
 from echo_synth.sampling import sample
 from echo_synth.sampling.ode import Draw
+from echo_synth.vae.codec import build_codec
 from echo_synth.vae.network import GammaVAE
 
 MODULATION_BYTES = 4 << 30
@@ -87,13 +88,12 @@ class ImageGenerator:
         layout = torch.channels_last if fast else torch.contiguous_format
         self.denoiser = denoiser.to(device).to(memory_format=layout)
         cast_network(self.denoiser.network, self.dtype)
-        self.vae = vae.to(device).to(memory_format=layout) if vae else None
-        if self.vae:
-            self.vae.to(self.dtype)
+        decoder = vae.to(device).to(memory_format=layout).to(self.dtype) if vae else None
         self.resolution = denoiser.network.resolution
+        self.codec = build_codec(decoder, self.resolution)
         if compiled:
             mode = "reduce-overhead" if device.startswith("cuda") else "default"
-            for part in (self.denoiser.network, *([self.vae.decoder] if self.vae else [])):
+            for part in (self.denoiser.network, *([decoder.decoder] if decoder else [])):
                 part.compile(mode=mode)
 
     def labels(self, tissues: NDArray[np.uint8], views: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
@@ -109,7 +109,7 @@ class ImageGenerator:
         tissues: NDArray[np.uint8],
         views: NDArray[np.uint8],
         noise: NDArray[np.float32],
-        how: SamplerSettings,
+        settings: SamplerSettings,
         draw: Draw = torch.randn_like,
     ) -> Tensor:
         """Denoised fields (N, 1, R, R) float32 in [−1, 1]: latents, or pixels.
@@ -123,13 +123,12 @@ class ImageGenerator:
         labels, inside = self.labels(tissues, views)
         guided = Guided(self.denoiser, self.modulate(labels), inside)
         start = torch.from_numpy(noise).to(self.device)
+        precond = self.denoiser.precond
+        known = (precond.sigma_min, precond.sigma_max)
         with nullcontext() if self.fast else sdpa_kernel(SDPBackend.MATH):
             return sample(
-                guided, start, nfe=how.nfe, solver=how.solver,
-                discretization=how.discretization, schedule=how.schedule, scaling=how.scaling, draw=draw,
-                round_sigma=self.denoiser.precond.round_sigma,
-                net_sigmas=(self.denoiser.precond.sigma_min, self.denoiser.precond.sigma_max),
-            )  # fmt: skip
+                guided, start, **asdict(settings), draw=draw, round_sigma=precond.round_sigma, net_sigmas=known
+            )
 
     def modulate(self, labels: Tensor) -> Modulations:
         """SPADE modulations of `labels` (N, R, R), each different map once."""
@@ -149,13 +148,7 @@ class ImageGenerator:
         if not bool(torch.isfinite(fields).all()):
             raise RunError("the sampler gave values that are not finite; use another --solver, --nfe or --precision")
         sector = (torch.from_numpy(np.ascontiguousarray(tissues)).to(self.device) > 0)[:, None]
-        unit = (fields + 1) / 2
-        if self.vae is not None:
-            small = self.vae.latent_mask(sector.float())
-            pixels = self.vae.decode((self.vae.admissible(unit) * small).to(self.dtype), sector.to(self.dtype)).float()
-        else:
-            pixels = F.interpolate(unit, size=sector.shape[-2:], mode="bilinear") * sector
-        grey = (pixels.clamp(0, 1) * 255).round()
+        grey = (self.codec.decode(fields, sector) * 255).round()
         # In-sector pixels are at least 1, so that the sector can be read off the image again.
         return torch.where(sector, grey.clamp_min(1), 0)[:, 0].byte().cpu().numpy()
 
@@ -165,12 +158,12 @@ class ImageGenerator:
         views: NDArray[np.uint8],
         seed: int,
         indices: Sequence[int],
-        how: SamplerSettings,
+        settings: SamplerSettings,
     ) -> NDArray[np.uint8]:
         """Images (N, 256, 256) uint8 number `indices` of a dataset with that seed."""
         noise = np.stack([image_noise(seed, i, self.resolution) for i in indices])
         draw = step_noise(seed, indices, self.device)
-        return self.images(self.fields(tissues, views, noise, how, draw), tissues)
+        return self.images(self.fields(tissues, views, noise, settings, draw), tissues)
 
 
 def default_settings(precond: str, nfe: int, solver: str) -> SamplerSettings:

@@ -19,12 +19,13 @@ from echo_synth.runs.description import build_model, describe_diffusion, describ
 from echo_synth.runs.folder import Run, open_run
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.distributed import main_first, on_main, process_count
-from echo_synth.training.latents import FieldRecipe, decoder_of, kept_fields
+from echo_synth.training.latents import FieldRecipe, kept_fields
 from echo_synth.training.loop import Engine
 from echo_synth.training.perceptual_networks import build_perceptual
 from echo_synth.training.tasks.diffusion import DiffusionTask
 from echo_synth.training.tasks.vae import VaeTask
 from echo_synth.training.transfer import start_from
+from echo_synth.vae.codec import build_codec
 from echo_synth.vae.gamma import Direction
 from echo_synth.vae.network import GammaVAE
 from echo_synth.vae.posterior import Family
@@ -171,6 +172,7 @@ def train_diffusion(
     module = _new_network(description, settings)
     vae = vae_run.load().to(settings.device) if vae_run else None
     assert vae is None or isinstance(vae, GammaVAE)
+    codec = build_codec(vae, description["resolution"])
     val_rows = data.rows("val") if len(data.rows("val")) else data.rows("train")
     recipe = FieldRecipe(
         description["resolution"],
@@ -181,8 +183,8 @@ def train_diffusion(
         settings.precision == "bf16",
     )
     with main_first(settings.device):
-        train = kept_fields(data, data.rows("train"), vae, recipe, dataset.name, settings.device)
-        val = kept_fields(data, val_rows, vae, replace(recipe, copies=1), dataset.name, settings.device)
-    task = DiffusionTask(train, val, settings.device, settings.seed, decoder_of(vae), folder / "samples")
+        train = kept_fields(data, data.rows("train"), codec, recipe, dataset.name, settings.device)
+        val = kept_fields(data, val_rows, codec, replace(recipe, copies=1), dataset.name, settings.device)
+    task = DiffusionTask(train, val, settings.device, settings.seed, codec, folder / "samples")
     on_main(settings.device, lambda: begin(folder, description, resolved, identity, resume))
     return _run(settings, module, task, folder, resume, identity)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn import functional as F
 
 from echo_synth.data.augment import GeometricRanges, draw_affine, geometric
@@ -19,11 +17,11 @@ from echo_synth.data.prepared import Prepared
 from echo_synth.files import new_folder, write_json
 from echo_synth.home import home
 from echo_synth.progress import Meter
-from echo_synth.training.streams import generator
+from echo_synth.training.streams import Stream, generator
 from echo_synth.training.tasks.diffusion import Fields
-from echo_synth.vae.network import GammaVAE
+from echo_synth.vae.codec import Codec
 
-_AUGMENT, _BATCH = 3, 16
+_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -48,14 +46,14 @@ class FieldRecipe:
 
 
 def kept_fields(
-    data: Prepared, rows: NDArray[np.intp], vae: GammaVAE | None, recipe: FieldRecipe, name: str, device: str
+    data: Prepared, rows: NDArray[np.intp], codec: Codec, recipe: FieldRecipe, name: str, device: str
 ) -> Fields:
     """Fields of `rows`, memory-mapped, from ECHOSYNTH_HOME/prepared where an earlier run has made them."""
     identity = {**asdict(recipe), "data": data.fingerprint, "rows": hashlib.sha256(rows.tobytes()).hexdigest()}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folder = home() / "prepared" / f"{name}_fields{recipe.resolution}_{digest}"
     if not (folder / "fields.json").is_file():
-        _write(data, rows, vae, recipe, folder, device)
+        _write(data, rows, codec, recipe, folder, device)
         write_json(folder / "fields.json", identity)
     return Fields(
         np.load(folder / "clean.npy", mmap_mode="r"), np.load(folder / "tissues.npy", mmap_mode="r"),
@@ -64,10 +62,10 @@ def kept_fields(
 
 
 def _write(
-    data: Prepared, rows: NDArray[np.intp], vae: GammaVAE | None, recipe: FieldRecipe, folder: Path, device: str
+    data: Prepared, rows: NDArray[np.intp], codec: Codec, recipe: FieldRecipe, folder: Path, device: str
 ) -> None:
     shape = (recipe.copies * len(rows), recipe.resolution, recipe.resolution)
-    meter = Meter(shape[0], "latents" if vae else "fields", "images")
+    meter = Meter(shape[0], "latents" if recipe.vae else "fields", "images")
     with new_folder(folder, overwrite=True) as new:
         clean = np.lib.format.open_memmap(new / "clean.npy", mode="w+", dtype=np.float16, shape=shape)
         tissues = np.lib.format.open_memmap(new / "tissues.npy", mode="w+", dtype=np.uint8, shape=shape)
@@ -75,7 +73,7 @@ def _write(
             for start in range(0, len(rows), _BATCH):
                 chunk = rows[start : start + _BATCH]
                 at = copy * len(rows) + start
-                field, small = _fields(data, chunk, vae, recipe, at if copy else None, device)
+                field, small = _fields(data, chunk, codec, recipe, at if copy else None, device)
                 clean[at : at + len(chunk)], tissues[at : at + len(chunk)] = field, small
                 meter.update(len(chunk))
         clean.flush()
@@ -87,7 +85,7 @@ def _write(
 def _fields(
     data: Prepared,
     chunk: NDArray[np.intp],
-    vae: GammaVAE | None,
+    codec: Codec,
     recipe: FieldRecipe,
     moved_from: int | None,
     device: str,
@@ -100,23 +98,9 @@ def _fields(
     images = torch.from_numpy(np.ascontiguousarray(data.images[chunk])).to(device)[:, None].float() / 255
     maps = torch.from_numpy(np.ascontiguousarray(data.tissues[chunk])).to(device)[:, None].float()
     if moved_from is not None:
-        generators = [generator(recipe.seed, moved_from + i, _AUGMENT) for i in range(len(chunk))]
+        generators = [generator(recipe.seed, moved_from + i, Stream.FIELD_AUGMENTATION) for i in range(len(chunk))]
         images, maps = geometric(images, maps, torch.stack([draw_affine(g, recipe.ranges) for g in generators]))
     small = F.interpolate(maps, size=(recipe.resolution, recipe.resolution), mode="nearest-exact")
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.bf16):
-        field = vae.latent(images, (maps > 0).float()) if vae else F.adaptive_avg_pool2d(images, recipe.resolution)
-    field = torch.where(small > 0, 2 * field.float() - 1, -1.0)
+        field = codec.encode(images, (maps > 0).float())
     return field[:, 0].cpu().numpy().astype(np.float16), small[:, 0].byte().cpu().numpy()
-
-
-def decoder_of(vae: GammaVAE | None) -> Callable[[Tensor, Tensor], Tensor]:
-    """Fields (N, 1, R, R) in [−1, 1] and sectors (N, 1, R, R) to pictures (N, 1, H, W) in [0, 1], to look at."""
-
-    def decode(fields: Tensor, sector: Tensor) -> Tensor:
-        unit = (fields.float() + 1) / 2 * sector
-        if vae is None:
-            return unit.clamp(0, 1)
-        large = F.interpolate(sector, scale_factor=vae.downsampling, mode="nearest")
-        return vae.decode(vae.admissible(unit), large).float().clamp(0, 1)
-
-    return decode

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from echo_synth.errors import RunError, TrainingError
 from echo_synth.progress import Meter, format_seconds
 from echo_synth.runs.claims import check_identity
-from echo_synth.runs.folder import STATE
-from echo_synth.runs.tensors import load_tensors, save_tensors
+from echo_synth.runs.folder import STATE, WEIGHTS
+from echo_synth.runs.tensors import save_tensors
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.ema import PowerEma
 from echo_synth.training.history import History
 from echo_synth.training.posthoc import Snapshots
-from echo_synth.training.state import optimizer_tensors, restore_optimizer
+from echo_synth.training.state import TrainingState
 from echo_synth.training.streams import position_seed
 
 Loss = Callable[[nn.Module, Sequence[int]], Mapping[str, Tensor]]
@@ -61,6 +61,7 @@ class Engine:
         spec: lengths, batch, optimiser.
         folder: run folder; state, history and weights go there.
         seed: of initialisation and sample stream, stored so that a resume can check it.
+        identity: the settings by name that a resumed run must share with its beginning, as JSON holds them.
         precision: fp32, bf16 or fp16.
         device: auto, cpu or cuda.
         preview: draws pictures after each validation.
@@ -94,7 +95,7 @@ class Engine:
         """
         self._start(resume)
         try:
-            while self.step * self.spec.batch < self.spec.images:
+            while self.state.step * self.spec.batch < self.spec.images:
                 self._advance()
             self._validate()
             self._save_state()
@@ -102,7 +103,7 @@ class Engine:
             self.meter.close()
             if self.history:
                 self.history.close()
-        return self.best
+        return self.state.best
 
     @property
     def _steps(self) -> int:
@@ -117,27 +118,27 @@ class Engine:
         self.live, self.optimizer = self.accelerator.prepare(
             _Objective(self.module, self.loss), _optimizer(self.parameters, self.spec)
         )
-        self.ema = PowerEma(self.parameters, self.spec.ema_std)
-        snapshots = self.spec.ema_snapshots
-        self.snapshots = Snapshots(self.module, self.folder, snapshots, self._steps) if snapshots else None
-        self.step, self.validated_step = 0, -1
-        self.best: dict[str, float] = {}
+        count = self.spec.ema_snapshots
+        snapshots = Snapshots(self.module, self.folder, count, self._steps) if count else None
+        ema = PowerEma(self.parameters, self.spec.ema_std)
+        self.state = TrainingState(self.module, self.optimizer, ema, snapshots, self.accelerator.scaler)
         self.running: dict[str, float] = {}
         if resume and (self.folder / STATE).is_file():
-            self._load_state()
+            check_identity(self.folder, {**self.identity, "seed": self.seed})
+            self.state.load(self.folder / STATE)
         self.main = self.accelerator.is_main_process
-        self.history = History(self.folder, self.step * self.spec.batch) if self.main else None
+        self.history = History(self.folder, self.state.step * self.spec.batch) if self.main else None
         self.saved_at = self.logged_at = time.monotonic()
-        self.logged_step, self.running_count = self.step, 0
+        self.logged_step, self.running_count = self.state.step, 0
         self.skipped, self.save_seconds = 0, 0.0
         self.meter = Meter(
-            self.spec.images, self.folder.name, "images", self.step * self.spec.batch, quiet=not self.main
+            self.spec.images, self.folder.name, "images", self.state.step * self.spec.batch, quiet=not self.main
         )
         self.validate_every = max(1, self._steps // self.validations)
 
     def _positions(self) -> list[int]:
         """This process's share of the step's global batch."""
-        first = self.step * self.spec.batch
+        first = self.state.step * self.spec.batch
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         if self.spec.batch % world:
             raise RunError(f"batch {self.spec.batch} does not divide over {world} processes; choose a multiple")
@@ -156,10 +157,10 @@ class Engine:
         self._check_gradient(norm, positions)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        self.ema.update(self.parameters, self.step)
-        if self.snapshots:
-            self.snapshots.update(self.step, write=self.main)
+        self.state.step += 1
+        self.state.ema.update(self.parameters, self.state.step)
+        if self.state.snapshots:
+            self.state.snapshots.update(self.state.step, write=self.main)
         self.meter.update(self.spec.batch)
         self._housekeeping()
 
@@ -179,7 +180,7 @@ class Engine:
         bad = [name for name, v in terms.items() if not torch.isfinite(v.detach())]
         if bad:
             raise TrainingError(
-                f"{self.folder.name}: {', '.join(bad)} is not finite at step {self.step} (samples {piece[0]} to "
+                f"{self.folder.name}: {', '.join(bad)} is not finite at step {self.state.step} (samples {piece[0]} to "
                 f"{piece[-1]}); lower --lr or use --precision fp32. The last good state is kept: --resume goes on from it"
             )
 
@@ -189,18 +190,18 @@ class Engine:
         self.skipped = 0 if finite else self.skipped + 1
         if self.skipped > (_SCALER_SKIPS if self.accelerator.scaler else 0):
             raise TrainingError(
-                f"{self.folder.name}: the gradient is not finite at step {self.step} (samples {positions[0]} to "
+                f"{self.folder.name}: the gradient is not finite at step {self.state.step} (samples {positions[0]} to "
                 f"{positions[-1]}); lower --lr or use --precision fp32. The last good state is kept: --resume goes on from it"
             )
 
     def _learning_rate(self) -> float:
         """Linear warm-up over the first 2 % of training, then constant; the average does the annealing."""
         warm = max(1, round(0.02 * self.spec.images / self.spec.batch))
-        return self.spec.lr * min(1.0, (self.step + 1) / warm)
+        return self.spec.lr * min(1.0, (self.state.step + 1) / warm)
 
     def _housekeeping(self) -> None:
         now = time.monotonic()
-        if self.step % self.validate_every == 0:
+        if self.state.step % self.validate_every == 0:
             self._validate()
             self._save_state()
         elif now - self.saved_at > self._checkpoint_pause():
@@ -211,22 +212,22 @@ class Engine:
         return max(self.checkpoint_seconds, 20 * self.save_seconds) if self.checkpoint_seconds else 0.0
 
     def _validate(self) -> None:
-        if self.validated_step == self.step:
+        if self.state.validated_step == self.state.step:
             return
-        self.validated_step = self.step
+        self.state.validated_step = self.state.step
         self._log("train", self._mean_over_processes())
         self.running, self.running_count = {}, 0
         self.module.eval()
-        self.ema.swap(self.parameters)
+        self.state.ema.swap(self.parameters)
         try:
             with torch.no_grad(), self.accelerator.autocast():
                 numbers = dict(self.validate(self.module))
                 if self.preview and self.history:
-                    self.preview(self.module, self.history, self.step * self.spec.batch)
+                    self.preview(self.module, self.history, self.state.step * self.spec.batch)
             self._log("val", numbers)
             self._keep_if_best(numbers)
         finally:
-            self.ema.swap(self.parameters)
+            self.state.ema.swap(self.parameters)
 
     def _mean_over_processes(self) -> dict[str, float]:
         """Training terms since the last validation: the global batch's, whichever process saw which image."""
@@ -238,21 +239,21 @@ class Engine:
     def _keep_if_best(self, numbers: dict[str, float]) -> None:
         key = next(iter(numbers))
         if not all(isfinite(v) for v in numbers.values()):
-            raise TrainingError(f"{self.folder.name}: validation at step {self.step} gave {numbers}; lower --lr")
-        if self.best and numbers[key] >= self.best[key]:
+            raise TrainingError(f"{self.folder.name}: validation at step {self.state.step} gave {numbers}; lower --lr")
+        if self.state.best and numbers[key] >= self.state.best[key]:
             return
-        self.best = {**numbers, "images": float(self.step * self.spec.batch)}
+        self.state.best = {**numbers, "images": float(self.state.step * self.spec.batch)}
         if self.main:
-            save_tensors(self.folder / "model.safetensors", self.module.state_dict(), {"best": self.best})
+            save_tensors(self.folder / WEIGHTS, self.module.state_dict(), {"best": self.state.best})
 
     def _log(self, split: str, values: Mapping[str, float]) -> None:
         now = time.monotonic()
-        images = self.step * self.spec.batch
-        rate = (self.step - self.logged_step) * self.spec.batch / max(now - self.logged_at, 1e-9)
+        images = self.state.step * self.spec.batch
+        rate = (self.state.step - self.logged_step) * self.spec.batch / max(now - self.logged_at, 1e-9)
         if self.history and values:
-            self.history.add(images, self.step, split, values, self._learning_rate(), rate)
+            self.history.add(images, self.state.step, split, values, self._learning_rate(), rate)
         if split == "val":
-            self.logged_at, self.logged_step = now, self.step
+            self.logged_at, self.logged_step = now, self.state.step
             if self.main:
                 left = format_seconds((self.spec.images - images) / max(rate, 1e-9))
                 shown = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
@@ -263,33 +264,9 @@ class Engine:
     def _save_state(self) -> None:
         start = time.monotonic()
         if self.main:
-            self._write_state()
+            self.state.save(self.folder / STATE, self.identity, self.seed)
         self.saved_at = time.monotonic()
         self.save_seconds = self.saved_at - start
-
-    def _write_state(self) -> None:
-        tensors = {f"model.{k}": v for k, v in self.module.state_dict().items()}
-        tensors |= {f"ema.{i}": t for i, t in enumerate(self.ema.average)}
-        tensors |= optimizer_tensors(self.optimizer)
-        tensors |= self.snapshots.tensors() if self.snapshots else {}
-        scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else {}
-        metadata = {"step": self.step, "best": self.best, "identity": dict(self.identity), "seed": self.seed,
-                    "validated_step": self.validated_step, "scaler": scaler}  # fmt: skip
-        save_tensors(self.folder / STATE, tensors, metadata)
-
-    def _load_state(self) -> None:
-        tensors, metadata = load_tensors(self.folder / STATE)
-        check_identity(self.folder, {**self.identity, "seed": self.seed})
-        self.module.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        for i, average in enumerate(self.ema.average):
-            average.copy_(tensors[f"ema.{i}"])
-        restore_optimizer(self.optimizer, tensors)
-        if self.snapshots:
-            self.snapshots.restore(tensors)
-        if self.accelerator.scaler and metadata.get("scaler"):
-            self.accelerator.scaler.load_state_dict(metadata["scaler"])
-        self.step, self.best = metadata["step"], metadata["best"]
-        self.validated_step = metadata["validated_step"]
 
 
 def _optimizer(parameters: Any, spec: TrainingSpec) -> torch.optim.Optimizer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from echo_synth.diffusion.denoiser import Denoiser, Guided
 from echo_synth.diffusion.labels import semantic_classes
@@ -18,9 +19,9 @@ from echo_synth.files import write_png
 from echo_synth.sampling import sample
 from echo_synth.training.history import History
 from echo_synth.training.streams import normal, sample_indices, uniform
+from echo_synth.vae.codec import Codec
 
-Decode = Callable[[Tensor, Tensor], Tensor]
-_PICTURES, _PICTURE_NFE = 4, 19
+_PICTURES, _PICTURE_NFE, _PICTURE_PX = 4, 19, 256
 _VAL_POSITION = 1_000_000_000  # noise of validation: positions that training never reaches
 
 
@@ -46,7 +47,7 @@ class DiffusionTask:
         train, val: clean fields.
         device: where the network is.
         seed: of the sample stream.
-        decode: fields and sectors to pictures; see `latents.decoder_of`.
+        codec: turns fields into the pictures of previews, or None to draw none.
         samples: folder for sample pictures, or None to draw none.
     """
 
@@ -56,11 +57,11 @@ class DiffusionTask:
         val: Fields,
         device: str,
         seed: int,
-        decode: Decode | None = None,
+        codec: Codec | None = None,
         samples: Path | None = None,
     ) -> None:
         self.train, self.val, self.device, self.seed = train, val, device, seed
-        self.decode, self.samples = decode, samples
+        self.codec, self.samples = codec, samples
 
     def load(self, fields: Fields, rows: NDArray[np.intp]) -> tuple[Tensor, Tensor, Tensor]:
         """clean (N, 1, R, R) float32, labels (N, R, R), sector (N, 1, R, R) float32 of some rows."""
@@ -93,18 +94,30 @@ class DiffusionTask:
     def preview(self, module: nn.Module, history: History, images_seen: int) -> None:
         """Real images of fixed validation maps above samples of the same maps at fixed noise: RUN/samples, TensorBoard."""
         assert isinstance(module, Denoiser)
-        if self.decode is None or self.samples is None:
+        if self.codec is None or self.samples is None:
             return
         rows = np.linspace(0, len(self.val.clean) - 1, min(_PICTURES, len(self.val.clean))).astype(np.intp)
         clean, labels, sector = self.load(self.val, rows)
         noise = normal(0, [_VAL_POSITION + int(i) for i in rows], clean.shape[1:]).to(self.device)
-        guided = Guided(module, module.modulate(labels), sector > 0)
-        drawn = sample(
-            guided, noise, nfe=_PICTURE_NFE, solver="heun", discretization=module.precond.discretization,
-            round_sigma=module.precond.round_sigma, net_sigmas=(module.precond.sigma_min, module.precond.sigma_max),
-        )  # fmt: skip
-        grid = torch.cat([self.decode(clean, sector), self.decode(drawn.float(), sector)], dim=2)
+        drawn = self._sample(module, noise, labels, sector)
+        large = F.interpolate(sector, size=(_PICTURE_PX, _PICTURE_PX), mode="nearest")
+        grid = torch.cat([self.codec.decode(clean, large), self.codec.decode(drawn.float(), large)], dim=2)
         pixels = (torch.cat(list(grid[:, 0]), dim=1) * 255).round().byte().cpu().numpy()
         history.image("samples", pixels, images_seen)
         self.samples.mkdir(exist_ok=True)
         write_png(self.samples / f"{images_seen:09d}.png", pixels)
+
+    def _sample(self, denoiser: Denoiser, noise: Tensor, labels: Tensor, sector: Tensor) -> Tensor:
+        """Fields (N, 1, R, R) from `noise` of that shape, few steps of Heun."""
+        guided = Guided(denoiser, denoiser.modulate(labels), sector > 0)
+        precond = denoiser.precond
+        known = (precond.sigma_min, precond.sigma_max)
+        return sample(
+            guided,
+            noise,
+            nfe=_PICTURE_NFE,
+            solver="heun",
+            discretization=precond.discretization,
+            round_sigma=precond.round_sigma,
+            net_sigmas=known,
+        )

@@ -12,12 +12,10 @@ from echo_synth.data.augment import ColourRanges, GeometricRanges, colour, draw_
 from echo_synth.data.prepared import Prepared
 from echo_synth.specs import VaeLossWeights
 from echo_synth.training.history import History
-from echo_synth.training.streams import generator, sample_indices
+from echo_synth.training.streams import Stream, generator, sample_indices
 from echo_synth.vae.gamma import Direction
 from echo_synth.vae.loss import Perceptual, reconstruct, vae_loss
 from echo_synth.vae.network import GammaVAE
-
-_AUGMENT, _LATENT = 0, 1
 
 
 class VaeTask:
@@ -27,7 +25,11 @@ class VaeTask:
         data: prepared arrays.
         device: where the network is.
         seed: of the sample stream.
+        weights: of the loss's terms.
         warmup_images: samples before the latent and perceptual terms count.
+        geometric_ranges: of the random movements of training images.
+        colour_ranges: of their random changes of grey levels.
+        perceptual: in-sector distance of two image batches, (images, images, sector) to (N,), or None.
         direction: of the KL term.
     """
 
@@ -59,7 +61,7 @@ class VaeTask:
         """Augmented images in [0, 1] and sectors, (N, 1, H, W), of the given stream positions."""
         rows = self.train_rows[sample_indices(self.seed, positions, len(self.train_rows))]
         images, tissues = self.load(rows)
-        generators = [generator(self.seed, p, _AUGMENT) for p in positions]
+        generators = [generator(self.seed, p, Stream.AUGMENTATION) for p in positions]
         matrices = torch.stack([draw_affine(g, self.geometric_ranges) for g in generators])
         colours = torch.stack([draw_colour(g, self.colour_ranges) for g in generators])
         images, tissues = geometric(images, tissues, matrices)
@@ -71,7 +73,7 @@ class VaeTask:
         assert isinstance(module, GammaVAE)
         images, sector = self.batch(positions)
         warm = torch.tensor([p >= self.warmup_images for p in positions], device=self.device)
-        generators = [generator(self.seed, p, _LATENT, self.device) for p in positions]
+        generators = [generator(self.seed, p, Stream.NOISE, self.device) for p in positions]
         return vae_loss(module, images, sector, self.weights, warm, generators, self.perceptual, self.direction)
 
     def validate(self, module: nn.Module) -> Mapping[str, float]:

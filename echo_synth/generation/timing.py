@@ -1,0 +1,74 @@
+"""timing.json: how long drawing took, a record a process and attempt.
+
+It lies in the folder of raw datasets, not in a dataset: a dataset's files are the same however
+often its drawing was interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from echo_synth.claims import claim, lock_beside
+from echo_synth.errors import DataError
+from echo_synth.files import read_json, write_json
+
+TIMING = "timing.json"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One process that drew images of a dataset.
+
+    Attributes:
+        images: drawn now.
+        seconds: of drawing and writing them, without start-up and loading.
+        device, precision: of the networks; "cpu" and "" for sources without one.
+        shard: i/n.
+        started: local time, ISO 8601.
+        host, process: where, and its number.
+    """
+
+    images: int
+    seconds: float
+    device: str
+    precision: str
+    shard: str = "0/1"
+    started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S"))
+    host: str = field(default_factory=socket.gethostname)
+    process: int = field(default_factory=os.getpid)
+
+
+def timing_file(dataset: Path) -> Path:
+    """timing.json of all datasets beside `dataset`: {folder name: [attempt, …]}."""
+    return dataset.parent / TIMING
+
+
+def record_attempt(dataset: Path, attempt: Attempt) -> None:
+    """Add a record; processes that end together take turns. Raises DataError when it cannot be written."""
+    file = timing_file(dataset)
+    with claim(lock_beside(file), wait=60):
+        known = read_json(file) if file.is_file() else {}
+        known.setdefault(dataset.name, []).append(asdict(attempt))
+        write_json(file, known)
+
+
+def attempts(dataset: Path) -> list[Attempt]:
+    """Attempts at `dataset` in order; none where nothing was recorded. Raises DataError for a damaged file."""
+    file = timing_file(dataset)
+    if not file.is_file():
+        return []
+    names = {f.name for f in fields(Attempt)}
+    try:
+        return [Attempt(**{k: v for k, v in r.items() if k in names}) for r in read_json(file).get(dataset.name, [])]
+    except (AttributeError, TypeError):
+        raise DataError(f"{file}: not a record of attempts by folder name; remove it") from None
+
+
+def seconds_per_image(dataset: Path) -> float | None:
+    """What an image took in the last attempt that drew any, or None."""
+    drawn = [a for a in attempts(dataset) if a.images]
+    return drawn[-1].seconds / drawn[-1].images if drawn else None

@@ -1,0 +1,95 @@
+"""Between images in [0, 1] and the fields in [−1, 1] that a diffusion model sees: one way there, one way back.
+
+Training's previews, the fields that training keeps and generation share it. The sector is known on
+the image's grid, from the tissue map, so it is taken there: the latent's mask is that sector on the
+latent grid, and the decoded image is cut with the fine one. (Masks enlarged from the latent grid
+have steps of 2 to 4 pixels along the edge.) Outside the sector a field is −1 and an image is 0,
+whatever the network drew there. Networks compute in the precision of their weights; what is
+returned is float32.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from echo_synth.vae.network import GammaVAE
+
+
+class Codec(Protocol):
+    """Images to fields and back.
+
+    Attributes:
+        resolution: R, side of the fields in pixels.
+    """
+
+    resolution: int
+
+    def encode(self, images: Tensor, sector: Tensor) -> Tensor:
+        """Fields (N, 1, R, R) float32 in [−1, 1], −1 outside the sector.
+
+        Args:
+            images: (N, 1, H, W) float32 in [0, 1].
+            sector: (N, 1, H, W) 0 or 1.
+        """
+        ...
+
+    def decode(self, fields: Tensor, sector: Tensor) -> Tensor:
+        """Images (N, 1, H, W) float32 in [0, 1], 0 outside the sector; NaN where a network gave it.
+
+        Args:
+            fields: (N, 1, R, R) in [−1, 1]; what lies beyond is clipped.
+            sector: (N, 1, H, W) 0 or 1, or bool.
+        """
+        ...
+
+
+class PixelCodec:
+    """The field is 2 · image − 1 at R x R: shrunk by area, enlarged bilinearly."""
+
+    def __init__(self, resolution: int) -> None:
+        self.resolution = resolution
+
+    def encode(self, images: Tensor, sector: Tensor) -> Tensor:
+        """See `Codec.encode`."""
+        small = F.interpolate(sector, size=(self.resolution, self.resolution), mode="nearest-exact")
+        return _as_field(F.adaptive_avg_pool2d(images, self.resolution), small)
+
+    def decode(self, fields: Tensor, sector: Tensor) -> Tensor:
+        """See `Codec.decode`."""
+        pixels = F.interpolate((fields + 1) / 2, size=sector.shape[-2:], mode="bilinear") * sector
+        return pixels.clamp(0, 1)
+
+
+class LatentCodec:
+    """The field is 2 · E[z] − 1 of a Γ-VAE (or of its Gaussian twin); E[z] above 1 is rare and kept.
+
+    Args:
+        vae: in evaluation mode, on the device and in the precision that it shall compute in.
+        resolution: side of its latents.
+    """
+
+    def __init__(self, vae: GammaVAE, resolution: int) -> None:
+        self.vae, self.resolution = vae, resolution
+
+    def encode(self, images: Tensor, sector: Tensor) -> Tensor:
+        """See `Codec.encode`."""
+        return _as_field(self.vae.latent(images, sector), self.vae.latent_mask(sector))
+
+    def decode(self, fields: Tensor, sector: Tensor) -> Tensor:
+        """See `Codec.decode`."""
+        dtype = self.vae.from_latent.weight.dtype
+        latent = self.vae.admissible((fields + 1) / 2) * self.vae.latent_mask(sector.float())
+        return self.vae.decode(latent.to(dtype), sector.to(dtype)).float().clamp(0, 1)
+
+
+def build_codec(vae: GammaVAE | None, resolution: int) -> PixelCodec | LatentCodec:
+    """The codec of a diffusion model with fields of `resolution`: latents of `vae`, or pixels where it is None."""
+    return PixelCodec(resolution) if vae is None else LatentCodec(vae, resolution)
+
+
+def _as_field(unit: Tensor, small: Tensor) -> Tensor:
+    return torch.where(small > 0, 2 * unit.float() - 1, -1.0)
