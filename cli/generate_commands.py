@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.common import begin, done, one_of, say
-from cli.generators import SOLVER_HELP, Checkpoint, Maps, Model, Vae, choose, known_solver, newest_maps, solver_of
+from cli.generators import SOLVER_HELP, Checkpoint, Maps, Model, Vae, choose, known_solver
 from cli.options import Device, DryRun, Precision, Seed
 
 
@@ -56,6 +56,7 @@ def generate(
     from echo_synth.data.maps import open_maps
     from echo_synth.generation import manifest, run
     from echo_synth.generation.engine import default_settings
+    from echo_synth.generation.sources import newest_maps, solver_of
     from echo_synth.generation.writer import DatasetWriter
     from echo_synth.training.distributed import main_first, on_main
 
@@ -115,6 +116,7 @@ def noise_dataset(
     from echo_synth.generation import manifest, run
     from echo_synth.generation.engine import SamplerSettings
     from echo_synth.generation.noise import NoiseTextures
+    from echo_synth.generation.sources import newest_maps
     from echo_synth.generation.writer import DatasetWriter
 
     folder = open_maps(maps or newest_maps())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +37,7 @@ def choose(model: str, checkpoint: Path | None, vae: Path | None, device: str, p
     """Settle what the options leave open. Raises SpecError or RunError that names the option."""
     from echo_synth import specs
     from echo_synth.device import resolve_precision, training_device
+    from echo_synth.generation.sources import vae_run
     from echo_synth.runs.folder import find_run
 
     spec = specs.diffusion_model(model)
@@ -64,39 +64,3 @@ def known_solver(name: str) -> str:
     if name not in SOLVERS:
         raise SpecError(f"--solver {name}: expected one of {', '.join(SOLVERS)}")
     return name
-
-
-def solver_of(weights: Any, solver: str, nfe: int, known: Mapping[int, str]) -> str:
-    """`solver`, or for auto what study-solvers found for this run, else for this model (`known`), else Heun (the paper's choice)."""
-    from echo_synth.evaluation.solver_study import solver_for
-    from echo_synth.files import read_json
-
-    if solver != "auto":
-        return solver
-    file = weights.folder / "solvers.json"
-    recommended = read_json(file)["recommended"] if file.is_file() else known
-    return solver_for(recommended, nfe) if recommended else "heun"
-
-
-def vae_run(weights: Any, vae_model: str | None, folder: Path | None) -> Any:
-    from echo_synth.errors import RunError
-    from echo_synth.runs.folder import find_vae_of, open_run
-
-    if vae_model is None:
-        return None
-    if folder is None:
-        return find_vae_of(weights.description, vae_model, weights.folder)
-    run = open_run(folder, "vae")
-    if run.hash() != weights.description["vae"]:
-        raise RunError(
-            f"{folder}: its weights are {run.hash()}, {weights.folder} was trained on {weights.description['vae']}"
-        )
-    return run
-
-
-def newest_maps() -> Path:
-    from echo_synth import specs
-    from echo_synth.home import maps
-
-    found = [p.parent for p in maps().glob("*/index.parquet")]
-    return max(found, key=lambda p: p.stat().st_mtime) if found else specs.root() / "bundled" / "maps"

@@ -17,7 +17,6 @@ from cli.generators import (
     choose,
     first_maps,
     known_solver,
-    newest_maps,
 )
 from cli.options import Device, DryRun, Overwrite, Precision, Seed, Size
 
@@ -52,6 +51,7 @@ def study_solvers(
     from echo_synth.data.maps import open_maps
     from echo_synth.evaluation import solver_study
     from echo_synth.files import check_writable, refuse_existing, write_bytes, write_json, write_text
+    from echo_synth.generation.sources import newest_maps
     from echo_synth.report.figures import convergence_curves, png
 
     budgets = parse_numbers("--nfe", nfe)
@@ -121,6 +121,7 @@ def benchmark(
     from echo_synth.evaluation import throughput as timing
     from echo_synth.files import check_writable, refuse_existing, write_bytes, write_json, write_text
     from echo_synth.generation.engine import default_settings
+    from echo_synth.generation.sources import newest_maps
     from echo_synth.report.figures import png, throughput_curves
 
     chosen = {name.strip(): specs.diffusion_model(name.strip()) for name in models.split(",")}

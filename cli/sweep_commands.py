@@ -98,11 +98,11 @@ def outside(experiment: Any) -> Outside:
 
     Raises DataError or RunError, before any work, when something is missing.
     """
-    from cli.generators import newest_maps, solver_of, vae_run
     from echo_synth import specs
     from echo_synth.data import nnunet_raw
     from echo_synth.data.maps import open_maps
     from echo_synth.downstream import nnunet
+    from echo_synth.generation.sources import newest_maps, solver_of, vae_run
     from echo_synth.home import home
     from echo_synth.runs.folder import file_hash, find_run
 

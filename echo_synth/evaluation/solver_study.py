@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -65,11 +64,6 @@ def recommend(table: pd.DataFrame) -> dict[str, str]:
     """The nearest solver at each NFE of the study, keys as JSON needs them."""
     best = table.loc[table.groupby("nfe")["rmse"].idxmin()]
     return {str(n): str(s) for n, s in zip(best["nfe"], best["solver"], strict=True)}
-
-
-def solver_for(recommended: Mapping[Any, str], nfe: int) -> str:
-    """The recommendation at the studied NFE that is nearest (in ratio) to `nfe`."""
-    return str(recommended[min(recommended, key=lambda n: abs(np.log(int(n) / nfe)))])
 
 
 def equal_distance(table: pd.DataFrame, baseline: str, nfe: int) -> dict[str, int]:

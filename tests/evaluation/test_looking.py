@@ -11,11 +11,12 @@ import pytest
 import torch
 import typer
 
-from cli import generators, inspect_commands, measure_commands, train_commands
+from cli import inspect_commands, measure_commands, train_commands
 from echo_synth import specs
 from echo_synth.data.maps import open_maps
 from echo_synth.errors import RunError
 from echo_synth.evaluation import solver_study
+from echo_synth.generation import sources
 from echo_synth.generation.engine import ImageGenerator, default_settings, step_noise
 from echo_synth.runs.folder import Run, find_vae, open_run
 from echo_synth.runs.tensors import load_tensors
@@ -76,22 +77,22 @@ def test_more_evaluations_come_nearer_and_the_nearest_is_recommended() -> None:
     recommended = solver_study.recommend(table)
     assert set(recommended) == {"8", "32"}
     best = table[table["nfe"] == 8].set_index("solver")["rmse"].idxmin()
-    assert solver_study.solver_for(recommended, 9) == best == recommended["8"]
+    assert sources.solver_for(recommended, 9) == best == recommended["8"]
     assert solver_study.equal_distance(table, "heun", 32)["heun"] == 32
 
 
 def test_generate_follows_the_study(home: Path, tmp_path: Path) -> None:
     known = specs.diffusion_model("edm-l64").solvers
     run = open_run(BUNDLED / "edm-l64")
-    assert [generators.solver_of(run, "auto", n, known) for n in (8, 20)] == ["dpmpp-2m", "unipc"]
-    assert generators.solver_of(run, "auto", 20, {}) == "heun"
+    assert [sources.solver_of(run, "auto", n, known) for n in (8, 20)] == ["dpmpp-2m", "unipc"]
+    assert sources.solver_of(run, "auto", 20, {}) == "heun"
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "solvers.json").write_text(json.dumps({"recommended": {"10": "unipc", "100": "heun"}}))
     studied = Run(folder, run.description)
-    assert generators.solver_of(studied, "auto", 20, known) == "unipc"
-    assert generators.solver_of(studied, "auto", 100, known) == "heun"
-    assert generators.solver_of(studied, "euler", 20, known) == "euler"
+    assert sources.solver_of(studied, "auto", 20, known) == "unipc"
+    assert sources.solver_of(studied, "auto", 100, known) == "heun"
+    assert sources.solver_of(studied, "euler", 20, known) == "euler"
 
 
 @pytest.mark.parametrize("model", specs.DIFFUSION_MODELS)
