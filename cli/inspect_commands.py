@@ -80,7 +80,7 @@ def inspect_vae(
     from echo_synth.data.prepared import prepare
     from echo_synth.evaluation import vae_quality
     from echo_synth.files import check_writable, refuse_existing, write_bytes, write_json
-    from echo_synth.report.figures import latent_histograms, picture_rows, png
+    from echo_synth.report.figures import image_rows, latent_histograms, png
     from echo_synth.runs.folder import open_run
 
     one_of("--split", split, ("train", "val"))
@@ -99,7 +99,7 @@ def inspect_vae(
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "settings.json", resolved)
     write_bytes(out / "latents.png", png(latent_histograms(densities, np.asarray(vae_quality.LATENT_BINS))))
-    write_bytes(out / "reconstructions.png", png(picture_rows(pictures, ("original", "latent", "reconstruction"))))
+    write_bytes(out / "reconstructions.png", png(image_rows(pictures, ("original", "latent", "reconstruction"))))
     write_json(out / "vae_quality.json", numbers)
     done(f"wrote {out}: vae_quality.json, latents.png, reconstructions.png")
 
@@ -130,7 +130,7 @@ def sample_grid(
     from echo_synth.errors import DataError
     from echo_synth.files import check_writable, refuse_existing, write_bytes
     from echo_synth.generation.engine import default_settings
-    from echo_synth.report.figures import picture_rows, png
+    from echo_synth.report.figures import image_rows, png
 
     budgets = parse_numbers("--nfe", nfe)
     chosen = choose(model, checkpoint, vae, device, precision)
@@ -149,5 +149,5 @@ def sample_grid(
         how = default_settings(spec.precond, budget, known_solver(solver))
         pictures.append(loaded.draw(data.tissues[rows], data.views[rows], seed, range(count), how))
     labels = ["real", *(f"{n} NFE" for n in budgets)]
-    write_bytes(out, png(picture_rows({spec.dataset_name: np.stack(pictures, axis=1)}, labels)))
+    write_bytes(out, png(image_rows({spec.dataset_name: np.stack(pictures, axis=1)}, labels)))
     done(f"wrote {out}: {count} validation maps, {', '.join(labels)}")

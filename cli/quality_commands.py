@@ -69,7 +69,7 @@ def quality(
     from echo_synth.evaluation import dataset_quality_results
     from echo_synth.files import refuse_existing
     from echo_synth.home import home
-    from echo_synth.report.tables import quality_rows
+    from echo_synth.report.quality_tables import quality_rows
     from echo_synth.runs.folder import newest_run, open_run
     from echo_synth.training.perceptual_networks import build_perceptual
 

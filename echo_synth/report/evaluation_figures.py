@@ -9,11 +9,13 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from echo_synth.metrics import classification as views
-from echo_synth.report.figures import BLUE, GREY, ORANGE, png
+from echo_synth.report.figures import png
+from echo_synth.report.palette import BLUE, GREY, ORANGE, tissue_colour
 from echo_synth.report.tables import STRUCTURES, VOLUMES
 
 __all__ = ["Overlay", "bland_altman", "classification", "png", "score_boxes", "worst_cases"]
@@ -36,7 +38,8 @@ def score_boxes(per_case: pd.DataFrame, baseline: tuple[str, pd.DataFrame] | Non
     sets = [("predictions", per_case, BLUE)] + ([(*baseline, ORANGE)] if baseline else [])
     for axis, (metric, label) in zip(axes, (("dice", "Dice"), ("hd_mm", "Hausdorff distance, mm")), strict=True):
         for i, structure in enumerate(STRUCTURES):
-            _boxes(axis, i, [t[t["structure"] == structure].set_index("case")[metric] for _, t, _ in sets], [c for *_, c in sets])  # fmt: skip
+            values = [table[table["structure"] == structure].set_index("case")[metric] for _, table, _ in sets]
+            _boxes(axis, i, values, [colour for *_, colour in sets])
         axis.set_xticks(range(len(STRUCTURES)), list(STRUCTURES.values()), fontsize=9)
         axis.set_ylabel(label)
         axis.spines[["top", "right"]].set_visible(False)
@@ -47,15 +50,18 @@ def score_boxes(per_case: pd.DataFrame, baseline: tuple[str, pd.DataFrame] | Non
     return figure
 
 
-def _boxes(axis: Any, position: int, values: Sequence[pd.Series], colours: Sequence[str]) -> None:
+def _boxes(axis: Axes, position: int, values: Sequence[pd.Series], colours: Sequence[str]) -> None:
     """Boxes side by side at `position`, each with its points; lines join the points of one case."""
     offsets = [0.0] if len(values) == 1 else [-0.2, 0.2]
     order = values[0].index
     jitter = np.random.default_rng(0).uniform(-0.08, 0.08, len(order))
     places = [position + o + jitter for o in offsets]
-    for offset, place, held, colour in zip(offsets, places, values, colours, strict=True):
-        axis.boxplot([held.dropna()], positions=[position + offset], showfliers=False, widths=0.3, medianprops={"color": "black"})  # fmt: skip
-        axis.plot(place, held.reindex(order), ".", color=colour, alpha=0.35, markersize=3)
+    for offset, place, scores, colour in zip(offsets, places, values, colours, strict=True):
+        place_of_box = [position + offset]
+        axis.boxplot(
+            [scores.dropna()], positions=place_of_box, showfliers=False, widths=0.3, medianprops={"color": "black"}
+        )
+        axis.plot(place, scores.reindex(order), ".", color=colour, alpha=0.35, markersize=3)
     if len(values) > 1:
         axis.plot(places, [v.reindex(order) for v in values], color=GREY, alpha=0.12, linewidth=0.5)
 
@@ -97,18 +103,22 @@ def classification(truth: NDArray[np.int64], probability: NDArray[np.float64]) -
 
 
 def worst_cases(overlays: Sequence[Overlay], columns: int = 4) -> Figure:
-    """Images with predicted (orange) and reference (blue, dashed) outlines of each label."""
+    """Images with the outlines of each label: predicted in the tissue's colour, the reference's dashed white."""
     rows = -(-len(overlays) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.8 * rows), squeeze=False)
-    for axis, held in zip(axes.flat, overlays, strict=False):
-        axis.imshow(held.image, cmap="gray", aspect=held.aspect)
-        for labels, colour, style in ((held.reference, "#56B4E9", "--"), (held.prediction, ORANGE, "-")):
-            for value in (1, 2, 3):
-                if (labels == value).any():
-                    axis.contour(labels == value, [0.5], colors=[colour], linestyles=style, linewidths=1)
-        axis.set_title(held.title, fontsize=8)
+    for axis, overlay in zip(axes.flat, overlays, strict=False):
+        axis.imshow(overlay.image, cmap="gray", aspect=overlay.aspect)
+        for value in (1, 2, 3):
+            _outline(axis, overlay.prediction == value, tissue_colour(value), "-")
+            _outline(axis, overlay.reference == value, "white", "--")
+        axis.set_title(overlay.title, fontsize=8)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.set_frame_on(False)
     figure.tight_layout(pad=0.4)
     return figure
+
+
+def _outline(axis: Axes, mask: NDArray[np.bool_], colour: str, style: str) -> None:
+    if mask.any():
+        axis.contour(mask, [0.5], colors=[colour], linestyles=style, linewidths=1)

@@ -18,8 +18,7 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from echo_synth.evaluation.latent_prior import Fit
-
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
+from echo_synth.report.palette import BLUE, GREY, ORANGE
 
 
 def png(figure: Figure) -> bytes:
@@ -47,7 +46,7 @@ def history_curves(history: pd.DataFrame, title: str) -> Figure:
 
 
 def prior_densities(counts: NDArray[np.int64], summary: Mapping[str, Any]) -> Figure:
-    """Histogram (256,) of in-sector grey levels with the densities that `echo_synth.data.prior.summary` fitted."""
+    """Histogram (256,) of in-sector grey levels with the densities that `echo_synth.evaluation.latent_prior.summary` fitted."""
     figure, axis = plt.subplots(figsize=(6.4, 3.8))
     x = (np.arange(256) + 0.5) / 256
     axis.fill_between(x, counts / counts.sum() * 256, step="mid", color="#d9d9d9", label="in-sector pixels")
@@ -73,8 +72,8 @@ def latent_histograms(
     for axis, (name, (latents, prior)) in zip(axes[0], densities.items(), strict=True):
         axis.fill_between(centres, latents, step="mid", color="#d9d9d9", label="latents")
         axis.plot(centres, prior, color=BLUE, label="prior")
-        held = centres[(latents > 1e-3) | (prior > 1e-2)]
-        axis.set(title=name, xlabel="z", xlim=(held.min(), held.max()))
+        shown = centres[(latents > 1e-3) | (prior > 1e-2)]
+        axis.set(title=name, xlabel="z", xlim=(shown.min(), shown.max()))
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=8)
     axes[0, 0].set_ylabel("density")
@@ -117,7 +116,7 @@ def throughput_curves(
 
 
 def convergence_curves(table: pd.DataFrame, title: str) -> Figure:
-    """Distance from the converged solution against NFE, one line a solver; columns of `generation.convergence`."""
+    """Distance from the converged solution against NFE, one line a solver; columns of `evaluation.solver_study`."""
     figure, axis = plt.subplots(figsize=(5.6, 3.8))
     for solver, rows in table.groupby("solver", sort=False):
         axis.plot(rows["nfe"], rows["rmse"], marker="o", markersize=3, label=str(solver))
@@ -131,16 +130,16 @@ def convergence_curves(table: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def picture_rows(pictures: Mapping[str, NDArray[np.uint8]], labels: Sequence[str]) -> Figure:
-    """Rows of pictures: for each name, (K, len(labels), H, W) uint8, K columns; a label beside each row."""
-    total = len(pictures) * len(labels)
-    columns = next(iter(pictures.values())).shape[0]
+def image_rows(images: Mapping[str, NDArray[np.uint8]], labels: Sequence[str]) -> Figure:
+    """Rows of images: for each name, (K, len(labels), H, W) uint8, K columns; a label beside each row."""
+    total = len(images) * len(labels)
+    columns = next(iter(images.values())).shape[0]
     figure, axes = plt.subplots(total, columns, figsize=(2.4 * columns, 2.4 * total), squeeze=False)
-    for i, (name, held) in enumerate(pictures.items()):
+    for i, (name, stack) in enumerate(images.items()):
         for j, label in enumerate(labels):
             for k in range(columns):
                 axis = axes[i * len(labels) + j, k]
-                axis.imshow(held[k, j], cmap="gray", vmin=0, vmax=255)
+                axis.imshow(stack[k, j], cmap="gray", vmin=0, vmax=255)
                 axis.set(xticks=[], yticks=[])
                 axis.set_ylabel(f"{name}\n{label}" if k == 0 else "", fontsize=9)
     figure.tight_layout(pad=0.3)

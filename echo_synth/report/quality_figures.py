@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from echo_synth.report.figures import BLUE, GREY, ORANGE, png
+from echo_synth.report.figures import png
+from echo_synth.report.palette import BLUE, GREY, ORANGE
 from echo_synth.report.tables import STRUCTURES
 
 __all__ = ["nearest_pairs", "overview", "png"]
@@ -26,10 +27,10 @@ def overview(table: pd.DataFrame, histograms: Mapping[str, NDArray[np.float64]],
     left.legend(frameon=False)
     columns = [f"dice_{s}" for s in STRUCTURES if f"dice_{s}" in table]
     if columns:
-        middle.boxplot([table[c].dropna() for c in columns], showfliers=True, flierprops={"markersize": 2}, medianprops={"color": ORANGE})  # fmt: skip
-        middle.set_xticks(
-            range(1, len(columns) + 1), [STRUCTURES[c.removeprefix("dice_")] for c in columns], fontsize=8
-        )
+        values = [table[c].dropna() for c in columns]
+        middle.boxplot(values, showfliers=True, flierprops={"markersize": 2}, medianprops={"color": ORANGE})
+        names = [STRUCTURES[c.removeprefix("dice_")] for c in columns]
+        middle.set_xticks(range(1, len(columns) + 1), names, fontsize=8)
         middle.set_ylabel("Dice with the guiding map")
     else:
         middle.text(0.5, 0.5, "no segmenter given", ha="center", transform=middle.transAxes, color=GREY)

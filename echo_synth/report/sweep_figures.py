@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from echo_synth.report.figures import GREY, evaluations_axis, throughput_curves
+from echo_synth.report.figures import evaluations_axis, throughput_curves
+from echo_synth.report.palette import GREY, tissue_image
 
 SCORES = {
-    "dice_lv_endo": "Dice, LV endocardium", "hd_mm_lv_endo": "Hausdorff distance, mm", "accuracy": "View accuracy",
-}  # fmt: skip
+    "dice_lv_endo": "Dice, LV endocardium",
+    "hd_mm_lv_endo": "Hausdorff distance, mm",
+    "accuracy": "View accuracy",
+}
 _SDM_NFE = 1000
 
 
@@ -62,8 +64,8 @@ def _against_nfe(axis: Axes, table: pd.DataFrame, key: str) -> None:
     evaluations_axis(axis, cells.loc[~whole, "nfe"])
     for name, rows in cells[~whole].groupby("row", sort=False):
         middle = rows.groupby("nfe")[[key, f"{key}_low", f"{key}_high"]].mean()
-        colour = colours(table)[str(name)]
-        axis.plot(middle.index, middle[key], color=colour, marker="o", markersize=4, label=label_of(str(name), rows, table))  # fmt: skip
+        colour, label = colours(table)[str(name)], label_of(str(name), rows, table)
+        axis.plot(middle.index, middle[key], color=colour, marker="o", markersize=4, label=label)
         axis.fill_between(middle.index, middle[f"{key}_low"], middle[f"{key}_high"], color=colour, alpha=0.15)
     _level(axis, cells[whole], key, f"sdm at {_SDM_NFE}", "black", "-.")
     levels = {k: table[(table["cell"] == k) & (table["kind"] == k)].dropna(subset=[key]) for k in ("real", "noise")}
@@ -105,26 +107,16 @@ def cost_front(table: pd.DataFrame) -> Figure | None:
 
     Where rows have different numbers of images the cost is that of the dataset. Seeds are averaged.
     """
-    rows = grid(table)
-    if not {"seconds_per_image", "dice_lv_endo"} <= set(rows.columns):
+    points = _costs(table)
+    if points is None:
         return None
-    numbers = ["seconds_per_image", "count", "dice_lv_endo", "dice_lv_endo_low", "dice_lv_endo_high"]
-    points = rows.dropna(subset=numbers).groupby(["row", "nfe"], sort=False)[numbers].mean().reset_index()
-    if points.empty:
-        return None
-    several = points["count"].nunique() > 1
-    points["cost"] = points["seconds_per_image"] * (points["count"] if several else 1)
     figure, axis = plt.subplots(figsize=(6.4, 4.2))
     for name, own in points.groupby("row", sort=False):
-        # A mean may leave its own interval by a rounding step where patients are very few.
-        low = (own["dice_lv_endo"] - own["dice_lv_endo_low"]).clip(0)
-        high = (own["dice_lv_endo_high"] - own["dice_lv_endo"]).clip(0)
-        axis.errorbar(own["cost"], own["dice_lv_endo"], [low, high], color=colours(table)[str(name)], fmt="o", markersize=4, linewidth=0.8, label=label_of(str(name), own, table))  # fmt: skip
-        for _, point in own.iterrows():
-            axis.annotate(f"{point['nfe']:.0f}", (point["cost"], point["dice_lv_endo"]), xytext=(4, 4), textcoords="offset points", fontsize=8)  # fmt: skip
+        _cost_points(axis, own, colours(table)[str(name)], label_of(str(name), own, table))
     front = points[pareto(points["cost"].to_numpy(float), points["dice_lv_endo"].to_numpy(float))].sort_values("cost")
     axis.plot(front["cost"], front["dice_lv_endo"], color=GREY, linewidth=1, zorder=0, label="front")
-    axis.set(xscale="log", xlabel=f"seconds {'a dataset' if several else 'an image'} (NFE beside each point)", ylabel="Dice, LV endocardium")  # fmt: skip
+    unit = "a dataset" if _several_sizes(points) else "an image"
+    axis.set(xscale="log", xlabel=f"seconds {unit} (NFE beside each point)", ylabel="Dice, LV endocardium")
     axis.xaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter("{x:g}")
     axis.tick_params(axis="x", which="both", labelsize=8)
@@ -134,26 +126,55 @@ def cost_front(table: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def image_grid(pictures: Mapping[tuple[str, int], NDArray[Any]], reference: NDArray[Any] | None) -> Figure | None:
+def _several_sizes(points: pd.DataFrame) -> bool:
+    return bool(points["count"].nunique() > 1)
+
+
+def _costs(table: pd.DataFrame) -> pd.DataFrame | None:
+    """A row for each row of the grid and NFE, seeds averaged, with its `cost` in seconds; None where nothing is known."""
+    rows = grid(table)
+    if not {"seconds_per_image", "dice_lv_endo"} <= set(rows.columns):
+        return None
+    numbers = ["seconds_per_image", "count", "dice_lv_endo", "dice_lv_endo_low", "dice_lv_endo_high"]
+    points = rows.dropna(subset=numbers).groupby(["row", "nfe"], sort=False)[numbers].mean().reset_index()
+    if points.empty:
+        return None
+    images = points["count"] if _several_sizes(points) else 1
+    return points.assign(cost=points["seconds_per_image"] * images)
+
+
+def _cost_points(axis: Axes, points: pd.DataFrame, colour: str, label: str) -> None:
+    """Points of one row of the grid with their intervals, each named by its NFE."""
+    dice = points["dice_lv_endo"]
+    # A mean may leave its own interval by a rounding step where patients are very few.
+    reach = [(dice - points["dice_lv_endo_low"]).clip(0), (points["dice_lv_endo_high"] - dice).clip(0)]
+    axis.errorbar(points["cost"], dice, reach, color=colour, fmt="o", markersize=4, linewidth=0.8, label=label)
+    for x, y, nfe in zip(points["cost"], dice, points["nfe"], strict=True):
+        axis.annotate(f"{nfe:.0f}", (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+
+
+def image_grid(
+    images: Mapping[tuple[str, int], NDArray[np.uint8]], reference: NDArray[np.uint8] | None
+) -> Figure | None:
     """One image a row of the grid and NFE, all of the same map (the paper's figure 2).
 
     Args:
-        pictures: (row, NFE) to its image (H, W) uint8.
+        images: (row, NFE) to its image (H, W) uint8.
         reference: the map that all were drawn from, (H, W) of tissue ids, or None.
     """
-    if not pictures:
+    if not images:
         return None
-    names, budgets = list(dict.fromkeys(n for n, _ in pictures)), sorted({b for _, b in pictures})
-    figure, axes = plt.subplots(len(names), len(budgets) + 1, figsize=(2.1 * (len(budgets) + 1), 2.2 * len(names)), squeeze=False)  # fmt: skip
+    names, budgets = list(dict.fromkeys(name for name, _ in images)), sorted({nfe for _, nfe in images})
+    rows, columns = len(names), len(budgets) + 1
+    figure, axes = plt.subplots(rows, columns, figsize=(2.1 * columns, 2.2 * rows), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
-    for i, name in enumerate(names):
-        if i == 0 and reference is not None:
-            axes[i, 0].imshow(reference, cmap="viridis", interpolation="nearest")
-            axes[i, 0].set_title("map", fontsize=9)
-        for j, budget in enumerate(budgets, start=1):
-            if (name, budget) in pictures:
-                axes[i, j].imshow(pictures[name, budget], cmap="gray", vmin=0, vmax=255)
-                axes[i, j].set_title(f"{name}, {budget} NFE", fontsize=9)
+    if reference is not None:
+        axes[0, 0].imshow(tissue_image(reference), interpolation="nearest")
+        axes[0, 0].set_title("map", fontsize=9)
+    for (name, nfe), image in images.items():
+        axis = axes[names.index(name), 1 + budgets.index(nfe)]
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(f"{name}, {nfe} NFE", fontsize=9)
     figure.tight_layout(pad=0.4, h_pad=1.5)
     return figure

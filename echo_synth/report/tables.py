@@ -18,8 +18,16 @@ METRICS = {
 }
 VOLUMES = {"edv_ml": "EDV, ml", "esv_ml": "ESV, ml", "ef_percent": "EF, %"}
 _VIEWS = {
-    "accuracy": "Accuracy", "auroc": "AUROC", "f1": "F1 (macro)", "brier": "Brier score", "calibration_error": "Calibration error",
-}  # fmt: skip
+    "accuracy": "Accuracy",
+    "auroc": "AUROC",
+    "f1": "F1 (macro)",
+    "brier": "Brier score",
+    "calibration_error": "Calibration error",
+}
+_AGAINST_CFG = {
+    "EF, % against the cfg": "ef_percent_against_cfg",
+    "reference masks' EF against the cfg": "reference_ef_percent_against_cfg",
+}
 _DIGITS = {"dice": 3}
 Rows = list[list[str]]
 
@@ -48,18 +56,22 @@ def cell(entry: Mapping[str, Any], digits: int) -> str:
 
 def sections(metrics: Mapping[str, Any]) -> list[Section]:
     """Every table of a metrics.json."""
-    found: list[Section] = []
+    result: list[Section] = []
     if metrics.get("segmentation"):
-        found.append(_segmentation(metrics["segmentation"]))
+        result.append(_segmentation(metrics["segmentation"]))
     if metrics.get("volumes"):
-        found.append(_volumes(metrics["volumes"]))
-    found += _paired(metrics)
+        result.append(_volumes(metrics["volumes"]))
+    result += _paired(metrics)
     if metrics.get("groups"):
-        found.append(_groups(metrics["groups"]))
+        result.append(_groups(metrics["groups"]))
     if metrics.get("classification"):
-        rows = [[label, cell(metrics["classification"][k], 3)] for k, label in _VIEWS.items() if k in metrics["classification"]]  # fmt: skip
-        found.append(Section("View classification", [["Measure", "Value"], *rows]))
-    return found
+        result.append(_views(metrics["classification"]))
+    return result
+
+
+def _views(entries: Mapping[str, Any]) -> Section:
+    rows = [[label, cell(entries[k], 3)] for k, label in _VIEWS.items() if k in entries]
+    return Section("View classification", [["Measure", "Value"], *rows])
 
 
 def _segmentation(entries: Mapping[str, Any]) -> Section:
@@ -74,10 +86,9 @@ def _segmentation(entries: Mapping[str, Any]) -> Section:
 
 def _volumes(entries: Mapping[str, Any]) -> Section:
     rows = [["Measure", "Bias", "Limits of agreement", "Mean absolute error", "r", "Patients"]]
-    rows += _agreements({f"{label}": entries[k] for k, label in VOLUMES.items()})
-    rows += _agreements({f"{label}, clinical": entries["clinical"][k] for k, label in VOLUMES.items()})
-    against = {"EF, % against the cfg": "ef_percent_against_cfg", "reference masks' EF against the cfg": "reference_ef_percent_against_cfg"}  # fmt: skip
-    rows += _agreements({label: entries[k] for label, k in against.items() if k in entries})
+    rows += [_agreement(label, entries[k]) for k, label in VOLUMES.items()]
+    rows += [_agreement(f"{label}, clinical", entries["clinical"][k]) for k, label in VOLUMES.items()]
+    rows += [_agreement(label, entries[k]) for label, k in _AGAINST_CFG.items() if k in entries]
     note = (
         "Biplane method of discs against the reference masks, in CAMUS's convention (one disc height for both phases) "
         "unless the row says clinical (each phase its own)."
@@ -85,14 +96,14 @@ def _volumes(entries: Mapping[str, Any]) -> Section:
     return Section("Volumes and ejection fraction", rows, note)
 
 
-def _agreements(entries: Mapping[str, Mapping[str, Any]]) -> Rows:
-    def text(value: float | None, digits: int = 1) -> str:
-        return "–" if value is None else f"{value:.{digits}f}"
+def _agreement(label: str, entry: Mapping[str, Any]) -> list[str]:
+    low, high = entry["loa"]
+    limits = f"{_number(low)} to {_number(high)}"
+    return [label, _number(entry["bias"]), limits, _number(entry["mae"]), _number(entry["r"], 3), str(entry["n"])]
 
-    return [
-        [label, text(e["bias"]), f"{text(e['loa'][0])} to {text(e['loa'][1])}", text(e["mae"]), text(e["r"], 3), str(e["n"])]
-        for label, e in entries.items()
-    ]  # fmt: skip
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _paired(metrics: Mapping[str, Any]) -> Iterator[Section]:
@@ -115,43 +126,19 @@ def _groups(groups: Mapping[str, Any]) -> Section:
         for name, entry in members.items():
             dices = [cell(entry[s]["dice"], 3) if s in entry else "–" for s in STRUCTURES]
             endo = entry.get("lv_endo", {})
-            rows.append([f"{group} {name}", str(endo.get("dice", {}).get("n_images", "–")), *dices, cell(endo.get("hd_mm", {}), 2)])  # fmt: skip
+            images = str(endo.get("dice", {}).get("n_images", "–"))
+            rows.append([f"{group} {name}", images, *dices, cell(endo.get("hd_mm", {}), 2)])
     return Section("By view, phase and image quality", rows)
 
 
-def quality_rows(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What matters most in a quality.json: measure and value."""
-    rows: list[tuple[str, str]] = []
-    if "features" in result:
-        ours, floor = result["features"]["synthetic"], result["features"]["unseen_real"]
-        for key, label in (("kernel_distance", "Kernel distance"), ("frechet_distance", "Fréchet distance")):
-            rows.append(
-                (label, f"{ours[key]:.4g} (unseen real images: {floor[key]:.4g}); {result['features']['network']}")
-            )
-    if "diversity" in result:
-        d = result["diversity"]
-        rows.append(("Perceptual diversity", f"{d['synthetic']['mean']:.3f} (real {d['real']['mean']:.3f}); {d['network']}"))  # fmt: skip
-    rows.append(("Kolmogorov distance of grey levels", f"{result['intensity']['kolmogorov_distance']:.3f}"))
-    for key, label in (("axial_mm", "Grain along depth, mm"), ("lateral_mm", "Grain across, mm"), ("grain", "Strength of grain"), ("nakagami_m", "Nakagami m")):  # fmt: skip
-        medians = {k: t[key]["median"] for k, t in result["texture"].items()}
-        rows.append((label, ", ".join(f"{k} {v:.3g}" for k, v in medians.items() if v is not None)))
-    if "agreement" in result:
-        a = result["agreement"]
-        rows.append(("Agreement with the maps, Dice", f"{cell(a['agreement'], 3)}; {a['low']} images below {a['limit']}"))  # fmt: skip
-    p = result["privacy"]
-    for key, label in (("synthetic", "Near copies of training images"), ("unseen_real", f"Unseen real images flagged alike, meant {p['rate']:.1%}")):  # fmt: skip
-        low, high = p[key]["ci95"]
-        rows.append(
-            (label, f"{p[key]['flagged']} of {p[key]['images']}, {p[key]['share']:.1%} [{low:.1%}, {high:.1%}]")
-        )
-    return rows
-
-
 _SWEEP_SCORES = {
-    "dice_lv_endo": ("Dice, LV endocardium", 3), "dice_lv_epi": ("Dice, LV epicardium", 3), "dice_la": ("Dice, left atrium", 3),
-    "hd_mm_lv_endo": ("Hausdorff LV endocardium, mm", 2), "difference_dice_lv_endo": ("Δ Dice LV endocardium to the reference", 3),
+    "dice_lv_endo": ("Dice, LV endocardium", 3),
+    "dice_lv_epi": ("Dice, LV epicardium", 3),
+    "dice_la": ("Dice, left atrium", 3),
+    "hd_mm_lv_endo": ("Hausdorff LV endocardium, mm", 2),
+    "difference_dice_lv_endo": ("Δ Dice LV endocardium to the reference", 3),
     "accuracy": ("View accuracy", 3),
-}  # fmt: skip
+}
 
 
 def sweep_rows(table: pd.DataFrame) -> Rows:
@@ -174,8 +161,8 @@ def comparison_rows(table: pd.DataFrame) -> Rows:
     shown = {k: _SWEEP_SCORES[k] for k in ("dice_lv_endo", "dice_lv_epi", "dice_la", "hd_mm_lv_endo")}
     rows = [["Comparison", "Cell", "Minus", *(f"Δ {label}" for label, _ in shown.values())]]
     for (name, cell_name, baseline), entries in table.groupby(list(COMPARISON_NAMES), sort=False):
-        found = {f"{e['metric']}_{e['structure']}": e for e in entries.to_dict("records")}
-        cells = [_difference(found.get(k), digits) for k, (_, digits) in shown.items()]
+        by_score = {f"{e['metric']}_{e['structure']}": e for e in entries.to_dict("records")}
+        cells = [_difference(by_score.get(k), digits) for k, (_, digits) in shown.items()]
         rows.append([str(name).replace("_", " "), str(cell_name), str(baseline), *cells])
     return rows
 
@@ -193,7 +180,7 @@ def _interval(row: pd.Series[Any], key: str, digits: int) -> str:
     return f"{row[key]:.{digits}f} [{row[f'{key}_low']:.{digits}f}, {row[f'{key}_high']:.{digits}f}]"
 
 
-def markdown(rows: list[list[str]]) -> str:
+def markdown(rows: Rows) -> str:
     """Rows, the first of them the header, as a Markdown table."""
     lines = ["| " + " | ".join(r) + " |" for r in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]) + "\n"

@@ -26,7 +26,8 @@ from echo_synth.experiment.spec import SweepSpec, read_sweep
 from echo_synth.files import write_json
 from echo_synth.generation.engine import SamplerSettings
 from echo_synth.generation.noise import NoiseTextures
-from echo_synth.report.page import _together, build
+from echo_synth.report.blocks import keep_together
+from echo_synth.report.page import build
 from tests.report.tables import sweep_table
 
 PRESETS = sorted(p.stem for p in (specs.root() / "presets/sweeps").glob("*.yaml"))
@@ -184,7 +185,7 @@ def test_pairs_of_cells_are_compared_once_both_are_done(tmp_path: Path) -> None:
     assert "other way" in page
     assert "+0.067 [" in page
     assert "], p\u00a00." in page
-    assert _together("0.1 [0.0, 0.2], p < 0.001") == "0.1 [0.0,\u00a00.2], p\u00a0<\u00a00.001"
+    assert keep_together("0.1 [0.0, 0.2], p < 0.001") == "0.1 [0.0,\u00a00.2], p\u00a0<\u00a00.001"
 
 
 def test_a_sweep_writes_its_comparisons_and_removes_those_of_before(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ def test_scores_are_drawn_against_evaluations_and_level_lines() -> None:
 
 @pytest.mark.parametrize(("dice", "label"), [(-3.0, "noise, -3"), (0.45, "noise")])
 def test_a_far_floor_is_named_and_does_not_flatten_the_rest(dice: float, label: str) -> None:
-    noise = {"cell": "noise", "kind": "noise", "dice_lv_endo": dice, "dice_lv_endo_low": dice - 0.01, "dice_lv_endo_high": dice + 0.01}  # fmt: skip
+    interval = {"dice_lv_endo_low": dice - 0.01, "dice_lv_endo_high": dice + 0.01}
+    noise = {"cell": "noise", "kind": "noise", "dice_lv_endo": dice} | interval
     drawn = sweep_figures.scores(pd.concat([sweep_table(), pd.DataFrame([noise])], ignore_index=True))
     assert drawn is not None
     assert label in {line.get_label() for line in drawn.axes[0].lines}
@@ -50,11 +51,18 @@ def test_throughput_averages_seeds_and_counts_in_sdm() -> None:
 
 def test_a_model_has_one_colour_in_all_figures() -> None:
     """Also where a row has no scores yet, where SDM is a level line, and where a later row has the fewest evaluations."""
-    table = pd.DataFrame([
-        {"cell": f"{row}{nfe}", "kind": "synthetic", "row": row, "model": row, "nfe": nfe, "seed": 0, "count": 8,
-         "seconds_per_image": 0.1 * nfe, "dice_lv_endo": 0.9, "dice_lv_endo_low": 0.8, "dice_lv_endo_high": 1.0}
-        for row, nfes in (("ve", (20,)), ("sdm", (1000,)), ("edm-l64", (20, 6)), ("edm", (3, 6))) for nfe in nfes
-    ])  # fmt: skip
+    same = {"kind": "synthetic", "seed": 0, "count": 8}
+    scores = {"dice_lv_endo": 0.9, "dice_lv_endo_low": 0.8, "dice_lv_endo_high": 1.0}
+    grid = {"ve": (20,), "sdm": (1000,), "edm-l64": (20, 6), "edm": (3, 6)}
+    cells = [(row, nfe) for row, budgets in grid.items() for nfe in budgets]
+    table = pd.DataFrame(
+        [
+            {"cell": f"{row}{nfe}", "row": row, "model": row, "nfe": nfe, "seconds_per_image": 0.1 * nfe}
+            | same
+            | scores
+            for row, nfe in cells
+        ]
+    )
     table.loc[table["row"] == "ve", ["dice_lv_endo", "dice_lv_endo_low", "dice_lv_endo_high"]] = np.nan
     colours = []
     for draw in (sweep_figures.scores, sweep_figures.throughput, sweep_figures.cost_front):

@@ -1,0 +1,65 @@
+"""quality.json as text: the terminal's lines and the page's table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from echo_synth.report.tables import cell
+
+Line = tuple[str, str]
+_DISTANCES = {"kernel_distance": "Kernel distance", "frechet_distance": "Fréchet distance"}
+_TEXTURE = {
+    "axial_mm": "Grain along depth, mm",
+    "lateral_mm": "Grain across, mm",
+    "grain": "Strength of grain",
+    "nakagami_m": "Nakagami m",
+}
+
+
+def quality_rows(result: Mapping[str, Any]) -> list[Line]:
+    """What matters most in a quality.json: measure and value."""
+    rows: list[Line] = []
+    if "features" in result:
+        rows += _features(result["features"])
+    if "diversity" in result:
+        rows.append(_diversity(result["diversity"]))
+    rows.append(("Kolmogorov distance of grey levels", f"{result['intensity']['kolmogorov_distance']:.3f}"))
+    rows += _texture(result["texture"])
+    if "agreement" in result:
+        rows.append(_agreement(result["agreement"]))
+    return [*rows, *_privacy(result["privacy"])]
+
+
+def _features(features: Mapping[str, Any]) -> Iterator[Line]:
+    ours, floor = features["synthetic"], features["unseen_real"]
+    for key, label in _DISTANCES.items():
+        yield label, f"{ours[key]:.4g} (unseen real images: {floor[key]:.4g}); {features['network']}"
+
+
+def _diversity(entry: Mapping[str, Any]) -> Line:
+    value = f"{entry['synthetic']['mean']:.3f} (real {entry['real']['mean']:.3f}); {entry['network']}"
+    return "Perceptual diversity", value
+
+
+def _texture(texture: Mapping[str, Any]) -> Iterator[Line]:
+    for key, label in _TEXTURE.items():
+        medians = {name: measures[key]["median"] for name, measures in texture.items()}
+        yield label, ", ".join(f"{name} {v:.3g}" for name, v in medians.items() if v is not None)
+
+
+def _agreement(entry: Mapping[str, Any]) -> Line:
+    value = f"{cell(entry['agreement'], 3)}; {entry['low']} images below {entry['limit']}"
+    return "Agreement with the maps, Dice", value
+
+
+def _privacy(privacy: Mapping[str, Any]) -> Iterator[Line]:
+    labels = {
+        "synthetic": "Near copies of training images",
+        "unseen_real": f"Unseen real images flagged alike, meant {privacy['rate']:.1%}",
+    }
+    for key, label in labels.items():
+        entry = privacy[key]
+        low, high = entry["ci95"]
+        share = f"{entry['flagged']} of {entry['images']}, {entry['share']:.1%}"
+        yield label, f"{share} [{low:.1%}, {high:.1%}]"
