@@ -1,8 +1,9 @@
-"""The house's rules: directions of import, light start, no pickles."""
+"""The rules of the house: directions of import, light start, no pickles, files that fit on a few screens."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,47 +11,82 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# A room may import from the rooms of lower rank, and within its own.
-RANK = {
-    "errors": 0, "types": 0, "progress": 0, "masked": 0, "specs": 1, "files": 1, "home": 1, "claims": 2, "interrupt": 0, "parallel": 1, "device": 1,
-    "data": 2, "sampling": 2, "vae": 2, "diffusion": 2.5, "metrics": 2, "phantom": 2.5,
-    "runs": 2.7, "training": 3, "generation": 3.5, "compat": 3.5, "downstream": 3.7, "report": 4.5, "evaluation": 4.5, "experiment": 5,
-}  # fmt: skip
-PURE = ("vae", "diffusion", "sampling", "metrics")
+# From the ground up, no two on one floor: a room may import what stands before it.
+ROOMS = [
+    *("errors", "types", "masked", "interrupt", "home", "files", "claims", "progress", "parallel", "device", "specs"),
+    *("metrics", "data", "phantom", "vae", "sampling", "diffusion", "runs", "compat", "generation", "training"),
+    *("downstream", "evaluation", "report", "experiment", "cli"),
+]
+PURE = ("vae", "diffusion", "sampling", "metrics")  # arrays and tensors in, arrays and tensors out
+FILES = sorted([*(ROOT / "echo_synth").rglob("*.py"), *(ROOT / "cli").rglob("*.py")])
+LONGEST_FILE, LONGEST_FUNCTION = 400, 60  # lines
+
+
+def _name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {_name(f): f for f in FILES}
 
 
 def _imports(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = set()
-    for node in ast.walk(tree):
+    """Modules that a file imports, anywhere in it: `from a import b` counts as a.b where that is a module."""
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {a.name for a in node.names}
+            imported |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{a.name}" for a in node.names}
-    return found
+            names = [f"{node.module}.{a.name}" for a in node.names]
+            imported |= {n if n in MODULES else node.module for n in names}
+    return imported
 
 
-def _room(path: Path) -> str:
-    return path.relative_to(ROOT / "echo_synth").parts[0].removesuffix(".py")
+def _room(module: str) -> str:
+    """The folder or top file that a module of ours belongs to; "echo_synth" for the package's own front."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "echo_synth" and len(parts) > 1 else parts[0]
 
 
-FILES = sorted((ROOT / "echo_synth").rglob("*.py"))
+GRAPH = {m: {i for i in _imports(f) if i in MODULES and i != m} for m, f in MODULES.items()}
 
 
-@pytest.mark.parametrize("path", [f for f in FILES if _room(f) != "__init__"], ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_point_one_way(path: Path) -> None:
-    room = _room(path)
-    for name in _imports(path):
-        parts = name.split(".")
-        assert parts[0] not in ("cli", "typer"), f"{path} imports {name}"
-        if parts[0] == "echo_synth" and len(parts) > 1 and parts[1] in RANK:
-            assert RANK[parts[1]] <= RANK[room], f"{room} may not import {parts[1]}"
-        if room in PURE:
-            assert parts[0] not in ("nnunetv2", "pandas", "SimpleITK", "pathlib"), f"{path} imports {name}"
-        if path.name != "unpickle.py":  # reads other people's, restricted
-            assert parts[0] not in ("pickle", "cloudpickle", "joblib"), f"{path} imports {name}"
-        if parts[0] == "nnunetv2":
-            assert path.name == "nnunet.py"
+@pytest.mark.parametrize("module", [m for m in MODULES if m != "echo_synth"])
+def test_imports_point_one_way(module: str) -> None:
+    room = _room(module)
+    assert room in ROOMS, f"{module}: its room has no place in ROOMS yet"
+    for other in GRAPH[module] - {"echo_synth"}:  # the front holds the version
+        assert ROOMS.index(_room(other)) <= ROOMS.index(room), f"{module} may not import {other}"
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    try:
+        graphlib.TopologicalSorter(GRAPH).prepare()
+    except graphlib.CycleError as e:
+        pytest.fail(f"circle: {' -> '.join(e.args[1])}")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_outside_libraries_stay_where_they_belong(module: str) -> None:
+    path, outside = MODULES[module], {i.split(".")[0] for i in _imports(MODULES[module])}
+    if _room(module) != "cli":
+        assert "typer" not in outside
+    if _room(module) in PURE:
+        assert not outside & {"nnunetv2", "pandas", "SimpleITK", "pathlib"}
+    if path.name != "unpickle.py":  # reads other people's, restricted
+        assert not outside & {"pickle", "cloudpickle", "joblib", "dill", "marshal"}
+    if module != "echo_synth.downstream.nnunet":
+        assert "nnunetv2" not in outside
+
+
+def test_files_and_functions_fit_on_a_few_screens() -> None:
+    for path in [*FILES, *(ROOT / "nnunet_plugin").glob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= LONGEST_FILE, f"{path}: more than {LONGEST_FILE} lines"
+        assert "fmt: skip" not in text, f"{path}: name the intermediates instead"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                assert length <= LONGEST_FUNCTION, f"{path}: {node.name} has {length} lines"
 
 
 def test_the_plugin_stands_alone() -> None:
