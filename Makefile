@@ -25,10 +25,10 @@ lint: $(BIN)/.installed
 	$(BIN)/codespell
 
 docs: $(BIN)/.installed ## the command reference, from the commands themselves
-	$(BIN)/python docs/make_reference.py docs/commands.md
+	$(BIN)/python docs/recipes/make_reference.py docs/commands.md
 
 bundled: $(BIN)/.installed ## train the weights that ship with the package (about 20 minutes on two cores)
-	PATH="$(abspath $(BIN)):$$PATH" docs/train_bundled.sh
+	PATH="$(abspath $(BIN)):$$PATH" docs/recipes/train_bundled.sh
 
 clean:
 	rm -rf $(VENV) demo_out

@@ -1,6 +1,6 @@
 """Training throughput against the plain way, in one process: EDM-L64 at size paper, batch 2, as the default.
 
-    python docs/benchmark_training.py --size paper --batch 2 --steps 3
+    python docs/recipes/benchmark_training.py --size paper --batch 2 --steps 3
 
 Plain: float32, the Γ-VAE encodes its images in every step, nothing is kept. Ours: what `echosynth
 train` does on this machine: bf16 where the hardware multiplies in it, latents kept from before.

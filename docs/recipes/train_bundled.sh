@@ -11,4 +11,4 @@ vae="$ECHOSYNTH_HOME/runs/vae64" edm="$ECHOSYNTH_HOME/runs/edml64"
 resume() { if [ -f "$1/state.safetensors" ]; then echo --resume; fi; }
 echosynth train-vae --model gamma-vae-64 --dataset-id 501 --images 4000 --out "$vae" $(resume "$vae")
 echosynth train --model edm-l64 --dataset-id 501 --vae "$vae" --images 20000 --copies 8 --out "$edm" $(resume "$edm")
-python docs/pack_bundled.py "$vae" "$edm" "$ECHOSYNTH_HOME/maps/Dataset501_PHANTOM" data_specs/bundled
+python docs/recipes/pack_bundled.py "$vae" "$edm" "$ECHOSYNTH_HOME/maps/Dataset501_PHANTOM" data_specs/bundled

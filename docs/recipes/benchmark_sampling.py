@@ -1,6 +1,6 @@
 """What each layer of the fast path gives, and how few evaluations are enough, in one process.
 
-    python docs/benchmark_sampling.py --size paper --batch 2 --nfe 10 --trained RUN
+    python docs/recipes/benchmark_sampling.py --size paper --batch 2 --nfe 10 --trained RUN
 
 Plain is the reference's way: float32, SPADE recomputed at every evaluation, attention as two
 products and a softmax, default layout. The layers are added one by one, each over the same trajectories from the same noise. Weights are

@@ -1,9 +1,9 @@
 """Trials of `echosynth generate` from outside, with the bundled weights: kills, memory, splitting, a full disk.
 
-    python docs/trials.py kills --count 300 --kills 20 --home FOLDER
-    python docs/trials.py memory --counts 100 1000 5000 --home FOLDER
-    python docs/trials.py split --count 48 --home FOLDER
-    python docs/trials.py full-disk --home FOLDER ON A SMALL FILE SYSTEM
+    python docs/recipes/trials.py kills --count 300 --kills 20 --home FOLDER
+    python docs/recipes/trials.py memory --counts 100 1000 5000 --home FOLDER
+    python docs/recipes/trials.py split --count 48 --home FOLDER
+    python docs/recipes/trials.py full-disk --home FOLDER ON A SMALL FILE SYSTEM
 
 Each prints what it found and ends with status 1 where it does not hold.
 """

@@ -1,6 +1,6 @@
 """Every diffusion model, at two sizes, learns four real cases by heart: a check that all of them train.
 
-    python docs/overfit.py --dataset-id 501 --steps 200 --until 0.1 --out docs/figures
+    python docs/recipes/overfit.py --dataset-id 501 --steps 200 --until 0.1 --out docs/figures
 
 Four cases, their noise and their noise levels are fixed, so that the loss can go to nothing;
 each training ends when it falls below --until. Curves and their numbers go to overfit.png and overfit.csv.

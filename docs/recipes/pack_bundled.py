@@ -1,6 +1,6 @@
 """Pack trained runs and maps into data_specs/bundled: fp16 weights, descriptions, 200 maps.
 
-Usage: python docs/pack_bundled.py VAE_RUN EDM_RUN MAPS OUT
+Usage: python docs/recipes/pack_bundled.py VAE_RUN EDM_RUN MAPS OUT
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def pack_maps(source: Path, folder: Path) -> None:
     shutil.copy(source / "held_out.json", folder)
     settings = json.loads((source / "settings.json").read_text(encoding="utf-8"))
     kept = {k: settings[k] for k in ("seed", "transformations")} | {
-        "source": "simulated patients, docs/train_bundled.sh"
+        "source": "simulated patients, docs/recipes/train_bundled.sh"
     }
     write_json(folder / "settings.json", kept)
 

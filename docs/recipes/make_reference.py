@@ -1,4 +1,4 @@
-"""Write the command reference from the commands' own help. Usage: python docs/make_reference.py OUT"""
+"""Write the command reference from the commands' own help. Usage: python docs/recipes/make_reference.py OUT"""
 
 from __future__ import annotations
 
