@@ -75,9 +75,9 @@ def generate(
     folder = open_maps(maps or newest_maps())
     rows = manifest.plan(folder.index, count, seed)
     facts = {
-        "model": model, "size": weights.description["size"], "model_hash": weights.hash(),
+        "model": model, "size": weights.description.size, "model_hash": weights.hash(),
         "vae_hash": latents.hash() if latents else None, "nfe": nfe, "solver": how.solver,
-        "discretization": how.discretization, "seed": seed, "precision": precision, "trained_on": weights.description.get("trained_on"),
+        "discretization": how.discretization, "seed": seed, "precision": precision, "trained_on": weights.description.trained_on,
     }  # fmt: skip
     identity = facts | {"maps": str(folder.path), "count": len(rows), "batch": batch}
     target = on_main(device, lambda: _target(dataset_id, f"{spec.dataset_name}_nfe{nfe}", identity))

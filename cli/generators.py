@@ -38,12 +38,12 @@ def choose(model: str, checkpoint: Path | None, vae: Path | None, device: str, p
     from echo_synth import specs
     from echo_synth.device import resolve_precision, training_device
     from echo_synth.generation.sources import vae_run
-    from echo_synth.runs.folder import find_run
+    from echo_synth.runs.folder import find_diffusion
 
     spec = specs.diffusion_model(model)
     device = training_device(device)
     precision = resolve_precision(precision, device)
-    weights = find_run(model, checkpoint)
+    weights = find_diffusion(model, checkpoint)
     return Chosen(spec, weights, vae_run(weights, spec.vae, vae), device, precision)
 
 

@@ -92,9 +92,9 @@ def inspect_vae(
     numbers, densities, pictures = {}, {}, {}
     for name, run in opened.items():
         vae = run.load()
-        quality = vae_quality.measure(vae, data, split)  # type: ignore[arg-type]
+        quality = vae_quality.measure(vae, data, split)
         numbers[name], pictures[name] = quality.numbers, quality.pictures
-        densities[name] = (quality.latent_density, vae_quality.prior_density(vae))  # type: ignore[arg-type]
+        densities[name] = (quality.latent_density, vae_quality.prior_density(vae))
         done(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in quality.numbers.items()))
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "settings.json", resolved)

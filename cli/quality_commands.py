@@ -70,14 +70,14 @@ def quality(
     from echo_synth.files import refuse_existing
     from echo_synth.home import home
     from echo_synth.report.quality_tables import quality_rows
-    from echo_synth.runs.folder import newest_run, open_run
+    from echo_synth.runs.folder import newest_classifier, open_run
     from echo_synth.training.perceptual_networks import build_perceptual
 
     if drop is not None and count is not None:
         raise DataError("--drop needs every image judged; leave out --count")
     synthetic, truth, device = nnunet_raw.find(dataset_id), nnunet_raw.find(real), training_device(device)
     kept = nnunet_raw.target(drop, f"{synthetic.name[11:]}_kept", overwrite) if drop is not None else None
-    run = newest_run("classifier", truth.name) if features else None
+    run = newest_classifier(truth.name) if features else None
     if classifier is not None:
         run = open_run(classifier, "classifier")
     distance = build_perceptual(perceptual, perceptual_weights)

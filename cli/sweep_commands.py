@@ -104,7 +104,7 @@ def outside(experiment: Any) -> Outside:
     from echo_synth.downstream import nnunet
     from echo_synth.generation.sources import newest_maps, solver_of, vae_run
     from echo_synth.home import home
-    from echo_synth.runs.folder import file_hash, find_run
+    from echo_synth.runs.folder import file_hash, find_diffusion
 
     real = nnunet_raw.find(experiment.real)
     maps = home() / experiment.maps if experiment.maps else newest_maps()
@@ -119,7 +119,7 @@ def outside(experiment: Any) -> Outside:
     solvers: dict[tuple[str, int], str] = {}
     for row, grid in experiment.models.items():
         model = experiment.model_of(row)
-        run = find_run(model, home() / grid.checkpoint if grid.checkpoint else None)
+        run = find_diffusion(model, home() / grid.checkpoint if grid.checkpoint else None)
         preset = specs.diffusion_model(model)
         vae = vae_run(run, preset.vae, None)
         found[row] = run.hash() + (vae.hash() if vae else "")

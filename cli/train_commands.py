@@ -87,7 +87,7 @@ def train_vae(
     from echo_synth.training.commands import Settings, VaeOptions, train_gamma_vae
     from echo_synth.training.distributed import on_main
     from echo_synth.vae.gamma import DIRECTIONS
-    from echo_synth.vae.posterior import FAMILIES
+    from echo_synth.vae.posterior import POSTERIOR_FAMILIES
 
     spec = specs.vae_model(model)
     device = training_device(device)
@@ -98,7 +98,7 @@ def train_vae(
         model, size, training, seed, resolve_precision(precision, device), device, micro_batch, init=init, compile=compile,
     )  # fmt: skip
     options = VaeOptions(
-        one_of("--posterior", posterior, FAMILIES), one_of("--kl", kl, DIRECTIONS) if kl else None,
+        one_of("--posterior", posterior, POSTERIOR_FAMILIES), one_of("--kl", kl, DIRECTIONS) if kl else None,
         read_prior(prior) if prior else None, perceptual_weights,
     )  # fmt: skip
     dataset = nnunet_raw.find(dataset_id)
@@ -184,7 +184,8 @@ def average_weights(
     kept, _ = load_tensors(source.weights)
     out.mkdir(parents=True, exist_ok=True)
     save_tensors(out / WEIGHTS, kept | averaged)
-    write_json(out / DESCRIPTION, source.description | {"ema_std": std, "averaged_from": str(run)})
+    description = source.description.model_copy(update={"ema_std": std, "averaged_from": str(run)})
+    write_json(out / DESCRIPTION, description.as_json())
     write_json(out / "settings.json", resolved)
     done(f"average of width {std} at step {step}", f"run folder: {out}")
 
@@ -222,10 +223,10 @@ def import_edmlx(
     description = importing.import_edmlx(file, out.absolute(), given, precond, vae_run)
     write_json(out / "settings.json", resolved)
     done(
-        f"{description['model']}: {json.dumps(description['network'])}",
+        f"{description.model}: {json.dumps(description.as_json()['network'])}",
         f"wrote {out}/{WEIGHTS} and {DESCRIPTION}",
     )
-    if description["kind"] == "diffusion" and description["model"].startswith("edm-l") and vae_run is None:
+    if description.kind == "diffusion" and description.model.startswith("edm-l") and vae_run is None:
         done("this model draws latents: import its Γ-VAE too and pass it here with --vae, or to generate")
 
 

@@ -33,7 +33,7 @@ from echo_synth.evaluation import solver_study, throughput
 from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings, image_noise
 from echo_synth.generation.manifest import plan
 from echo_synth.runs.description import build_model, describe_diffusion, describe_vae
-from echo_synth.runs.folder import find_run, find_vae_of
+from echo_synth.runs.folder import find_diffusion, find_vae_of
 
 BUDGETS = (6, 8, 10, 12, 15, 18, 20, 25, 30, 50, 100)
 Maps = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -93,7 +93,7 @@ def random_model(name: str, size: str, way: str) -> ImageGenerator:
 
 def trained_model(run: Path, name: str, way: str) -> ImageGenerator:
     spec, (kind, precision, fast) = specs.diffusion_model(name), WAYS[way]
-    weights = find_run(name, run)
+    weights = find_diffusion(name, run)
     vae = find_vae_of(weights.description, spec.vae, weights.folder).load() if spec.vae else None
     return kind(weights.load(), vae, "cpu", precision, fast)  # type: ignore[arg-type]
 

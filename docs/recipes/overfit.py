@@ -26,7 +26,7 @@ from echo_synth.data.augment import GeometricRanges
 from echo_synth.data.prepared import prepare
 from echo_synth.diffusion.loss import denoising_loss
 from echo_synth.runs.description import build_model, describe_diffusion
-from echo_synth.runs.folder import find_run
+from echo_synth.runs.folder import find_vae
 from echo_synth.training.latents import FieldRecipe, kept_fields
 from echo_synth.training.streams import normal
 from echo_synth.training.tasks.diffusion import DiffusionTask
@@ -37,7 +37,7 @@ def curve(name: str, size: str, dataset_id: int, steps: int, lr: float, until: f
     spec = specs.diffusion_model(name)
     dataset = nnunet_raw.find(dataset_id)
     data = prepare(dataset)
-    vae_run = find_run(spec.vae) if spec.vae else None
+    vae_run = find_vae(spec.vae) if spec.vae else None
     vae = vae_run.load() if vae_run else None
     rows = data.rows("train")[[0, 401, 802, 1203]] if len(data.rows("train")) > 1203 else data.rows("train")[:4]
     recipe = FieldRecipe(spec.resolution, vae_run.hash() if vae_run else None, 1, GeometricRanges(), 0, False)

@@ -25,7 +25,7 @@ def pack_run(run: Run, folder: Path, vae_hash: str | None = None) -> None:
     folder.mkdir(parents=True)
     tensors, _ = load_tensors(run.weights)
     save_tensors(folder / WEIGHTS, {k: v.to(torch.float16) if v.is_floating_point() else v for k, v in tensors.items()})
-    write_json(folder / DESCRIPTION, run.description | ({"vae": vae_hash} if vae_hash else {}))
+    write_json(folder / DESCRIPTION, run.description.as_json() | ({"vae": vae_hash} if vae_hash else {}))
 
 
 def pack_maps(source: Path, folder: Path) -> None:

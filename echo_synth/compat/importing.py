@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -12,11 +12,19 @@ from echo_synth.compat import edmlx, infer
 from echo_synth.compat.inert import Record
 from echo_synth.compat.weights_file import read_pickle
 from echo_synth.errors import RunError
-from echo_synth.runs.folder import DESCRIPTION, WEIGHTS, Run
+from echo_synth.runs.description import DiffusionDescription, VaeDescription, VaeNetwork
+from echo_synth.runs.folder import DESCRIPTION, WEIGHTS, VaeRun
 from echo_synth.runs.tensors import save_tensors
 
 _MODEL_OF = {"VEPrecond": "ve", "VPPrecond": "vp", "iDDPMPrecond": "sdm"}
-_PRECOND_NAME = {"EDMPrecond": "edm", "VEPrecond": "ve", "VPPrecond": "vp", "iDDPMPrecond": "iddpm"}
+_PRECOND_NAME: dict[str, Literal["edm", "ve", "vp", "iddpm"]] = {
+    "EDMPrecond": "edm",
+    "VEPrecond": "ve",
+    "VPPrecond": "vp",
+    "iDDPMPrecond": "iddpm",
+}
+_VAE_RESOLUTION = 256  # of the images of the paper, px
+ImportedDescription = VaeDescription | DiffusionDescription
 
 
 def state_of(record: Record) -> dict[str, Tensor]:
@@ -59,8 +67,8 @@ def _flat_state(content: Any) -> dict[str, Tensor]:
 
 def read_edmlx(
     path: Path, settings: Mapping[str, Any] | None = None, precond: str | None = None
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """model.json and weights, by our names, of a file of the reference code.
+) -> tuple[ImportedDescription, dict[str, Tensor]]:
+    """Description and weights, by our names, of a file of the reference code.
 
     Args:
         path: the VAE's .pth, or a diffusion network's pickle.
@@ -97,7 +105,7 @@ def read_edmlx(
 
 def _described(
     path: Path, record: Record | None, tensors: dict[str, Tensor], settings: Mapping[str, Any], precond: str | None
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+) -> tuple[ImportedDescription, dict[str, Tensor]]:
     if infer.is_vae(tensors):
         return _vae(path, tensors, settings)
     name = record.class_name if record else precond
@@ -109,28 +117,41 @@ def _described(
 
 def _vae(
     path: Path, tensors: dict[str, Tensor], override: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+) -> tuple[VaeDescription, dict[str, Tensor]]:
     settings = {**infer.vae_settings(tensors), **override}
     edmlx.load_vae(settings, _arrays(tensors))  # raises when they do not fit
-    network = edmlx.describe_vae(settings)
-    latent = 256 >> (len(network["channels"]) - 1)
-    description = {"kind": "vae", "model": f"gamma-vae-{latent}", "size": "paper", "resolution": 256,
-                   "latent_resolution": latent, "network": network, "imported_from": path.name}  # fmt: skip
+    network = VaeNetwork(**edmlx.describe_vae(settings))
+    latent = _VAE_RESOLUTION >> (len(network.channels) - 1)
+    description = VaeDescription(
+        kind="vae",
+        model=f"gamma-vae-{latent}",
+        size="paper",
+        resolution=_VAE_RESOLUTION,
+        latent_resolution=latent,
+        network=network,
+        imported_from=path.name,
+    )
     return description, edmlx.rename_vae(tensors)
 
 
 def _network(
     path: Path, tensors: dict[str, Tensor], settings: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+) -> tuple[DiffusionDescription, dict[str, Tensor]]:
     denoiser = edmlx.load_denoiser(settings, _arrays(tensors))  # raises when they do not fit
     parts = edmlx.describe_network(settings, tensors)
     resolution = settings["resolution"]
     latent = "edm" if resolution >= 256 else f"edm-l{resolution}"
-    description = {
-        "kind": "diffusion", "model": _MODEL_OF.get(settings["precond"], latent), "size": "paper", "resolution": resolution,
-        "precond": _PRECOND_NAME[settings["precond"]], "precond_arguments": edmlx.precond_arguments(settings),
-        **parts, "vae": None, "imported_from": path.name,
-    }  # fmt: skip
+    description = DiffusionDescription(
+        kind="diffusion",
+        model=_MODEL_OF.get(settings["precond"], latent),
+        size="paper",
+        resolution=resolution,
+        precond=_PRECOND_NAME[settings["precond"]],
+        precond_arguments=edmlx.precond_arguments(settings),
+        vae=None,
+        imported_from=path.name,
+        **parts,
+    )
     return description, {f"network.{k}": v for k, v in denoiser.network.state_dict().items()}
 
 
@@ -139,15 +160,15 @@ def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def import_edmlx(
-    path: Path, out: Path, settings: Mapping[str, Any] | None, precond: str | None, vae: Run | None
-) -> dict[str, Any]:
-    """Write `path` as a run folder; returns its model.json. `vae` is the Γ-VAE that a latent model belongs to."""
+    path: Path, out: Path, settings: Mapping[str, Any] | None, precond: str | None, vae: VaeRun | None
+) -> ImportedDescription:
+    """Write `path` as a run folder; returns its description. `vae` is the Γ-VAE that a latent model belongs to."""
     from echo_synth.files import write_json
 
     description, tensors = read_edmlx(path, settings, precond)
-    if vae is not None and description["kind"] == "diffusion":
-        description["vae"] = vae.hash()
+    if vae is not None and isinstance(description, DiffusionDescription):
+        description = description.model_copy(update={"vae": vae.hash()})
     out.mkdir(parents=True, exist_ok=True)
     save_tensors(out / WEIGHTS, {k: v.float() for k, v in tensors.items()})
-    write_json(out / DESCRIPTION, description)
+    write_json(out / DESCRIPTION, description.as_json())
     return description

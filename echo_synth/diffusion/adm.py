@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from echo_synth.diffusion.blocks import PositionalEmbedding
-from echo_synth.diffusion.unet import Family, SemanticUNet, UNetShape
+from echo_synth.diffusion.unet import Architecture, SemanticUNet, UNetShape
 
-_ADM = Family(
+_ADM = Architecture(
     block={"adaptive_scale": True, "head_channels": 64, "project_skip": False, "skip_scale": 1.0, "taps": (1, 1)},
     eps=1e-5,
     attend_every_block=True,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import sqrt
 
 from echo_synth.diffusion.blocks import FourierEmbedding, PositionalEmbedding
-from echo_synth.diffusion.unet import Family, SemanticUNet, UNetShape
+from echo_synth.diffusion.unet import Architecture, SemanticUNet, UNetShape
 
 
 class SongUNet(SemanticUNet):
@@ -35,9 +35,9 @@ class SongUNet(SemanticUNet):
             if fourier
             else PositionalEmbedding(noise, endpoint=True, sine_first=True)
         )
-        family = Family(
+        architecture = Architecture(
             block={"adaptive_scale": False, "head_channels": 0, "project_skip": True, "skip_scale": sqrt(0.5),
                    "taps": tuple(taps)},
             eps=1e-6, attend_every_block=False, pyramid_taps=tuple(taps) if residual_input else None,
         )  # fmt: skip
-        super().__init__(shape, family, embedding, noise)
+        super().__init__(shape, architecture, embedding, noise)

@@ -1,4 +1,4 @@
-"""The U-Net that ADM, DDPM++ and NCSN++ share; each of them is a `Family` of choices in it."""
+"""The U-Net that ADM, DDPM++ and NCSN++ share; each of them is a `Architecture` of choices in it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BlockModulations = dict[str, Modulation]
 
 @dataclass(frozen=True)
 class UNetShape:
-    """Sizes of a network; every family has them.
+    """Sizes of a network; every architecture has them.
 
     Attributes:
         resolution: R of x, divisible by 2 to the number of levels minus one.
@@ -45,7 +45,7 @@ class UNetShape:
 
 
 @dataclass(frozen=True)
-class Family:
+class Architecture:
     """What tells the architectures apart.
 
     Attributes:
@@ -97,21 +97,21 @@ class SemanticUNet(nn.Module):
 
     Args:
         shape: sizes.
-        family: architecture.
+        architecture: architecture.
         map_noise: noise label (N,) to (N, noise_channels).
         noise_channels: see `map_noise`.
     """
 
-    def __init__(self, shape: UNetShape, family: Family, map_noise: nn.Module, noise_channels: int) -> None:
+    def __init__(self, shape: UNetShape, architecture: Architecture, map_noise: nn.Module, noise_channels: int) -> None:
         super().__init__()
         self.resolution, self.classes = shape.resolution, shape.classes
         embedding = shape.channels * shape.embedding_mult
         self.map_noise = map_noise
         self.map_layer0, self.map_layer1 = nn.Linear(noise_channels, embedding), nn.Linear(embedding, embedding)
-        common = {**family.block, "embedding": embedding, "dropout": shape.dropout, "eps": family.eps}
-        self.enc, skips = _encoder(shape, family, common)
-        self.dec, width = _decoder(shape, family, common, skips)
-        self.out_norm = group_norm(width, family.eps)
+        common = {**architecture.block, "embedding": embedding, "dropout": shape.dropout, "eps": architecture.eps}
+        self.enc, skips = _encoder(shape, architecture, common)
+        self.dec, width = _decoder(shape, architecture, common, skips)
+        self.out_norm = group_norm(width, architecture.eps)
         self.out_conv = nn.Conv2d(width, shape.out_channels, 3, padding=1)
         with torch.no_grad():
             self.out_conv.weight *= 1e-5
@@ -185,7 +185,9 @@ class SemanticUNet(nn.Module):
         return x, skips
 
 
-def _encoder(shape: UNetShape, family: Family, common: Mapping[str, Any]) -> tuple[nn.ModuleDict, list[int]]:
+def _encoder(
+    shape: UNetShape, architecture: Architecture, common: Mapping[str, Any]
+) -> tuple[nn.ModuleDict, list[int]]:
     """Blocks from the finest level down, and the widths of their skip connections."""
     enc = nn.ModuleDict()
     enc[f"{shape.resolution}x{shape.resolution}_conv"] = nn.Conv2d(shape.in_channels, shape.channels, 3, padding=1)
@@ -195,9 +197,9 @@ def _encoder(shape: UNetShape, family: Family, common: Mapping[str, Any]) -> tup
         if level:
             enc[f"{side}x{side}_down"] = UNetBlock(width, width, resample="down", **common)
             skips.append(width)
-            if family.pyramid_taps:
+            if architecture.pyramid_taps:
                 enc[f"{side}x{side}_aux_residual"] = FusedDown(
-                    pyramid, width, family.pyramid_taps, common["skip_scale"]
+                    pyramid, width, architecture.pyramid_taps, common["skip_scale"]
                 )
                 pyramid = width
         for i in range(shape.blocks):
@@ -209,7 +211,7 @@ def _encoder(shape: UNetShape, family: Family, common: Mapping[str, Any]) -> tup
 
 
 def _decoder(
-    shape: UNetShape, family: Family, common: Mapping[str, Any], skips: list[int]
+    shape: UNetShape, architecture: Architecture, common: Mapping[str, Any], skips: list[int]
 ) -> tuple[nn.ModuleDict, int]:
     """Blocks from the coarsest level up, with SPADE, and the width of the last."""
     common = {**common, "spade": (shape.classes, shape.spade_hidden)}
@@ -223,7 +225,7 @@ def _decoder(
         else:
             dec[f"{side}x{side}_up"] = UNetBlock(width, width, resample="up", **common)
         for i in range(shape.blocks + 1):
-            attend = side in shape.attention and (family.attend_every_block or i == shape.blocks)
+            attend = side in shape.attention and (architecture.attend_every_block or i == shape.blocks)
             outputs = shape.channels * factor
             dec[f"{side}x{side}_block{i}"] = UNetBlock(width + skips.pop(), outputs, attention=attend, **common)
             width = outputs

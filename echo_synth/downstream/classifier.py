@@ -20,7 +20,7 @@ from echo_synth.data.resize import resize_grey
 from echo_synth.errors import DataError, RunError
 from echo_synth.files import write_json
 from echo_synth.runs.description import build_model, describe_classifier
-from echo_synth.runs.folder import DESCRIPTION, Run
+from echo_synth.runs.folder import DESCRIPTION, ClassifierRun
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.loop import Engine
 from echo_synth.training.streams import Stream, generator, sample_indices
@@ -117,12 +117,13 @@ def train_classifier(
     """
     train, val = read_pictures(images / "train", resolution), read_pictures(images / "val", resolution)
     check_patients_apart(train, val, "val")
-    description = describe_classifier(architecture, resolution, VIEWS) | {"trained_on": images.name}
+    fresh = describe_classifier(architecture, resolution, VIEWS)
+    description = fresh.model_copy(update={"trained_on": images.name})
     module = build_model(description, seed)
     if pretrained is not None:
         _load_backbone(module, pretrained)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / DESCRIPTION, description)
+    write_json(folder / DESCRIPTION, description.as_json())
     write_json(folder / "settings.json", resolved)
     module.to(device).to(memory_format=torch.channels_last)
     task = ClassifierTask(train, val, device, seed)
@@ -152,7 +153,7 @@ def _load_backbone(module: nn.Module, path: Path) -> None:
     module.load_state_dict(own | fitting)
 
 
-def predict_views(run: Run, images: Path, device: str) -> pd.DataFrame:
+def predict_views(run: ClassifierRun, images: Path, device: str) -> pd.DataFrame:
     """Probability of each class for the test images below `images` (or `images`/test).
 
     Returns:
@@ -162,10 +163,10 @@ def predict_views(run: Run, images: Path, device: str) -> pd.DataFrame:
         RunError: the run's classes are in another order.
         DataError: no images.
     """
-    if run.description["classes"] != list(VIEWS):
-        raise RunError(f"{run.folder}: classes are {run.description['classes']}, expected {list(VIEWS)}")
+    if run.description.classes != VIEWS:
+        raise RunError(f"{run.folder}: classes are {list(run.description.classes)}, expected {list(VIEWS)}")
     folder = images / "test" if (images / "test").is_dir() else images
-    pictures = read_pictures(folder, run.description["resolution"])
+    pictures = read_pictures(folder, run.description.resolution)
     module = run.load().to(device).to(memory_format=torch.channels_last)
     probability = probabilities(module, pictures.pixels, device)
     return pd.DataFrame(

@@ -27,7 +27,7 @@ from echo_synth.metrics.overlap import dice, structure_mask
 from echo_synth.metrics.speckle import Speckle, speckle
 from echo_synth.parallel import parallel_map
 from echo_synth.progress import track
-from echo_synth.runs.folder import Run
+from echo_synth.runs.folder import ClassifierRun
 from echo_synth.vae.perceptual import FeatureDistance
 
 SIDE = 256  # of the grid on which images are compared
@@ -72,10 +72,10 @@ def chosen_cases(dataset: RawDataset, count: int | None) -> pd.DataFrame:
 
 
 @torch.inference_mode()
-def classifier_features(run: Run, pixels: NDArray[np.uint8], device: str) -> NDArray[np.float64]:
+def classifier_features(run: ClassifierRun, pixels: NDArray[np.uint8], device: str) -> NDArray[np.float64]:
     """What the view classifier knows of each image before it decides, (N, D)."""
     module: Any = run.load().to(device).eval()
-    side, parts = run.description["resolution"], []
+    side, parts = run.description.resolution, []
     for start in track(range(0, len(pixels), _BATCH), -(-len(pixels) // _BATCH), "features", "batches"):
         small = np.stack([resize_grey(p, (side, side)) for p in pixels[start : start + _BATCH]])
         x = torch.from_numpy(small)[:, None].to(device)

@@ -19,7 +19,7 @@ from echo_synth.evaluation.dataset_quality import ImageSet, Spaces
 from echo_synth.evaluation.statistics import Resampling, summarise
 from echo_synth.files import check_writable, write_atomic, write_bytes, write_json
 from echo_synth.report import quality_figures as figures
-from echo_synth.runs.folder import Run
+from echo_synth.runs.folder import ClassifierRun
 from echo_synth.vae.perceptual import FeatureDistance
 
 
@@ -40,7 +40,7 @@ class Inputs:
     synthetic: RawDataset
     real: RawDataset
     cases: pd.DataFrame
-    classifier: Run | None
+    classifier: ClassifierRun | None
     predictions: Path | None
     perceptual: tuple[str, FeatureDistance] | None
     device: str
@@ -78,7 +78,7 @@ def judge(inputs: Inputs, folder: Path, settings: Mapping[str, Any]) -> tuple[di
     if features is not None and inputs.classifier is not None:
         unseen = np.concatenate([features["val"], features["test"]])
         result["features"] = {
-            "network": f"view classifier {inputs.classifier.folder.name}, trained on {inputs.classifier.description.get('trained_on')}; not comparable with FID",
+            "network": f"view classifier {inputs.classifier.folder.name}, trained on {inputs.classifier.description.trained_on}; not comparable with FID",
             **dataset_quality.feature_distances(features["synthetic"], features["train"], unseen, inputs.seed),
         }  # fmt: skip
     if inputs.perceptual is not None:

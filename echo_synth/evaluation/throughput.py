@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 
 from echo_synth import specs
 from echo_synth.data.nnunet_raw import write_image
-from echo_synth.diffusion.denoiser import Denoiser, Guided
+from echo_synth.diffusion.denoiser import Guided
 from echo_synth.generation.engine import ImageGenerator, SamplerSettings, image_noise
 from echo_synth.runs.description import build_model, describe_diffusion, describe_vae
-from echo_synth.vae.network import GammaVAE
 
 STAGES = ("modulation", "network", "decode", "write")
 
@@ -93,9 +92,7 @@ def fresh(name: str, size: str, device: str, precision: str, fast: bool, compile
     """A generator of that model and size with untrained weights, which cost what trained ones do."""
     spec = specs.diffusion_model(name)
     network = build_model(describe_diffusion(name, size, None)).eval().requires_grad_(False)
-    assert isinstance(network, Denoiser)
     vae = build_model(describe_vae(spec.vae, size)).eval().requires_grad_(False) if spec.vae else None
-    assert vae is None or isinstance(vae, GammaVAE)
     return ImageGenerator(network, vae, device, precision, fast, compiled=compiled)
 
 

@@ -11,7 +11,7 @@ from echo_synth import specs
 from echo_synth.errors import RunError
 from echo_synth.files import read_json
 from echo_synth.home import maps
-from echo_synth.runs.folder import Run, find_vae_of, open_run
+from echo_synth.runs.folder import DiffusionRun, Run, VaeRun, find_vae_of, open_run
 
 
 def newest_maps() -> Path:
@@ -20,8 +20,8 @@ def newest_maps() -> Path:
     return max(folders, key=lambda p: p.stat().st_mtime) if folders else specs.root() / "bundled" / "maps"
 
 
-def vae_run(weights: Run, vae_model: str | None, folder: Path | None) -> Run | None:
-    """The Γ-VAE that `weights`, a diffusion run, was trained with; None for a model on pixels.
+def vae_run(weights: DiffusionRun, vae_model: str | None, folder: Path | None) -> VaeRun | None:
+    """The Γ-VAE that `weights` was trained with; None for a model on pixels.
 
     Raises RunError when it is not found, or when `folder` holds another one.
     """
@@ -30,9 +30,9 @@ def vae_run(weights: Run, vae_model: str | None, folder: Path | None) -> Run | N
     if folder is None:
         return find_vae_of(weights.description, vae_model, weights.folder)
     run = open_run(folder, "vae")
-    if run.hash() != weights.description["vae"]:
+    if run.hash() != weights.description.vae:
         raise RunError(
-            f"{folder}: its weights are {run.hash()}, {weights.folder} was trained on {weights.description['vae']}"
+            f"{folder}: its weights are {run.hash()}, {weights.folder} was trained on {weights.description.vae}"
         )
     return run
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from echo_synth import home
 from echo_synth.errors import ExistsError, RunError
 from echo_synth.files import check_writable, write_json
+from echo_synth.runs.description import Description
 from echo_synth.runs.folder import AVERAGES, DESCRIPTION, STATE, WEIGHTS
 
 
@@ -52,7 +53,7 @@ def _default_folder(stem: str, resume: bool) -> Path:
 
 
 def begin(
-    folder: Path, description: Mapping[str, Any], resolved: Mapping[str, Any], identity: Mapping[str, Any], resume: bool
+    folder: Path, description: Description, resolved: Mapping[str, Any], identity: Mapping[str, Any], resume: bool
 ) -> None:
     """Description and settings of the run; what an overwritten run left is removed.
 
@@ -65,7 +66,7 @@ def begin(
             (folder / name).unlink(missing_ok=True)
         for name in ("tensorboard", "samples", AVERAGES):
             shutil.rmtree(folder / name, ignore_errors=True)
-    write_json(folder / DESCRIPTION, description)
+    write_json(folder / DESCRIPTION, description.as_json())
     write_json(folder / "settings.json", resolved)
 
 

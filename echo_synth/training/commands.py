@@ -15,8 +15,14 @@ from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.data.prepared import prepare
 from echo_synth.errors import RunError
 from echo_synth.runs.claims import begin, check_identity
-from echo_synth.runs.description import build_model, describe_diffusion, describe_vae
-from echo_synth.runs.folder import Run, open_run
+from echo_synth.runs.description import (
+    DescriptionT,
+    InitialWeights,
+    build_model,
+    describe_diffusion,
+    describe_vae,
+)
+from echo_synth.runs.folder import VaeRun, open_run
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.distributed import main_first, on_main, process_count
 from echo_synth.training.latents import FieldRecipe, kept_fields
@@ -27,8 +33,7 @@ from echo_synth.training.tasks.vae import VaeTask
 from echo_synth.training.transfer import start_from
 from echo_synth.vae.codec import build_codec
 from echo_synth.vae.gamma import Direction
-from echo_synth.vae.network import GammaVAE
-from echo_synth.vae.posterior import Family
+from echo_synth.vae.posterior import PosteriorFamily
 
 # A left-right flip shows an anatomy that no probe orientation of CAMUS produces; the paper flips
 # all the same. At the small sizes, capacity goes to the anatomy that is asked for.
@@ -46,7 +51,7 @@ class VaeOptions:
         perceptual_weights: file of the perceptual network, where it is not a package's.
     """
 
-    posterior: Family = "gamma"
+    posterior: PosteriorFamily = "gamma"
     direction: Direction | None = None
     prior: tuple[float, float] | None = None
     perceptual_weights: Path | None = None
@@ -113,14 +118,15 @@ def _identity(settings: Settings, data: str, **more: Any) -> dict[str, Any]:
             **settings.training.model_dump(), "seed": settings.seed}  # fmt: skip
 
 
-def _new_network(description: dict[str, Any], settings: Settings) -> nn.Module:
-    """Freshly initialised, or with the weights of `settings.init`, which the description then names."""
-    module = build_model(description, settings.seed)
-    if settings.init is not None:
-        run = open_run(settings.init, description["kind"])
-        share = start_from(module, description, run)
-        description["init"] = {"model": run.description["model"], "weights": run.hash(), "share": round(share, 4)}
-    return module
+def _new_network(description: DescriptionT, settings: Settings) -> tuple[nn.Module, DescriptionT]:
+    """Freshly initialised, or with the weights of `settings.init`, which the returned description then names."""
+    module: nn.Module = build_model(description, settings.seed)
+    if settings.init is None:
+        return module, description
+    run = open_run(settings.init, description.kind)
+    share = start_from(module, description, run)
+    init = InitialWeights(model=run.description.model, weights=run.hash(), share=round(share, 4))
+    return module, description.model_copy(update={"init": init})
 
 
 def train_gamma_vae(
@@ -136,18 +142,16 @@ def train_gamma_vae(
     perceptual = build_perceptual(training.perceptual, options.perceptual_weights)
     with main_first(settings.device):
         data = prepare(dataset)
-    description = describe_vae(settings.model, settings.size, options.posterior, options.prior) | {
-        "trained_on": dataset.name
-    }
-    module = _new_network(description, settings)
+    fresh = describe_vae(settings.model, settings.size, options.posterior, options.prior)
+    module, description = _new_network(fresh.model_copy(update={"trained_on": dataset.name}), settings)
     task = VaeTask(
         data, settings.device, settings.seed, training.weights, training.warmup_images, settings.augmentation(),
         ColourRanges(), perceptual.to(settings.device) if perceptual else None, direction,
     )  # fmt: skip
-    network = description["network"]
+    network = description.network
     identity = _identity(
         settings, data.fingerprint, posterior=options.posterior, kl=direction,
-        prior=[network["alpha_prior"], network["beta_prior"]],
+        prior=[network.alpha_prior, network.beta_prior],
     )  # fmt: skip
     on_main(settings.device, lambda: begin(folder, description, resolved, identity, resume))
     return _run(settings, module, task, folder, resume, identity)
@@ -156,7 +160,7 @@ def train_gamma_vae(
 def train_diffusion(
     settings: Settings,
     dataset: RawDataset,
-    vae_run: Run | None,
+    vae_run: VaeRun | None,
     folder: Path,
     resume: bool,
     resolved: Mapping[str, Any],
@@ -165,17 +169,16 @@ def train_diffusion(
     with main_first(settings.device):
         data = prepare(dataset)
     vae_hash = vae_run.hash() if vae_run else None
-    description = describe_diffusion(settings.model, settings.size, vae_hash) | {"trained_on": dataset.name}
+    fresh = describe_diffusion(settings.model, settings.size, vae_hash)
     identity = _identity(settings, data.fingerprint, vae=vae_hash)
     if resume:
         on_main(settings.device, lambda: check_identity(folder, identity))
-    module = _new_network(description, settings)
+    module, description = _new_network(fresh.model_copy(update={"trained_on": dataset.name}), settings)
     vae = vae_run.load().to(settings.device) if vae_run else None
-    assert vae is None or isinstance(vae, GammaVAE)
-    codec = build_codec(vae, description["resolution"])
+    codec = build_codec(vae, description.resolution)
     val_rows = data.rows("val") if len(data.rows("val")) else data.rows("train")
     recipe = FieldRecipe(
-        description["resolution"],
+        description.resolution,
         vae_hash,
         settings.copies,
         settings.augmentation(),

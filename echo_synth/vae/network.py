@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echo_synth.vae.posterior import Family, GammaPosterior, GaussianPosterior, Posterior
+from echo_synth.vae.posterior import GammaPosterior, GaussianPosterior, Posterior, PosteriorFamily
 
 Activation = Callable[[Tensor], Tensor]
 _EPS = 1e-6
@@ -148,7 +148,7 @@ class GammaVAE(nn.Module):
         beta_prior: float = 10.8,
         activation: str = "silu",
         projection: bool = True,
-        posterior: Family = "gamma",
+        posterior: PosteriorFamily = "gamma",
     ) -> None:
         super().__init__()
         functions: dict[str, Activation] = {"silu": F.silu, "none": _identity}

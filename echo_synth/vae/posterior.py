@@ -16,8 +16,8 @@ from torch import Tensor
 from echo_synth.vae.gamma import Direction, kl_to_prior, mean_gamma, sample_gamma, softplus10
 from echo_synth.vae.gaussian import LOG_VARIANCE_RANGE, kl_gaussian, sample_gaussian, wide
 
-Family = Literal["gamma", "gaussian"]
-FAMILIES: tuple[Family, ...] = get_args(Family)
+PosteriorFamily = Literal["gamma", "gaussian"]
+POSTERIOR_FAMILIES: tuple[PosteriorFamily, ...] = get_args(PosteriorFamily)
 
 
 class Posterior(ABC):
@@ -65,7 +65,7 @@ class GammaPosterior(Posterior):
     def at(self, i: int) -> GammaPosterior:
         return replace(self, alpha=self.alpha[i : i + 1], beta=self.beta[i : i + 1])
 
-    def kl(self, direction: Direction = "prior-posterior") -> Tensor:
+    def kl(self, direction: Direction) -> Tensor:
         return kl_to_prior(self.alpha, self.beta, self.alpha_prior, self.beta_prior, direction)
 
 
@@ -91,7 +91,7 @@ class GaussianPosterior(Posterior):
     def at(self, i: int) -> GaussianPosterior:
         return replace(self, mu=self.mu[i : i + 1], log_variance=self.log_variance[i : i + 1])
 
-    def kl(self, direction: Direction = "posterior-prior") -> Tensor:
+    def kl(self, direction: Direction) -> Tensor:
         return kl_gaussian(self.mu, self.log_variance, reverse=direction == "prior-posterior")
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from echo_synth.compat import edmlx, importing
 from echo_synth.compat.weights_file import read_pickle
 from echo_synth.errors import RunError
+from echo_synth.runs.description import VaeDescription
 from echo_synth.runs.folder import open_run
 from echo_synth.vae.network import GammaVAE
 
@@ -111,7 +112,7 @@ def test_a_persistent_network_comes_in_unchanged(reference: types.SimpleNamespac
     for name in ("torch_utils.persistence", "dnnlib.util", "training.networks", "training"):
         sys.modules.pop(name)
     description = importing.import_edmlx(tmp_path / "network.pkl", tmp_path / "run", None, None, None)
-    assert description["network"]["blocks"] == 2
+    assert description.network.blocks == 2
     ours = open_run(tmp_path / "run", "diffusion").load()
     theirs = edmlx.load_denoiser(settings, {k: v.numpy() for k, v in state.items()})
     x, sigma, labels = torch.randn(2, 1, 16, 16), torch.tensor([0.3, 2.0]), torch.randint(0, 10, (2, 16, 16))
@@ -149,8 +150,9 @@ def test_a_vae_comes_in_unchanged(stream: bool, tmp_path: Path) -> None:
     state = {re.sub(r"decoder\.blocks\.0\.(weight|bias)$", r"decoder.blocks.0.conv.\1", k): v for k, v in state.items()}
     torch.save(OrderedDict(state), tmp_path / "vae.pth", _use_new_zipfile_serialization=not stream)
     description = importing.import_edmlx(tmp_path / "vae.pth", tmp_path / "run", None, None, None)
-    assert description["model"] == "gamma-vae-128"
-    assert description["network"]["channels"] == [32, 64]
+    assert description.model == "gamma-vae-128"
+    assert isinstance(description, VaeDescription)
+    assert description.network.channels == (32, 64)
     other = open_run(tmp_path / "run", "vae").load()
     images, sector = torch.rand(1, 1, 32, 32), torch.ones(1, 1, 32, 32)
     with torch.no_grad():

@@ -38,7 +38,7 @@ def test_every_size_can_be_built(size: str) -> None:
     with torch.device("meta"):
         for name in specs.DIFFUSION_MODELS:
             description = describe_diffusion(name, size, None)
-            assert description["network"]["channels"] > 0
+            assert description.network.channels > 0
 
 
 def test_input_and_target_have_unit_variance_under_edm() -> None:

@@ -18,7 +18,7 @@ from echo_synth.errors import RunError
 from echo_synth.evaluation import solver_study
 from echo_synth.generation import sources
 from echo_synth.generation.engine import ImageGenerator, default_settings, step_noise
-from echo_synth.runs.folder import Run, find_vae, open_run
+from echo_synth.runs.folder import DiffusionRun, find_vae, open_run
 from echo_synth.runs.tensors import load_tensors
 from echo_synth.sampling import SOLVERS
 from echo_synth.types import VIEWS
@@ -83,13 +83,13 @@ def test_more_evaluations_come_nearer_and_the_nearest_is_recommended() -> None:
 
 def test_generate_follows_the_study(home: Path, tmp_path: Path) -> None:
     known = specs.diffusion_model("edm-l64").solvers
-    run = open_run(BUNDLED / "edm-l64")
+    run = open_run(BUNDLED / "edm-l64", "diffusion")
     assert [sources.solver_of(run, "auto", n, known) for n in (8, 20)] == ["dpmpp-2m", "unipc"]
     assert sources.solver_of(run, "auto", 20, {}) == "heun"
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "solvers.json").write_text(json.dumps({"recommended": {"10": "unipc", "100": "heun"}}))
-    studied = Run(folder, run.description)
+    studied = DiffusionRun(folder, run.description)
     assert sources.solver_of(studied, "auto", 20, known) == "unipc"
     assert sources.solver_of(studied, "auto", 100, known) == "heun"
     assert sources.solver_of(studied, "euler", 20, known) == "euler"
@@ -154,7 +154,7 @@ def test_a_twin_is_trained_and_never_taken_for_its_sibling(home: Path, tmp_path:
         precision="fp32",
     )
     run = open_run(tmp_path / "twin", "vae")
-    assert run.description["model"] == "gaussian-vae-64"
+    assert run.description.model == "gaussian-vae-64"
     assert find_vae("gamma-vae-64", tmp_path / "twin").folder == run.folder
     with pytest.raises(RunError, match="its latents are 64 px wide, expected 128"):
         find_vae("gamma-vae-128", tmp_path / "twin")

@@ -25,9 +25,10 @@ from echo_synth.data.tissues import sector_mask
 from echo_synth.errors import EchoSynthError, ExistsError, LeakageError, RunError
 from echo_synth.generation.engine import ImageGenerator, default_settings, image_noise
 from echo_synth.generation.manifest import plan
-from echo_synth.runs.folder import bundled_run, find_vae_of
+from echo_synth.runs.folder import find_vae_of, open_run
 
-BUNDLED_MAPS = specs.root() / "bundled" / "maps"
+BUNDLED = specs.root() / "bundled"
+BUNDLED_MAPS = BUNDLED / "maps"
 
 
 @pytest.fixture
@@ -55,8 +56,7 @@ def _dataset(dataset_id: int = 601) -> Path:
 def test_bundled_weights_are_small_and_fit() -> None:
     files = list((specs.root() / "bundled").rglob("*.safetensors"))
     assert sum(f.stat().st_size for f in files) <= 8_000_000
-    run = bundled_run("edm-l64")
-    assert run is not None
+    run = open_run(BUNDLED / "edm-l64", "diffusion")
     find_vae_of(run.description, "gamma-vae-64", run.folder).load()
 
 
@@ -163,8 +163,7 @@ def test_noise_depends_on_seed_and_index_only() -> None:
 
 def test_images_follow_their_maps() -> None:
     """The bundled model draws blood darker than muscle where the map says so."""
-    run = bundled_run("edm-l64")
-    assert run is not None
+    run = open_run(BUNDLED / "edm-l64", "diffusion")
     vae = find_vae_of(run.description, "gamma-vae-64", run.folder)
     maps = open_maps(BUNDLED_MAPS)
     tissues = np.stack([maps.read(n) for n in maps.index["map"][:6]])

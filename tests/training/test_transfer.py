@@ -10,18 +10,18 @@ import torch
 from echo_synth.errors import RunError
 from echo_synth.files import write_json
 from echo_synth.runs.description import build_model, describe_diffusion
-from echo_synth.runs.folder import DESCRIPTION, WEIGHTS, Run, open_run
+from echo_synth.runs.folder import DESCRIPTION, WEIGHTS, DiffusionRun, open_run
 from echo_synth.runs.tensors import save_tensors
 from echo_synth.training.transfer import start_from
 
 
-def _run(folder: Path, model: str, size: str = "tiny") -> tuple[Run, dict[str, torch.Tensor]]:
+def _run(folder: Path, model: str, size: str = "tiny") -> tuple[DiffusionRun, dict[str, torch.Tensor]]:
     description = describe_diffusion(model, size, None)
     weights = build_model(description, seed=7).state_dict()
     folder.mkdir()
-    write_json(folder / DESCRIPTION, description)
+    write_json(folder / DESCRIPTION, description.as_json())
     save_tensors(folder / WEIGHTS, weights)
-    return open_run(folder), weights
+    return open_run(folder, "diffusion"), weights
 
 
 def test_the_same_model_takes_every_weight(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from echo_synth.vae.gamma import kl_to_prior
 from echo_synth.vae.gaussian import kl_gaussian, sample_gaussian
 from echo_synth.vae.loss import reconstruct, vae_loss
 from echo_synth.vae.network import GammaVAE
-from echo_synth.vae.posterior import Family, GammaPosterior
+from echo_synth.vae.posterior import GammaPosterior, PosteriorFamily
 
 
-def _vae(name: str = "gamma-vae-64", posterior: Family = "gamma") -> GammaVAE:
+def _vae(name: str = "gamma-vae-64", posterior: PosteriorFamily = "gamma") -> GammaVAE:
     module = build_model(describe_vae(name, "tiny", posterior), seed=1)
     assert isinstance(module, GammaVAE)
     return module
@@ -65,7 +65,7 @@ LATE, EARLY = torch.tensor([True, True]), torch.tensor([False, False])
 
 
 @pytest.mark.parametrize("posterior", ["gamma", "gaussian"])
-def test_terms_of_the_loss_by_hand(posterior: Family) -> None:
+def test_terms_of_the_loss_by_hand(posterior: PosteriorFamily) -> None:
     vae, (images, sector) = _vae(posterior=posterior), _batch()
     sector[1, :, :20] = 0  # sectors of different sizes: each image is normalised by its own
     images = images * sector
