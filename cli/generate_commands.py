@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cli.common import begin, done, one_of, say
-from cli.generators import SOLVER_HELP, Checkpoint, Maps, Model, Vae, choose, known_solver
-from cli.options import Device, DryRun, Precision, Seed
+from cli.options import SOLVER_HELP, Checkpoint, Device, DryRun, Maps, Model, Precision, Seed, Vae
+
+_NOISE_BATCH = 8
 
 
 def register(app: typer.Typer) -> None:
@@ -54,50 +54,52 @@ def generate(
     Example: echosynth generate --model edm-l64 --nfe 100
     """
     from echo_synth.data.maps import open_maps
-    from echo_synth.generation import manifest, run
+    from echo_synth.generation import run
     from echo_synth.generation.engine import default_settings
-    from echo_synth.generation.sources import newest_maps, solver_of
+    from echo_synth.generation.manifest import plan_images
+    from echo_synth.generation.sources import SampledImages, check_solver, choose_model, newest_maps, solver_of
+    from echo_synth.generation.targets import choose_target, classification_folder
     from echo_synth.generation.writer import DatasetWriter
     from echo_synth.training.distributed import main_first, on_main
 
     part = _parse_shard(shard)
     one_of("--fast", fast, ("on", "off"))
-    known_solver(solver if solver != "auto" else "heun")
-    chosen = choose(model, checkpoint, vae, device, precision)
-    spec, weights, latents, device, precision = (
-        chosen.spec,
-        chosen.weights,
-        chosen.latents,
-        chosen.device,
-        chosen.precision,
-    )
-    how = default_settings(spec.precond, nfe, solver_of(weights, solver, nfe, spec.solvers))
+    check_solver(solver if solver != "auto" else "heun")
+    chosen = choose_model(model, checkpoint, vae, device, precision)
+    preset, described = chosen.spec, chosen.run.description
+    sampler = default_settings(preset.precond, nfe, solver_of(chosen.run, solver, nfe, preset.solvers))
     folder = open_maps(maps or newest_maps())
-    rows = manifest.plan(folder.index, count, seed)
-    facts = {
-        "model": model, "size": weights.description.size, "model_hash": weights.hash(),
-        "vae_hash": latents.hash() if latents else None, "nfe": nfe, "solver": how.solver,
-        "discretization": how.discretization, "seed": seed, "precision": precision, "trained_on": weights.description.trained_on,
-    }  # fmt: skip
-    identity = facts | {"maps": str(folder.path), "count": len(rows), "batch": batch}
-    target = on_main(device, lambda: _target(dataset_id, f"{spec.dataset_name}_nfe{nfe}", identity))
-    pictures = classification or _classification_folder(target)
-    settings = begin(
-        "generate", {**identity, "checkpoint": weights.folder, "dataset": target, "classification": pictures}, dry_run
-    )
+    rows = plan_images(folder.index, count, seed)
+    recorded = {
+        "model": model,
+        "size": described.size,
+        "model_hash": chosen.run.hash(),
+        "vae_hash": chosen.vae.hash() if chosen.vae else None,
+        "nfe": nfe,
+        "solver": sampler.solver,
+        "discretization": sampler.discretization,
+        "seed": seed,
+        "precision": chosen.precision,
+        "trained_on": described.trained_on,
+    }
+    identity = recorded | {"maps": str(folder.path), "count": len(rows), "batch": batch}
+    target = on_main(chosen.device, lambda: choose_target(dataset_id, f"{preset.dataset_name}_nfe{nfe}", identity))
+    pictures = classification or classification_folder(target)
+    shown = {**identity, "checkpoint": chosen.run.folder, "dataset": target, "classification": pictures}
+    settings = begin("generate", shown, dry_run)
     if checkpoint is None or maps is None:
-        say(f"weights: {weights.folder}\nmaps: {folder.path}")
+        say(f"weights: {chosen.run.folder}\nmaps: {folder.path}")
     writer = DatasetWriter(target, pictures, rows, identity, part)
-    with main_first(device):
+    with main_first(chosen.device):
         writer.open(settings)
-    loaded = chosen.load(fast=fast == "on", modulation_bytes=modulation_memory << 20, compiled=compiled)
-    start = time.monotonic()
-    drawn, complete = run.generate(loaded, folder, writer, how, seed, batch, facts)
-    state = "complete" if complete else "other shards are still to come"
+    generator = chosen.load(fast == "on", modulation_memory << 20, compiled)
+    drawn = run.generate(SampledImages(generator, sampler, chosen.precision), folder, writer, seed, batch, recorded)
+    state = "complete" if drawn.complete else "other shards are still to come"
     done(
-        f"drew {drawn} images in {time.monotonic() - start:.1f} s; {run.total_cases(rows)}, {state}",
-        f"nnU-Net raw dataset: {target}", f"classification folder: {pictures}",
-    )  # fmt: skip
+        f"drew {drawn.images} images in {drawn.seconds:.1f} s; {run.total_cases(rows)}, {state}",
+        f"nnU-Net raw dataset: {target}",
+        f"classification folder: {pictures}",
+    )
 
 
 def noise_dataset(
@@ -113,22 +115,23 @@ def noise_dataset(
     Example: echosynth noise-dataset --count 1800
     """
     from echo_synth.data.maps import open_maps
-    from echo_synth.generation import manifest, run
-    from echo_synth.generation.engine import SamplerSettings
+    from echo_synth.generation import run
+    from echo_synth.generation.manifest import plan_images
     from echo_synth.generation.noise import NoiseTextures
     from echo_synth.generation.sources import newest_maps
+    from echo_synth.generation.targets import choose_target, classification_folder
     from echo_synth.generation.writer import DatasetWriter
 
     folder = open_maps(maps or newest_maps())
-    rows = manifest.plan(folder.index, count, seed)
-    facts = {"model": "noise", "nfe": 0, "seed": seed}
-    identity = facts | {"maps": str(folder.path), "count": len(rows)}
-    target = _target(dataset_id, "Noise", identity)
-    pictures = classification or _classification_folder(target)
+    rows = plan_images(folder.index, count, seed)
+    recorded = {"model": "noise", "nfe": 0, "seed": seed}
+    identity = recorded | {"maps": str(folder.path), "count": len(rows)}
+    target = choose_target(dataset_id, "Noise", identity)
+    pictures = classification or classification_folder(target)
     settings = begin("noise-dataset", {**identity, "dataset": target, "classification": pictures}, dry_run)
     writer = DatasetWriter(target, pictures, rows, identity)
     writer.open(settings)
-    run.generate(NoiseTextures(), folder, writer, SamplerSettings(1, "euler", "edm"), seed, 8, facts)
+    run.generate(NoiseTextures(), folder, writer, seed, _NOISE_BATCH, recorded)
     done(f"{run.total_cases(rows)}", f"nnU-Net raw dataset: {target}", f"classification folder: {pictures}")
 
 
@@ -147,41 +150,3 @@ def _parse_shard(text: str) -> tuple[int, int]:
     if not 0 <= i < n:
         raise SpecError(f"--shard {text}: expected i/n with 0 <= i < n, such as 0/4")
     return i, n
-
-
-def _target(dataset_id: int | None, name: str, identity: dict[str, Any]) -> Path:
-    """Folder of the dataset: the one with that id if it is the same dataset, or a new one."""
-    from echo_synth.data import nnunet_raw
-    from echo_synth.errors import ExistsError
-    from echo_synth.home import nnunet_folder
-
-    raw = nnunet_folder("nnUNet_raw")
-    if dataset_id is None:
-        unfinished = _unfinished(raw, name, identity)
-        return unfinished or raw / f"Dataset{nnunet_raw.next_free_id(601):03d}_{name}"
-    nnunet_raw.check_id(dataset_id)
-    path = raw / f"Dataset{dataset_id:03d}_{name}"
-    taken = [p for p in nnunet_raw.existing(dataset_id) if p != path]
-    if taken:
-        raise ExistsError(f"dataset id {dataset_id} is taken by {taken[0]}; choose another --dataset-id")
-    return path
-
-
-def _unfinished(raw: Path, name: str, identity: dict[str, Any]) -> Path | None:
-    from echo_synth.files import read_json
-
-    for path in sorted(raw.glob(f"Dataset*_{name}")):
-        known = path / "settings.json"
-        if (
-            known.is_file()
-            and not (path / "manifest.parquet").is_file()
-            and read_json(known).get("identity") == identity
-        ):
-            return path
-    return None
-
-
-def _classification_folder(target: Path) -> Path:
-    from echo_synth.home import classification
-
-    return classification() / target.name

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.common import begin, done, one_of, parse_numbers, say
-from cli.generators import SOLVER_HELP, Checkpoint, Model, Vae, choose, known_solver
-from cli.options import DatasetId, Device, DryRun, Overwrite, Precision, Seed
+from cli.options import SOLVER_HELP, Checkpoint, DatasetId, Device, DryRun, Model, Overwrite, Precision, Seed, Vae
 
 
 def register(app: typer.Typer) -> None:
@@ -130,11 +129,12 @@ def sample_grid(
     from echo_synth.errors import DataError
     from echo_synth.files import check_writable, refuse_existing, write_bytes
     from echo_synth.generation.engine import default_settings
+    from echo_synth.generation.sources import check_solver, choose_model
     from echo_synth.report.figures import image_rows, png
 
     budgets = parse_numbers("--nfe", nfe)
-    chosen = choose(model, checkpoint, vae, device, precision)
-    spec, weights = chosen.spec, chosen.weights
+    chosen = choose_model(model, checkpoint, vae, device, precision)
+    spec, weights = chosen.spec, chosen.run
     check_writable(out.absolute().parent)
     refuse_existing(out, overwrite)
     begin("sample-grid", {"checkpoint": weights.folder, "nfe": budgets, "out": out, "solver": solver}, dry_run)
@@ -146,7 +146,7 @@ def sample_grid(
     loaded = chosen.load()
     pictures = [np.asarray(data.images[rows])]
     for budget in budgets:
-        how = default_settings(spec.precond, budget, known_solver(solver))
+        how = default_settings(spec.precond, budget, check_solver(solver))
         pictures.append(loaded.draw(data.tissues[rows], data.views[rows], seed, range(count), how))
     labels = ["real", *(f"{n} NFE" for n in budgets)]
     write_bytes(out, png(image_rows({spec.dataset_name: np.stack(pictures, axis=1)}, labels)))

@@ -8,17 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.common import begin, done, one_of, parse_numbers, say
-from cli.generators import (
-    SOLVER_HELP,
-    Checkpoint,
-    Maps,
-    Model,
-    Vae,
-    choose,
-    first_maps,
-    known_solver,
-)
-from cli.options import Device, DryRun, Overwrite, Precision, Seed, Size
+from cli.options import SOLVER_HELP, Checkpoint, Device, DryRun, Maps, Model, Overwrite, Precision, Seed, Size, Vae
 
 
 def register(app: typer.Typer) -> None:
@@ -51,12 +41,13 @@ def study_solvers(
     from echo_synth.data.maps import open_maps
     from echo_synth.evaluation import solver_study
     from echo_synth.files import check_writable, refuse_existing, write_bytes, write_json, write_text
-    from echo_synth.generation.sources import newest_maps
+    from echo_synth.generation.run import read_batch
+    from echo_synth.generation.sources import choose_model, newest_maps
     from echo_synth.report.figures import convergence_curves, png
 
     budgets = parse_numbers("--nfe", nfe)
-    chosen = choose(model, checkpoint, vae, device, precision)
-    spec, weights = chosen.spec, chosen.weights
+    chosen = choose_model(model, checkpoint, vae, device, precision)
+    spec, weights = chosen.spec, chosen.run
     folder = (out or weights.folder).absolute()
     check_writable(folder)
     refuse_existing(folder / "solvers.json", overwrite)
@@ -67,7 +58,7 @@ def study_solvers(
     )
     opened = open_maps(maps or newest_maps())
     used = opened.index.iloc[np.linspace(0, len(opened.index) - 1, count).astype(int)]
-    tissues, views = first_maps(opened, used)
+    tissues, views = read_batch(opened, used)
     loaded = chosen.load()
     table = solver_study.study(loaded, tissues, views, spec.precond, budgets, converged, seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,14 +112,15 @@ def benchmark(
     from echo_synth.evaluation import throughput as timing
     from echo_synth.files import check_writable, refuse_existing, write_bytes, write_json, write_text
     from echo_synth.generation.engine import default_settings
-    from echo_synth.generation.sources import newest_maps
+    from echo_synth.generation.run import read_batch
+    from echo_synth.generation.sources import check_solver, newest_maps
     from echo_synth.report.figures import png, throughput_curves
 
     chosen = {name.strip(): specs.diffusion_model(name.strip()) for name in models.split(",")}
     budgets = parse_numbers("--nfe", nfe)
     one_of("--measure", measure, ("stages", "whole"))
     one_of("--fast", fast, ("on", "off"))
-    known_solver(solver)
+    check_solver(solver)
     device = training_device(device)
     precision = resolve_precision(precision, device)
     check_writable(out.absolute())
@@ -138,7 +130,7 @@ def benchmark(
     resolved = begin("benchmark", settings, dry_run)
     folder = open_maps(newest_maps())
     used = folder.index.iloc[:batch]
-    tissues, views = first_maps(folder, used)
+    tissues, views = read_batch(folder, used)
     rows, parts = [], []
     for name, spec in chosen.items():
         loaded = timing.fresh(name, size, device, precision, fast == "on", compiled)
@@ -148,7 +140,7 @@ def benchmark(
             row = {"model": name, "nfe": budget, "images_per_second": 1 / stages.per_image(budget)}
             if measure == "whole":
                 measured = timing.whole(
-                    loaded, tissues, views, default_settings(spec.precond, budget, known_solver(solver)), repeats
+                    loaded, tissues, views, default_settings(spec.precond, budget, check_solver(solver)), repeats
                 )
                 row |= {"measured": statistics.median(measured), "slowest": min(measured), "fastest": max(measured)}
             rows.append(row)

@@ -18,3 +18,8 @@ Precision = Annotated[
     str, typer.Option("--precision", help="auto (bf16 where the hardware has it), fp32, bf16 or fp16.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out, or the newest unfinished one.")]
+SOLVER_HELP = "heun, euler, dpmpp-2m, unipc, or ddpm (ancestral)."
+Model = Annotated[str, typer.Option(help="sdm, ve, vp, edm, edm-l128 or edm-l64.")]
+Checkpoint = Annotated[Path | None, typer.Option(help="Run folder; default: the newest, else the bundled weights.")]
+Vae = Annotated[Path | None, typer.Option(help="Γ-VAE run; default: the one the model was trained with.")]
+Maps = Annotated[Path | None, typer.Option(help="Map folder; default: the newest, else the bundled maps.")]

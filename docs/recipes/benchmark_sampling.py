@@ -31,7 +31,7 @@ from echo_synth.data.maps import open_maps
 from echo_synth.diffusion.unet import Modulations
 from echo_synth.evaluation import solver_study, throughput
 from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings, image_noise
-from echo_synth.generation.manifest import plan
+from echo_synth.generation.manifest import plan_images
 from echo_synth.runs.description import build_model, describe_diffusion, describe_vae
 from echo_synth.runs.folder import find_diffusion, find_vae_of
 
@@ -159,7 +159,7 @@ def main() -> None:
     arguments = parser.parse_args()
     name, precond = arguments.model, specs.diffusion_model(arguments.model).precond
     folder = open_maps(arguments.maps)
-    rows = plan(folder.index, 8, 0)
+    rows = plan_images(folder.index, 8, 0)
     tissues = np.stack([folder.read(m) for m in rows["map"]])
     views = np.asarray([int(v == "4CH") for v in rows["view"]], np.uint8)
     few = (tissues[: arguments.batch], views[: arguments.batch])

@@ -1,1 +1,1 @@
-"""Synthetic datasets: drawn from maps, streamed to disk, resumable. Handed models, never configurations."""
+"""Synthetic datasets: drawn from maps, streamed to disk, resumable. Handed models and settings of the sampler, never presets."""

@@ -11,8 +11,10 @@ import pandas as pd
 
 from echo_synth.files import write_atomic
 
+MANIFEST = "manifest.parquet"
 
-def plan(index: pd.DataFrame, count: int | None, seed: int) -> pd.DataFrame:
+
+def plan_images(index: pd.DataFrame, count: int | None, seed: int) -> pd.DataFrame:
     """One row an image, in drawing order.
 
     Maps are taken in an order that follows from `seed` alone, so a smaller dataset is the start
@@ -20,7 +22,7 @@ def plan(index: pd.DataFrame, count: int | None, seed: int) -> pd.DataFrame:
     number of maps they are used again with new noise.
 
     Args:
-        index: of a map folder, see `label_maps.make_maps`.
+        index: of a map folder, see `data.maps.make_maps`.
         count: images; None for one a map.
 
     Returns:
@@ -47,7 +49,7 @@ def _with_validation(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(split=["val" if p in chosen else "train" for p in rows["patient"]])
 
 
-def write_manifest(path: Path, rows: pd.DataFrame, common: Mapping[str, Any]) -> None:
-    """manifest.parquet: a row an image with everything that it was made from."""
-    table = rows.rename(columns={"case": "image"}).assign(**common)
+def write_manifest(path: Path, rows: pd.DataFrame, recorded: Mapping[str, Any]) -> None:
+    """manifest.parquet: a row an image with everything that it was made from; `recorded` is the same for all."""
+    table = rows.rename(columns={"case": "image"}).assign(**recorded)
     write_atomic(path, lambda p: table.to_parquet(p, index=False))

@@ -12,24 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from echo_synth.generation.engine import SamplerSettings
-
 _LEVELS = (30.0, 180.0)  # mean grey level of a tissue
 _GRAIN_PX = (0.7, 3.0)  # sigma of the texture
 
 
 class NoiseTextures:
-    """Draws like `engine.Generator`: image i depends on (seed, i) and its map only."""
+    """An `ImageSource`: image i depends on (seed, i) and its map only."""
+
+    device, precision = "cpu", ""
 
     def draw(
-        self,
-        tissues: NDArray[np.uint8],
-        views: NDArray[np.uint8],
-        seed: int,
-        indices: Sequence[int],
-        how: SamplerSettings,
+        self, tissues: NDArray[np.uint8], views: NDArray[np.uint8], seed: int, indices: Sequence[int]
     ) -> NDArray[np.uint8]:
-        """Images (N, 256, 256) uint8, 0 outside the sector, at least 1 inside."""
+        """Images (N, 256, 256) uint8, 0 outside the sector, at least 1 inside; see `run.ImageSource`."""
         return np.stack([_fill(t, np.random.default_rng([seed, i])) for t, i in zip(tissues, indices, strict=True)])
 
 

@@ -1,51 +1,124 @@
-"""What images are drawn with where nobody says: the maps, the Γ-VAE, the solver."""
+"""What images are drawn with: the run, its Γ-VAE, the solver, and the maps where nobody names them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from echo_synth import specs
-from echo_synth.errors import RunError
+from echo_synth.device import resolve_precision, training_device
+from echo_synth.errors import RunError, SpecError
 from echo_synth.files import read_json
+from echo_synth.generation.engine import MODULATION_BYTES, ImageGenerator, SamplerSettings
 from echo_synth.home import maps
-from echo_synth.runs.folder import DiffusionRun, Run, VaeRun, find_vae_of, open_run
+from echo_synth.runs.folder import DiffusionRun, Run, VaeRun, find_diffusion, find_vae_of, open_run
+from echo_synth.sampling import SOLVERS
+from echo_synth.specs import DiffusionSpec
 
 
-def newest_maps() -> Path:
-    """The map folder that was made last below ECHOSYNTH_HOME/maps, else the bundled maps."""
-    folders = [p.parent for p in maps().glob("*/index.parquet")]
-    return max(folders, key=lambda p: p.stat().st_mtime) if folders else specs.root() / "bundled" / "maps"
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained model and where it computes.
+
+    Attributes:
+        spec: the model's preset.
+        run: its weights.
+        vae: the Γ-VAE of its latents; None for a model on pixels.
+        device: cpu, cuda or cuda:N.
+        precision: fp32, bf16 or fp16.
+    """
+
+    spec: DiffusionSpec
+    run: DiffusionRun
+    vae: VaeRun | None
+    device: str
+    precision: str
+
+    def load(
+        self, fast: bool = True, modulation_bytes: int = MODULATION_BYTES, compiled: bool = False
+    ) -> ImageGenerator:
+        """The networks, ready to draw; arguments as `ImageGenerator` takes them."""
+        vae = self.vae.load() if self.vae else None
+        return ImageGenerator(self.run.load(), vae, self.device, self.precision, fast, modulation_bytes, compiled)
 
 
-def vae_run(weights: DiffusionRun, vae_model: str | None, folder: Path | None) -> VaeRun | None:
-    """The Γ-VAE that `weights` was trained with; None for a model on pixels.
+def choose_model(model: str, checkpoint: Path | None, vae: Path | None, device: str, precision: str) -> TrainedModel:
+    """Settle what the options leave open: the newest run, its own Γ-VAE, the device at hand.
+
+    Raises SpecError or RunError that names the option.
+    """
+    spec = specs.diffusion_model(model)
+    device = training_device(device)
+    precision = resolve_precision(precision, device)
+    run = find_diffusion(model, checkpoint)
+    return TrainedModel(spec, run, vae_run(run, spec.vae, vae), device, precision)
+
+
+def vae_run(run: DiffusionRun, vae_model: str | None, folder: Path | None = None) -> VaeRun | None:
+    """The Γ-VAE that `run` was trained with, in `folder` if given; None for a model on pixels (`vae_model` None).
 
     Raises RunError when it is not found, or when `folder` holds another one.
     """
     if vae_model is None:
         return None
     if folder is None:
-        return find_vae_of(weights.description, vae_model, weights.folder)
-    run = open_run(folder, "vae")
-    if run.hash() != weights.description.vae:
-        raise RunError(
-            f"{folder}: its weights are {run.hash()}, {weights.folder} was trained on {weights.description.vae}"
-        )
-    return run
+        return find_vae_of(run.description, vae_model, run.folder)
+    vae = open_run(folder, "vae")
+    if vae.hash() != run.description.vae:
+        raise RunError(f"{folder}: its weights are {vae.hash()}, {run.folder} was trained on {run.description.vae}")
+    return vae
 
 
-def solver_of(weights: Run, solver: str, nfe: int, known: Mapping[int, str]) -> str:
-    """`solver`, or for auto what study-solvers found for this run, else for this model (`known`), else Heun (the paper's choice)."""
+@dataclass(frozen=True)
+class SampledImages:
+    """An `ImageSource`: a generator with the settings of its sampler."""
+
+    generator: ImageGenerator
+    settings: SamplerSettings
+    precision: str
+
+    @property
+    def device(self) -> str:
+        return self.generator.device
+
+    def draw(
+        self, tissues: NDArray[np.uint8], views: NDArray[np.uint8], seed: int, indices: Sequence[int]
+    ) -> NDArray[np.uint8]:
+        """See `run.ImageSource`."""
+        return self.generator.draw(tissues, views, seed, indices, self.settings)
+
+
+def check_solver(name: str) -> str:
+    """`name`, which must be a solver's. Raises SpecError that names --solver."""
+    if name not in SOLVERS:
+        raise SpecError(f"--solver {name}: expected one of {', '.join(SOLVERS)}")
+    return name
+
+
+def solver_of(run: Run, solver: str, nfe: int, known: Mapping[int, str]) -> str:
+    """`solver`, or for auto what study-solvers found for this run, else for this model (`known`), else Heun (the paper's choice).
+
+    Raises SpecError for an unknown solver.
+    """
     if solver != "auto":
-        return solver
-    file = weights.folder / "solvers.json"
+        return check_solver(solver)
+    file = run.folder / "solvers.json"
     recommended = read_json(file)["recommended"] if file.is_file() else known
     return solver_for(recommended, nfe) if recommended else "heun"
 
 
-def solver_for(recommended: Mapping[Any, str], nfe: int) -> str:
+def solver_for(recommended: Mapping[str, str] | Mapping[int, str], nfe: int) -> str:
     """The recommendation at the studied NFE that is nearest (in ratio) to `nfe`; keys are numbers or their text."""
-    return str(recommended[min(recommended, key=lambda n: abs(math.log(int(n) / nfe)))])
+    by_nfe = {int(n): str(solver) for n, solver in recommended.items()}
+    return by_nfe[min(by_nfe, key=lambda n: abs(math.log(n / nfe)))]
+
+
+def newest_maps() -> Path:
+    """The map folder that was made last below ECHOSYNTH_HOME/maps, else the bundled maps."""
+    folders = [p.parent for p in maps().glob("*/index.parquet")]
+    return max(folders, key=lambda p: p.stat().st_mtime) if folders else specs.root() / "bundled" / "maps"

@@ -23,7 +23,7 @@ from echo_synth import specs
 from echo_synth.data import nnunet_raw
 from echo_synth.errors import ExistsError
 from echo_synth.files import PARTIAL, disk_error, read_json, write_json
-from echo_synth.generation.manifest import write_manifest
+from echo_synth.generation.manifest import MANIFEST, write_manifest
 
 _SETTINGS = "settings.json"
 
@@ -35,7 +35,7 @@ class DatasetWriter:
     Args:
         raw: DatasetNNN_Name folder, made if missing.
         classification: folder that gets {train,val}/{2CH,4CH}/CASE.png.
-        rows: the plan, see `manifest.plan`.
+        rows: the plan, see `manifest.plan_images`.
         identity: settings that decide the files' content; a folder made with others is refused.
         shard: this process and how many there are.
     """
@@ -125,14 +125,14 @@ class DatasetWriter:
         self._pool.shutdown(wait=True, cancel_futures=True)
         shutil.rmtree(self._temporary(), ignore_errors=True)
 
-    def finish(self, common: Mapping[str, Any]) -> bool:
+    def finish(self, recorded: Mapping[str, Any]) -> bool:
         """Write index files and manifest once no image is missing. Any shard may be the last; all write the same."""
         if self.missing().any():
             return False
         cases = self.rows.drop(columns=["index"]).assign(rows=256, columns=256)
         nnunet_raw.write_index(self.raw, cases)
         (self.classification / "cases.csv").write_bytes((self.raw / "cases.csv").read_bytes())
-        write_manifest(self.raw / "manifest.parquet", self.rows, common)
+        write_manifest(self.raw / MANIFEST, self.rows, recorded)
         return True
 
 

@@ -24,7 +24,7 @@ from echo_synth.data.nifti import read_image
 from echo_synth.data.tissues import sector_mask
 from echo_synth.errors import EchoSynthError, ExistsError, LeakageError, RunError
 from echo_synth.generation.engine import ImageGenerator, default_settings, image_noise
-from echo_synth.generation.manifest import plan
+from echo_synth.generation.manifest import plan_images
 from echo_synth.runs.folder import find_vae_of, open_run
 
 BUNDLED = specs.root() / "bundled"
@@ -149,10 +149,10 @@ def test_without_an_id_an_unfinished_dataset_goes_on(empty: Path) -> None:
 
 def test_a_smaller_plan_is_the_start_of_a_larger_one() -> None:
     index = open_maps(BUNDLED_MAPS).index
-    small, large = plan(index, 20, 3), plan(index, len(index) + 50, 3)
+    small, large = plan_images(index, 20, 3), plan_images(index, len(index) + 50, 3)
     assert small["case"].tolist() == large["case"].tolist()[:20]
     assert large["case"].is_unique
-    assert plan(index, 20, 4)["case"].tolist() != small["case"].tolist()
+    assert plan_images(index, 20, 4)["case"].tolist() != small["case"].tolist()
 
 
 def test_noise_depends_on_seed_and_index_only() -> None:

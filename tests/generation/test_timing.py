@@ -1,0 +1,38 @@
+"""timing.json: a record a process and attempt, read by what reports seconds an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.generate_commands import generate
+from echo_synth.data import nnunet_raw
+from echo_synth.errors import DataError
+from echo_synth.generation.timing import Attempt, attempts, record_attempt, seconds_per_image, timing_file
+
+
+def test_the_last_attempt_that_drew_counts(tmp_path: Path) -> None:
+    dataset = tmp_path / "Dataset601_EDM"
+    assert seconds_per_image(dataset) is None
+    for images, seconds in ((4, 8.0), (2, 1.0), (0, 5.0)):
+        record_attempt(dataset, Attempt(images, seconds, "cpu", "fp32"))
+    record_attempt(tmp_path / "Dataset602_EDM", Attempt(1, 100.0, "cpu", "fp32"))
+    assert [a.images for a in attempts(dataset)] == [4, 2, 0]
+    assert seconds_per_image(dataset) == 0.5
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    for content in ("[]", '{"Dataset601_X": [{"images": 1}]}', '{"Dataset601_X": 3}'):
+        timing_file(tmp_path / "Dataset601_X").write_text(content)
+        with pytest.raises(DataError, match=r"timing\.json"):
+            attempts(tmp_path / "Dataset601_X")
+
+
+def test_generate_records_each_attempt_that_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path))
+    for _ in range(2):  # the second finds everything drawn
+        generate("edm-l64", 1, count=3, precision="fp32", dataset_id=601)
+    (attempt,) = attempts(nnunet_raw.find(601).path)
+    assert (attempt.images, attempt.device, attempt.precision, attempt.shard) == (3, "cpu", "fp32", "0/1")
+    assert 0 < attempt.seconds < 600
