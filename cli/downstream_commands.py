@@ -141,7 +141,7 @@ def train_classifier(
     from echo_synth.device import resolve_precision, training_device
     from echo_synth.downstream import classifier
     from echo_synth.home import runs
-    from echo_synth.runs.claims import claim_folder
+    from echo_synth.runs.start import check_run_folder
 
     preset = specs.classifier()
     device = training_device(device)
@@ -151,7 +151,7 @@ def train_classifier(
         images=max(1, count) * (epochs or preset.epochs), batch=batch or preset.batch, optimizer="adam", lr=lr or preset.lr,
         clip_norm=5.0, ema_std=0.0,
     )  # fmt: skip
-    folder = claim_folder((out or runs() / f"classifier_{images.resolve().name}").absolute(), resume, overwrite)
+    folder = check_run_folder((out or runs() / f"classifier_{images.resolve().name}").absolute(), resume, overwrite)
     side = resolution or preset.resolution
     settings = begin(
         "train-classifier",

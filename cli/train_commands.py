@@ -82,10 +82,10 @@ def train_vae(
     from echo_synth.data import nnunet_raw
     from echo_synth.device import resolve_precision, training_device
     from echo_synth.evaluation.latent_prior import read_prior
-    from echo_synth.runs.claims import run_folder
     from echo_synth.runs.description import vae_name
-    from echo_synth.training.commands import Settings, VaeOptions, train_gamma_vae
+    from echo_synth.runs.start import choose_run_folder
     from echo_synth.training.distributed import on_main
+    from echo_synth.training.run import TrainingSettings, VaeOptions, train_gamma_vae
     from echo_synth.vae.gamma import DIRECTIONS
     from echo_synth.vae.posterior import POSTERIOR_FAMILIES
 
@@ -94,16 +94,14 @@ def train_vae(
     training = specs.training_of(
         spec, size, images=images, batch=batch, lr=lr, perceptual=perceptual, ema_snapshots=snapshots or None
     )
-    settings = Settings(
-        model, size, training, seed, resolve_precision(precision, device), device, micro_batch, init=init, compile=compile,
-    )  # fmt: skip
-    options = VaeOptions(
-        one_of("--posterior", posterior, POSTERIOR_FAMILIES), one_of("--kl", kl, DIRECTIONS) if kl else None,
-        read_prior(prior) if prior else None, perceptual_weights,
-    )  # fmt: skip
+    precision = resolve_precision(precision, device)
+    settings = TrainingSettings(model, size, training, seed, precision, device, micro_batch, init=init, compile=compile)
+    family = one_of("--posterior", posterior, POSTERIOR_FAMILIES)
+    direction = one_of("--kl", kl, DIRECTIONS) if kl else None
+    options = VaeOptions(family, direction, read_prior(prior) if prior else None, perceptual_weights)
     dataset = nnunet_raw.find(dataset_id)
     name = vae_name(model, options.posterior)
-    folder = on_main(device, lambda: run_folder(name, size, dataset.name, out, resume, overwrite))
+    folder = on_main(device, lambda: choose_run_folder(name, size, dataset.name, out, resume, overwrite))
     shown = {"run": folder, "dataset": dataset.path, **settings.as_dict(), **asdict(options)}
     resolved = begin("train-vae", shown | {"direction": options.resolved_direction()}, dry_run)
     best = train_gamma_vae(settings, options, dataset, folder, resume, resolved)
@@ -138,22 +136,21 @@ def train(
     from echo_synth import specs
     from echo_synth.data import nnunet_raw
     from echo_synth.device import resolve_precision, training_device
-    from echo_synth.runs.claims import run_folder
     from echo_synth.runs.folder import find_vae
-    from echo_synth.training.commands import Settings, train_diffusion
+    from echo_synth.runs.start import choose_run_folder
     from echo_synth.training.distributed import on_main
+    from echo_synth.training.run import TrainingSettings, train_diffusion
 
     spec = specs.diffusion_model(model)
     device = training_device(device)
-    settings = Settings(
-        model, size, specs.training_of(spec, size, images=images, batch=batch, lr=lr, ema_snapshots=snapshots or None), seed,
-        resolve_precision(precision, device), device, micro_batch, copies, init, compile,
-    )  # fmt: skip
+    training = specs.training_of(spec, size, images=images, batch=batch, lr=lr, ema_snapshots=snapshots or None)
+    precision = resolve_precision(precision, device)
+    settings = TrainingSettings(model, size, training, seed, precision, device, micro_batch, copies, init, compile)
     dataset = nnunet_raw.find(dataset_id)
     vae_run = find_vae(spec.vae, vae) if spec.vae else None
     if vae_run and vae is None:
         say(f"Γ-VAE: {vae_run.folder}")
-    folder = on_main(device, lambda: run_folder(model, size, dataset.name, out, resume, overwrite))
+    folder = on_main(device, lambda: choose_run_folder(model, size, dataset.name, out, resume, overwrite))
     extra: dict[str, Any] = {"vae": vae_run.folder if vae_run else None}
     resolved = begin("train", {"run": folder, "dataset": dataset.path, **extra, **settings.as_dict()}, dry_run)
     best = train_diffusion(settings, dataset, vae_run, folder, resume, resolved)

@@ -21,7 +21,7 @@ from echo_synth import specs
 from echo_synth.device import resolve_precision, training_device
 from echo_synth.diffusion.loss import denoising_loss
 from echo_synth.runs.description import build_model, describe_diffusion, describe_vae
-from echo_synth.training.commands import memory_format
+from echo_synth.training.run import memory_format
 
 
 def seconds(step: Callable[[], None], repeats: int) -> list[float]:

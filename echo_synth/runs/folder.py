@@ -26,7 +26,8 @@ from echo_synth.runs.description import (
 from echo_synth.runs.tensors import load_weights
 from echo_synth.vae.network import GammaVAE
 
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+WEIGHTS, DESCRIPTION, STATE = "model.safetensors", "model.json", "state.safetensors"
+AVERAGES = "averages"  # folder of the snapshots that average-weights combines
 
 
 @dataclass(frozen=True)
@@ -122,16 +123,16 @@ def newest_run(model: str, trained_on: str | None = None) -> Run | None:
     Args:
         trained_on: name of a dataset; only runs trained on it count.
     """
-    found = []
+    candidates = []
     for file in runs().glob(f"*/{DESCRIPTION}"):
         if not (file.parent / WEIGHTS).is_file():
             continue
         description = read_json(file)
         if description.get("model") == model and trained_on in (None, description.get("trained_on")):
-            found.append(file.parent)
-    if not found:
+            candidates.append(file.parent)
+    if not candidates:
         return None
-    return open_run(max(found, key=lambda f: (f / WEIGHTS).stat().st_mtime))
+    return open_run(max(candidates, key=lambda f: (f / WEIGHTS).stat().st_mtime))
 
 
 def newest_classifier(trained_on: str) -> ClassifierRun | None:
@@ -196,9 +197,3 @@ def find_vae_of(description: DiffusionDescription, vae_model: str, beside: Path)
         if (folder / WEIGHTS).is_file() and file_hash(folder / WEIGHTS) == wanted:
             return open_run(folder, "vae")
     raise RunError(f"{beside}: its Γ-VAE (weights {wanted}) is in no run folder; pass --vae with its folder")
-
-
-STATE = "state.safetensors"
-
-
-AVERAGES = "averages"

@@ -6,9 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from echo_synth.errors import EchoSynthError
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 T = TypeVar("T")
 _PATIENCE = timedelta(hours=24)  # the others wait while the main process prepares data
@@ -19,7 +22,7 @@ def process_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def state(device: str) -> Any:
+def state(device: str) -> PartialState:
     """This process's place (accelerate's PartialState); joins the group on first use, gloo on CPUs, NCCL on GPUs."""
     from accelerate import PartialState
 

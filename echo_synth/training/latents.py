@@ -56,9 +56,10 @@ def kept_fields(
         _write(data, rows, codec, recipe, folder, device)
         write_json(folder / "fields.json", identity)
     return Fields(
-        np.load(folder / "clean.npy", mmap_mode="r"), np.load(folder / "tissues.npy", mmap_mode="r"),
+        np.load(folder / "clean.npy", mmap_mode="r"),
+        np.load(folder / "tissues.npy", mmap_mode="r"),
         np.tile(data.views[rows], recipe.copies),
-    )  # fmt: skip
+    )
 
 
 def _write(

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from echo_synth.errors import RunError, TrainingError
 from echo_synth.progress import Meter, format_seconds
-from echo_synth.runs.claims import check_identity
 from echo_synth.runs.folder import STATE, WEIGHTS
+from echo_synth.runs.start import check_identity
 from echo_synth.runs.tensors import save_tensors
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.ema import PowerEma

@@ -59,4 +59,6 @@ def start_from(module: nn.Module, description: Description, run: Run) -> float:
 
 def _by_level(tensors: Mapping[str, Tensor], resolution: int) -> dict[str, Tensor]:
     """Tensors by names in which 64x64_ reads level0_ where 64 is the finest grid."""
-    return {_SIDE.sub(lambda m: f"level{(resolution // int(m[1])).bit_length() - 1}_", k): t for k, t in tensors.items()}  # fmt: skip
+    return {
+        _SIDE.sub(lambda m: f"level{(resolution // int(m[1])).bit_length() - 1}_", k): t for k, t in tensors.items()
+    }

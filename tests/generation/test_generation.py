@@ -189,11 +189,15 @@ def test_held_out_maps_are_refused(empty: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shard": "2/2"}, "--shard 2/2"), ({"solver": "rk4"}, "--solver rk4"), ({"precision": "int8"}, "--precision int8"),
-        ({"device": "cuda"}, "no CUDA device"), ({"maps": Path("/nowhere")}, "--maps expects"),
-        ({"checkpoint": Path("/nowhere")}, "expected a run folder"), ({"dataset_id": 1000}, "1 to 999"),
+        ({"shard": "2/2"}, "--shard 2/2"),
+        ({"solver": "rk4"}, "--solver rk4"),
+        ({"precision": "int8"}, "--precision int8"),
+        ({"device": "cuda"}, "no CUDA device"),
+        ({"maps": Path("/nowhere")}, "--maps expects"),
+        ({"checkpoint": Path("/nowhere")}, "expected a run folder"),
+        ({"dataset_id": 1000}, "1 to 999"),
     ],
-)  # fmt: skip
+)
 def test_wrong_options_are_named_before_any_work(empty: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(EchoSynthError, match=message):
         _draw(**options)  # type: ignore[arg-type]

@@ -46,8 +46,22 @@ def _start(home: Path, out: Path, kind: str, *more: str, processes: int = 1) -> 
         f"--master_port={29500 + os.getpid() % 500}",
         "-m",
     ]
-    command = [sys.executable, "-m", *(launcher if processes > 1 else []), "cli.main", *KINDS[kind], "--dataset-id", "501",
-               "--out", str(out), "--precision", "fp32", "--device", "cpu", *more]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        *(launcher if processes > 1 else []),
+        "cli.main",
+        *KINDS[kind],
+        "--dataset-id",
+        "501",
+        "--out",
+        str(out),
+        "--precision",
+        "fp32",
+        "--device",
+        "cpu",
+        *more,
+    ]
     environment = os.environ | {"ECHOSYNTH_HOME": str(home), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

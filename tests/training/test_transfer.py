@@ -54,7 +54,15 @@ def test_what_has_no_counterpart_keeps_its_own_start(tmp_path: Path) -> None:
     assert all(torch.equal(module.state_dict()[k], untouched.state_dict()[k]) for k in kept)
 
 
-@pytest.mark.parametrize(("model", "size", "told"), [("edm-l64", "small", "another size"), ("edm-l128", "small", "only 0%"), ("edm", "tiny", "only 2%"), ("ve", "tiny", "its precond is edm, ve has ve")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "size", "told"),
+    [
+        ("edm-l64", "small", "another size"),
+        ("edm-l128", "small", "only 0%"),
+        ("edm", "tiny", "only 2%"),
+        ("ve", "tiny", "its precond is edm, ve has ve"),
+    ],
+)
 def test_another_architecture_is_refused(tmp_path: Path, model: str, size: str, told: str) -> None:
     run, _ = _run(tmp_path / "run", "edm-l64")
     description = describe_diffusion(model, size, None)

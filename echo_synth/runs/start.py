@@ -1,4 +1,4 @@
-"""Run folders: which one a command may use, and what lies in it from the first moment."""
+"""How a run starts: which folder it may use, and what lies in it from the first moment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from echo_synth.runs.description import Description
 from echo_synth.runs.folder import AVERAGES, DESCRIPTION, STATE, WEIGHTS
 
 
-def run_folder(model: str, size: str, dataset: str, out: Path | None, resume: bool, overwrite: bool) -> Path:
+def choose_run_folder(model: str, size: str, dataset: str, out: Path | None, resume: bool, overwrite: bool) -> Path:
     """Folder of this run. A resumed one must exist; a new one must not hold a run.
 
     Raises:
@@ -25,11 +25,11 @@ def run_folder(model: str, size: str, dataset: str, out: Path | None, resume: bo
         ExistsError: `out` holds a run and neither `resume` nor `overwrite` is given.
     """
     folder = _default_folder(f"{model}_{size}_{dataset}", resume) if out is None else out.absolute()
-    return claim_folder(folder, resume, overwrite)
+    return check_run_folder(folder, resume, overwrite)
 
 
-def claim_folder(folder: Path, resume: bool, overwrite: bool) -> Path:
-    """`folder`, after making sure that a run may start or go on there; raises as `run_folder`."""
+def check_run_folder(folder: Path, resume: bool, overwrite: bool) -> Path:
+    """`folder`, after making sure that a run may start or go on there; raises as `choose_run_folder`."""
     check_writable(folder)
     started = (folder / STATE).is_file() or (folder / WEIGHTS).is_file()
     if resume and not (folder / STATE).is_file():
@@ -52,8 +52,8 @@ def _default_folder(stem: str, resume: bool) -> Path:
     return home.runs() / f"{stem}_{max(numbers, default=0) + 1:02d}"
 
 
-def begin(
-    folder: Path, description: Description, resolved: Mapping[str, Any], identity: Mapping[str, Any], resume: bool
+def start_run(
+    folder: Path, description: Description, settings: Mapping[str, Any], identity: Mapping[str, Any], resume: bool
 ) -> None:
     """Description and settings of the run; what an overwritten run left is removed.
 
@@ -67,7 +67,7 @@ def begin(
         for name in ("tensorboard", "samples", AVERAGES):
             shutil.rmtree(folder / name, ignore_errors=True)
     write_json(folder / DESCRIPTION, description.as_json())
-    write_json(folder / "settings.json", resolved)
+    write_json(folder / "settings.json", settings)
 
 
 def check_identity(folder: Path, mine: Mapping[str, Any]) -> None:

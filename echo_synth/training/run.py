@@ -1,4 +1,4 @@
-"""A training command from end to end: data, network, engine, run folder."""
+"""A training from end to end: data, network, engine, run folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from echo_synth.data.augment import ColourRanges, GeometricRanges
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.data.prepared import prepare
 from echo_synth.errors import RunError
-from echo_synth.runs.claims import begin, check_identity
 from echo_synth.runs.description import (
     DescriptionT,
     InitialWeights,
@@ -23,6 +22,7 @@ from echo_synth.runs.description import (
     describe_vae,
 )
 from echo_synth.runs.folder import VaeRun, open_run
+from echo_synth.runs.start import check_identity, start_run
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.distributed import main_first, on_main, process_count
 from echo_synth.training.latents import FieldRecipe, kept_fields
@@ -61,7 +61,7 @@ class VaeOptions:
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """Resolved settings of one training run."""
 
     model: str
@@ -83,7 +83,7 @@ class Settings:
 
 
 def _run(
-    settings: Settings,
+    settings: TrainingSettings,
     module: nn.Module,
     task: VaeTask | DiffusionTask,
     folder: Path,
@@ -93,9 +93,19 @@ def _run(
     module.to(settings.device).to(memory_format=memory_format(settings.device))
     parts = [getattr(module, name) for name in ("encoder", "decoder", "network") if hasattr(module, name)]
     engine = Engine(
-        module, task.loss, task.validate, settings.training, folder, settings.seed, identity, settings.precision,
-        settings.device, task.preview, settings.micro_batch, parts if settings.compile else (),
-    )  # fmt: skip
+        module,
+        task.loss,
+        task.validate,
+        settings.training,
+        folder,
+        settings.seed,
+        identity,
+        precision=settings.precision,
+        device=settings.device,
+        preview=task.preview,
+        micro_batch=settings.micro_batch,
+        compiled=parts if settings.compile else (),
+    )
     return engine.run(resume)
 
 
@@ -105,7 +115,7 @@ def memory_format(device: str) -> torch.memory_format:
     return torch.channels_last if device.startswith("cuda") else torch.contiguous_format
 
 
-def _identity(settings: Settings, data: str, **more: Any) -> dict[str, Any]:
+def _identity(settings: TrainingSettings, data: str, **more: Any) -> dict[str, Any]:
     """What a resumed run must share with its beginning; checked before anything is touched.
 
     Raises RunError when the batch does not divide over the processes.
@@ -113,12 +123,12 @@ def _identity(settings: Settings, data: str, **more: Any) -> dict[str, Any]:
     world = process_count()
     if settings.training.batch % world:
         raise RunError(f"batch {settings.training.batch} does not divide over {world} processes; choose a multiple")
-    return {"model": settings.model, "size": settings.size, **more, "data": data, "copies": settings.copies,
-            "init": open_run(settings.init).hash() if settings.init else None,
-            **settings.training.model_dump(), "seed": settings.seed}  # fmt: skip
+    start = open_run(settings.init).hash() if settings.init else None
+    named = {"model": settings.model, "size": settings.size, **more, "data": data}
+    return named | {"copies": settings.copies, "init": start, **settings.training.model_dump(), "seed": settings.seed}
 
 
-def _new_network(description: DescriptionT, settings: Settings) -> tuple[nn.Module, DescriptionT]:
+def _new_network(description: DescriptionT, settings: TrainingSettings) -> tuple[nn.Module, DescriptionT]:
     """Freshly initialised, or with the weights of `settings.init`, which the returned description then names."""
     module: nn.Module = build_model(description, settings.seed)
     if settings.init is None:
@@ -130,7 +140,7 @@ def _new_network(description: DescriptionT, settings: Settings) -> tuple[nn.Modu
 
 
 def train_gamma_vae(
-    settings: Settings,
+    settings: TrainingSettings,
     options: VaeOptions,
     dataset: RawDataset,
     folder: Path,
@@ -145,20 +155,25 @@ def train_gamma_vae(
     fresh = describe_vae(settings.model, settings.size, options.posterior, options.prior)
     module, description = _new_network(fresh.model_copy(update={"trained_on": dataset.name}), settings)
     task = VaeTask(
-        data, settings.device, settings.seed, training.weights, training.warmup_images, settings.augmentation(),
-        ColourRanges(), perceptual.to(settings.device) if perceptual else None, direction,
-    )  # fmt: skip
+        data,
+        settings.device,
+        settings.seed,
+        training.weights,
+        training.warmup_images,
+        settings.augmentation(),
+        ColourRanges(),
+        perceptual.to(settings.device) if perceptual else None,
+        direction,
+    )
     network = description.network
-    identity = _identity(
-        settings, data.fingerprint, posterior=options.posterior, kl=direction,
-        prior=[network.alpha_prior, network.beta_prior],
-    )  # fmt: skip
-    on_main(settings.device, lambda: begin(folder, description, resolved, identity, resume))
+    prior = [network.alpha_prior, network.beta_prior]
+    identity = _identity(settings, data.fingerprint, posterior=options.posterior, kl=direction, prior=prior)
+    on_main(settings.device, lambda: start_run(folder, description, resolved, identity, resume))
     return _run(settings, module, task, folder, resume, identity)
 
 
 def train_diffusion(
-    settings: Settings,
+    settings: TrainingSettings,
     dataset: RawDataset,
     vae_run: VaeRun | None,
     folder: Path,
@@ -189,5 +204,5 @@ def train_diffusion(
         train = kept_fields(data, data.rows("train"), codec, recipe, dataset.name, settings.device)
         val = kept_fields(data, val_rows, codec, replace(recipe, copies=1), dataset.name, settings.device)
     task = DiffusionTask(train, val, settings.device, settings.seed, codec, folder / "samples")
-    on_main(settings.device, lambda: begin(folder, description, resolved, identity, resume))
+    on_main(settings.device, lambda: start_run(folder, description, resolved, identity, resume))
     return _run(settings, module, task, folder, resume, identity)
