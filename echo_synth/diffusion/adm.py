@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from echo_synth.diffusion.blocks import PositionalEmbedding
+from echo_synth.diffusion.blocks import BlockStyle, PositionalEmbedding
 from echo_synth.diffusion.unet import Architecture, SemanticUNet, UNetShape
 
 _ADM = Architecture(
-    block={"adaptive_scale": True, "head_channels": 64, "project_skip": False, "skip_scale": 1.0, "taps": (1, 1)},
-    eps=1e-5,
+    block=BlockStyle(adaptive_scale=True, head_channels=64, project_skip=False, skip_scale=1.0, taps=(1, 1), eps=1e-5),
     attend_every_block=True,
 )
 
 
 class AdmUNet(SemanticUNet):
-    """See `SemanticUNet`."""
+    """ADM's choices in `SemanticUNet`."""
 
     def __init__(self, shape: UNetShape) -> None:
         super().__init__(shape, _ADM, PositionalEmbedding(shape.channels, endpoint=False), shape.channels)

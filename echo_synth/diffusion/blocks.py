@@ -6,7 +6,9 @@ Formulas: Karras et al. 2022 (EDM), appendix F; ADM (Dhariwal & Nichol 2021); So
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import pi
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +16,22 @@ from torch.nn import functional as F
 
 from echo_synth.diffusion.spade import Modulation, Spade, group_norm
 
+Direction = Literal["up", "down"]
+
 
 class Resample(nn.Module):
     """Factor-two up- or downsampling of every channel with a separable filter.
 
+    (N, C, H, W) to (N, C, 2H, 2W), or to (N, C, H/2, W/2), which needs even H and W; dtype of x.
+
     Args:
         direction: "up" or "down".
-        taps: filter, e.g. [1, 1] (box) or [1, 3, 3, 1]; normalised here.
+        taps: filter of even length, e.g. [1, 1] (box) or [1, 3, 3, 1]; normalised here.
     """
 
     filter: Tensor
 
-    def __init__(self, direction: str, taps: Sequence[float]) -> None:
+    def __init__(self, direction: Direction, taps: Sequence[float]) -> None:
         super().__init__()
         f = torch.as_tensor(taps, dtype=torch.float32)
         f = torch.outer(f, f) / f.sum() ** 2
@@ -44,7 +50,15 @@ class Resample(nn.Module):
 
 
 class FusedDown(nn.Module):
-    """3x3 convolution and filtered downsampling as one padded operation (NCSN++'s input pyramid)."""
+    """3x3 convolution and filtered downsampling as one padded operation: a level of NCSN++'s input pyramid.
+
+    (N, I, H, W) to (N, O, H/2, W/2).
+
+    Args:
+        inputs, outputs: channels I and O.
+        taps: see `Resample`.
+        scale: factor of the sum in `join`.
+    """
 
     def __init__(self, inputs: int, outputs: int, taps: Sequence[float], scale: float) -> None:
         super().__init__()
@@ -61,7 +75,12 @@ class FusedDown(nn.Module):
         return F.conv2d(y, f, stride=2, groups=y.shape[1]) + self.bias.to(y.dtype).reshape(1, -1, 1, 1)
 
     def join(self, x: Tensor, pyramid: Tensor) -> Tensor:
-        """(x + this level of the pyramid) · scale; the result is also the pyramid of the next level."""
+        """(x + this level of the pyramid) · scale; the result is also the pyramid of the next level.
+
+        Args:
+            x: (N, O, H/2, W/2), the encoder's own features at this level.
+            pyramid: (N, I, H, W), the level before.
+        """
         return (x + self(pyramid)) * self.scale
 
 
@@ -71,7 +90,13 @@ def _waves(angle: Tensor, sine_first: bool) -> Tensor:
 
 
 class PositionalEmbedding(nn.Module):
-    """Sinusoids of the noise label: (N,) to (N, channels)."""
+    """Sinusoids of the noise label: (N,) to (N, channels) float32.
+
+    Args:
+        channels: even.
+        endpoint: whether the lowest frequency is 1/10000 itself (Song) or just above (ADM).
+        sine_first: sines before cosines, as the published weights have them.
+    """
 
     def __init__(self, channels: int, endpoint: bool, sine_first: bool = False) -> None:
         super().__init__()
@@ -85,7 +110,13 @@ class PositionalEmbedding(nn.Module):
 
 
 class FourierEmbedding(nn.Module):
-    """Random Fourier features of the noise label: (N,) to (N, channels)."""
+    """Random Fourier features of the noise label: (N,) to (N, channels) float32; the frequencies are a buffer.
+
+    Args:
+        channels: even.
+        scale: standard deviation of the frequencies.
+        sine_first: sines before cosines, as the published weights have them.
+    """
 
     freqs: Tensor
 
@@ -98,19 +129,39 @@ class FourierEmbedding(nn.Module):
         return _waves(torch.outer(label.float(), 2 * pi * self.freqs), self.sine_first)
 
 
+@dataclass(frozen=True)
+class BlockStyle:
+    """What all residual blocks of an architecture share.
+
+    Attributes:
+        adaptive_scale: the noise embedding gives scale and shift of the second normalisation (ADM)
+            instead of a bias before it (Song).
+        head_channels: channels of an attention head; 0 means one head.
+        project_skip: a 1x1 convolution on the shortcut of resampling blocks too (Song).
+        skip_scale: factor of every residual sum.
+        taps: filter of up- and downsampling, see `Resample`.
+        eps: of normalisations without SPADE.
+    """
+
+    adaptive_scale: bool
+    head_channels: int
+    project_skip: bool
+    skip_scale: float
+    taps: tuple[float, ...]
+    eps: float
+
+
 class UNetBlock(nn.Module):
     """Residual block with noise embedding, optional resampling, SPADE and self-attention.
 
     Args:
         inputs, outputs: channels of x, (N, C, H, W).
         embedding: channels of the noise embedding, (N, E).
+        style: of the architecture.
+        dropout: probability, before the second convolution.
         resample: "up", "down" or None, before the first convolution and on the shortcut.
         attention: whether self-attention follows.
-        adaptive_scale: the embedding gives scale and shift of the second normalisation (ADM)
-            instead of a bias before it (Song).
-        head_channels: channels of an attention head; 0 means one head.
-        project_skip: a 1x1 convolution on the shortcut of resampling blocks too (Song).
-        spade: (classes, hidden) in the decoder, None in the encoder.
+        spade: (classes, hidden channels of `Spade`) in the decoder, None in the encoder.
     """
 
     def __init__(
@@ -118,33 +169,28 @@ class UNetBlock(nn.Module):
         inputs: int,
         outputs: int,
         embedding: int,
+        style: BlockStyle,
         *,
-        resample: str | None = None,
-        attention: bool = False,
-        adaptive_scale: bool,
-        head_channels: int,
-        project_skip: bool,
-        skip_scale: float,
         dropout: float,
-        eps: float,
-        taps: Sequence[float],
+        resample: Direction | None = None,
+        attention: bool = False,
         spade: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.inputs, self.outputs = inputs, outputs
-        self.adaptive_scale, self.skip_scale, self.dropout = adaptive_scale, skip_scale, dropout
-        self.heads = (max(1, outputs // head_channels) if head_channels else 1) if attention else 0
+        self.adaptive_scale, self.skip_scale, self.dropout = style.adaptive_scale, style.skip_scale, dropout
+        self.heads = (max(1, outputs // style.head_channels) if style.head_channels else 1) if attention else 0
 
         def norm(channels: int) -> nn.Module:
-            return Spade(channels, *spade) if spade else group_norm(channels, eps)
+            return Spade(channels, *spade) if spade else group_norm(channels, style.eps)
 
-        self.resample = Resample(resample, taps) if resample else nn.Identity()
+        self.resample = Resample(resample, style.taps) if resample else nn.Identity()
         self.norm0 = norm(inputs)
         self.conv0 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.affine = nn.Linear(embedding, outputs * (2 if adaptive_scale else 1))
+        self.affine = nn.Linear(embedding, outputs * (2 if style.adaptive_scale else 1))
         self.norm1 = norm(outputs)
         self.conv1 = _zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
-        project = inputs != outputs or (project_skip and resample is not None)
+        project = inputs != outputs or (style.project_skip and resample is not None)
         self.skip = nn.Conv2d(inputs, outputs, 1) if project else nn.Identity()
         if self.heads:
             self.norm2 = norm(outputs)
@@ -152,6 +198,13 @@ class UNetBlock(nn.Module):
             self.proj = _zeroed(nn.Conv2d(outputs, outputs, 1))
 
     def forward(self, x: Tensor, embedding: Tensor, modulations: dict[str, Modulation] | None = None) -> Tensor:
+        """(N, outputs, H, W), or twice or half of H and W where the block resamples; dtype of x.
+
+        Args:
+            x: (N, inputs, H, W).
+            embedding: (N, E), dtype of x.
+            modulations: by normalisation (norm0, norm1, norm2), on the grids that `spades` names; of SPADE layers only.
+        """
         m = modulations or {}
         h = self.conv0(self.resample(F.silu(_normalise(self.norm0, x, m.get("norm0")))))
         params = self.affine(embedding)[:, :, None, None]
@@ -177,7 +230,7 @@ class UNetBlock(nn.Module):
         return attended if x.is_contiguous(memory_format=torch.channels_last) else attended.contiguous()
 
     def spades(self, size: tuple[int, int]) -> list[tuple[str, Spade, tuple[int, int]]]:
-        """This block's SPADE layers with the grid each works on, when x arrives at `size`."""
+        """This block's SPADE layers: name, layer, and the grid (H, W) it works on when x arrives at `size`."""
         up = isinstance(self.resample, Resample) and self.resample.up
         after = (size[0] * 2, size[1] * 2) if up else size
         sizes = {"norm0": size, "norm1": after, "norm2": after}

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from echo_synth.sampling.schedules import iddpm_levels, vp_sigma
+from echo_synth.sampling.noise_laws import SIGMA_RANGES, VariancePreserving, geometric, iddpm_levels
 
 
 class Scalings(NamedTuple):
@@ -30,7 +30,6 @@ class Precond(ABC):
     discretization: str  # of the noise levels that it was published with
     sigma_min: float = 0.0
     sigma_max: float = inf
-    out_channels: int = 1
 
     @abstractmethod
     def scalings(self, sigma: Tensor) -> Scalings:
@@ -74,14 +73,14 @@ class VePrecond(Precond):
     """Variance exploding: σ log-uniform in [0.02, 100]."""
 
     discretization = "ve"
-    sigma_min, sigma_max = 0.02, 100.0
+    sigma_min, sigma_max = SIGMA_RANGES["ve"]
 
     def scalings(self, sigma: Tensor) -> Scalings:
         one = torch.ones_like(sigma)
         return Scalings(one, sigma, one, (0.5 * sigma).log())
 
     def training_sigma(self, uniform: Tensor) -> Tensor:
-        return self.sigma_min * (self.sigma_max / self.sigma_min) ** uniform
+        return geometric(self.sigma_min, self.sigma_max, uniform)
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         return 1 / sigma**2
@@ -93,24 +92,15 @@ class VpPrecond(Precond):
     discretization = "vp"
 
     def __init__(self, beta_d: float = 19.9, beta_min: float = 0.1, levels: int = 1000, t_min: float = 1e-5) -> None:
-        self.beta_d, self.beta_min, self.levels, self.t_min = beta_d, beta_min, levels, t_min
-        self.sigma_min = vp_sigma(t_min, beta_d, beta_min)
-        self.sigma_max = vp_sigma(1.0, beta_d, beta_min)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        """σ(t)."""
-        return (0.5 * self.beta_d * t**2 + self.beta_min * t).expm1().sqrt()
-
-    def time(self, sigma: Tensor) -> Tensor:
-        """t(σ), the inverse of `sigma`."""
-        return ((self.beta_min**2 + 2 * self.beta_d * (1 + sigma**2).log()).sqrt() - self.beta_min) / self.beta_d
+        self.law, self.levels, self.t_min = VariancePreserving(beta_d, beta_min), levels, t_min
+        self.sigma_min, self.sigma_max = self.law.sigma_at(t_min), self.law.sigma_at(1.0)
 
     def scalings(self, sigma: Tensor) -> Scalings:
-        noise = (self.levels - 1) * self.time(sigma)
+        noise = (self.levels - 1) * self.law.time(sigma)
         return Scalings(torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), noise)
 
     def training_sigma(self, uniform: Tensor) -> Tensor:
-        return self.sigma(self.t_min + uniform * (1 - self.t_min))
+        return self.law.sigma(self.t_min + uniform * (1 - self.t_min))
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         return 1 / sigma**2
@@ -120,7 +110,6 @@ class IddpmPrecond(Precond):
     """iDDPM: 1000 noise levels of the cosine schedule; two output channels, the first predicts the noise."""
 
     discretization = "iddpm"
-    out_channels = 2
 
     def __init__(self, levels: int = 1000, c1: float = 0.001, c2: float = 0.008) -> None:
         self.levels = levels

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
+from typing import Literal
 
-from echo_synth.diffusion.blocks import FourierEmbedding, PositionalEmbedding
+from echo_synth.diffusion.blocks import BlockStyle, FourierEmbedding, PositionalEmbedding
 from echo_synth.diffusion.unet import Architecture, SemanticUNet, UNetShape
 
 
@@ -23,7 +24,7 @@ class SongUNet(SemanticUNet):
     def __init__(
         self,
         shape: UNetShape,
-        embedding_type: str = "positional",
+        embedding_type: Literal["positional", "fourier"] = "positional",
         residual_input: bool = False,
         noise_mult: int = 1,
         taps: Sequence[float] = (1, 1),
@@ -35,9 +36,14 @@ class SongUNet(SemanticUNet):
             if fourier
             else PositionalEmbedding(noise, endpoint=True, sine_first=True)
         )
-        architecture = Architecture(
-            block={"adaptive_scale": False, "head_channels": 0, "project_skip": True, "skip_scale": sqrt(0.5),
-                   "taps": tuple(taps)},
-            eps=1e-6, attend_every_block=False, pyramid_taps=tuple(taps) if residual_input else None,
-        )  # fmt: skip
+        style = BlockStyle(
+            adaptive_scale=False,
+            head_channels=0,
+            project_skip=True,
+            skip_scale=sqrt(0.5),
+            taps=tuple(taps),
+            eps=1e-6,
+        )
+        pyramid = tuple(taps) if residual_input else None
+        architecture = Architecture(block=style, attend_every_block=False, pyramid_taps=pyramid)
         super().__init__(shape, architecture, embedding, noise)

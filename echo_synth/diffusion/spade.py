@@ -12,7 +12,10 @@ _EPS = 1e-5  # also inside networks whose other normalisations use 1e-6
 
 
 def group_norm(channels: int, eps: float) -> nn.GroupNorm:
-    """GroupNorm with at most 32 groups of at least 4 channels (Karras 2022)."""
+    """GroupNorm of `channels`, in at most 32 groups of at least 4 (Karras et al. 2022).
+
+    Raises ValueError where `channels` does not divide over that many groups.
+    """
     return nn.GroupNorm(max(1, min(32, channels // 4)), channels, eps=eps)
 
 
@@ -31,6 +34,7 @@ class Modulation:
 
     @property
     def nbytes(self) -> int:
+        """Memory of both, bytes."""
         return self.scale.nbytes + self.shift.nbytes
 
     def take(self, index: Tensor) -> Modulation:
@@ -42,15 +46,15 @@ class Modulation:
 
 
 class Spade(nn.Module):
-    """GroupNorm, then x (1 + γ(m)) + β(m); γ and β are functions of the label map m alone.
+    """GroupNorm, then x (1 + γ(m)) + β(m), (N, C, H, W) to the same; γ and β are functions of the label map m alone.
 
     Because they do not depend on x or σ, `modulation` is a call of its own: a sampler calls it
     once per map instead of once per network evaluation.
 
     Args:
         channels: of x, (N, C, H, W).
-        classes: of the one-hot label map, (N, K, H', W').
-        hidden: channels of the shared convolution; 128 in the paper.
+        classes: K of the one-hot label map, (N, K, H', W').
+        hidden: channels of the convolution that γ and β share; 128 in the paper.
     """
 
     def __init__(self, channels: int, classes: int, hidden: int) -> None:
@@ -61,19 +65,28 @@ class Spade(nn.Module):
         self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
 
     def modulation(self, onehot: Tensor, size: tuple[int, int]) -> Modulation:
-        """γ and β for label maps resized to `size` by nearest neighbour."""
+        """γ and β, each (N, C, H, W), for label maps resized by nearest neighbour.
+
+        Args:
+            onehot: (N, K, H', W'), dtype of the weights.
+            size: (H, W) of the x that will be normalised.
+        """
         if onehot.shape[-2:] != size:
             onehot = F.interpolate(onehot, size=size, mode="nearest")
         hidden = self.mlp_shared(onehot)
         return Modulation(self.mlp_gamma(hidden), self.mlp_beta(hidden))
 
     def fold(self, modulation: Modulation) -> Modulation:
-        """The same modulation with GroupNorm's own scale and shift multiplied in: one operation less an evaluation."""
+        """The same modulation with GroupNorm's own scale and shift multiplied in: one operation less an evaluation.
+
+        For inference: no gradient reaches the folded parameters once they change.
+        """
         gain = 1 + modulation.scale
         weight, bias = (p.reshape(1, -1, 1, 1) for p in (self.norm.weight, self.norm.bias))
         return Modulation(weight * gain, torch.addcmul(modulation.shift, bias, gain), folded=True)
 
     def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
+        """x (N, C, H, W) normalised and modulated; `modulation` on the same grid, for N maps or one."""
         if modulation.folded:
             bare = F.group_norm(x, self.norm.num_groups, eps=self.norm.eps)
             return torch.addcmul(modulation.shift, bare, modulation.scale)

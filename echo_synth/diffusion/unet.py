@@ -1,16 +1,16 @@
-"""The U-Net that ADM, DDPM++ and NCSN++ share; each of them is a `Architecture` of choices in it."""
+"""The U-Net that ADM, DDPM++ and NCSN++ share; an `Architecture` says in what they differ."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from echo_synth.diffusion.blocks import FusedDown, UNetBlock
+from echo_synth.diffusion.blocks import BlockStyle, FusedDown, UNetBlock
 from echo_synth.diffusion.spade import Modulation, Spade, group_norm
 
 BlockModulations = dict[str, Modulation]
@@ -49,42 +49,43 @@ class Architecture:
     """What tells the architectures apart.
 
     Attributes:
-        block: keyword arguments of every `UNetBlock`.
-        eps: of normalisations without SPADE.
+        block: style of every residual block.
         attend_every_block: decoder blocks at an attention resolution all attend, or the last one only.
         pyramid_taps: filter of the input pyramid that feeds every level (NCSN++), or None.
     """
 
-    block: Mapping[str, Any]
-    eps: float
+    block: BlockStyle
     attend_every_block: bool
     pyramid_taps: Sequence[float] | None = None
 
 
 class Modulations:
-    """What a batch of label maps does to a network: γ and β of its SPADE layers, kept or made anew when asked for.
+    """γ and β that a batch of label maps gives to the SPADE layers of a network.
+
+    They depend on the maps alone, so they are computed once and kept for all evaluations of a
+    trajectory, as far as memory allows; the others are computed again at each evaluation.
 
     Args:
         network: whose SPADE layers.
-        onehot: (N, classes, R, R).
-        kept: modulations by decoder block; blocks that are not in it are computed at each evaluation.
+        onehot: (N, classes, R, R) label maps, dtype of the weights.
+        kept: modulations by name of the decoder block.
     """
 
     def __init__(self, network: SemanticUNet, onehot: Tensor, kept: dict[str, BlockModulations]) -> None:
         self.network, self.onehot, self.kept = network, onehot, kept
 
     def of(self, name: str) -> BlockModulations:
-        """Modulations of decoder block `name`."""
-        found = self.kept.get(name)
-        return found if found is not None else self.network.modulate_block(name, self.onehot)
+        """Modulations of decoder block `name`: those that are kept, else computed now."""
+        kept = self.kept.get(name)
+        return kept if kept is not None else self.network.modulate_block(name, self.onehot)
 
     @property
     def nbytes(self) -> int:
-        """Memory of what is kept."""
+        """Memory of what is kept, bytes."""
         return sum(m.nbytes for block in self.kept.values() for m in block.values())
 
     def take(self, index: Tensor) -> Modulations:
-        """Those of maps `index` (M,), for images that share maps."""
+        """Those of maps `index`, (M,) int64 in [0, N), for images that share maps."""
         kept = {name: {k: m.take(index) for k, m in block.items()} for name, block in self.kept.items()}
         return Modulations(self.network, self.onehot[index], kept)
 
@@ -100,24 +101,29 @@ class SemanticUNet(nn.Module):
         architecture: architecture.
         map_noise: noise label (N,) to (N, noise_channels).
         noise_channels: see `map_noise`.
+
+    Raises:
+        ValueError: the resolution cannot be halved between all levels.
     """
 
     def __init__(self, shape: UNetShape, architecture: Architecture, map_noise: nn.Module, noise_channels: int) -> None:
         super().__init__()
+        coarsest = shape.resolution >> (len(shape.channel_mult) - 1)
+        if coarsest << (len(shape.channel_mult) - 1) != shape.resolution or coarsest < 1:
+            raise ValueError(f"resolution {shape.resolution} cannot be halved {len(shape.channel_mult) - 1} times")
         self.resolution, self.classes = shape.resolution, shape.classes
         embedding = shape.channels * shape.embedding_mult
         self.map_noise = map_noise
         self.map_layer0, self.map_layer1 = nn.Linear(noise_channels, embedding), nn.Linear(embedding, embedding)
-        common = {**architecture.block, "embedding": embedding, "dropout": shape.dropout, "eps": architecture.eps}
-        self.enc, skips = _encoder(shape, architecture, common)
-        self.dec, width = _decoder(shape, architecture, common, skips)
-        self.out_norm = group_norm(width, architecture.eps)
+        self.enc, skips = _encoder(shape, architecture, embedding)
+        self.dec, width = _decoder(shape, architecture, embedding, skips)
+        self.out_norm = group_norm(width, architecture.block.eps)
         self.out_conv = nn.Conv2d(width, shape.out_channels, 3, padding=1)
         with torch.no_grad():
             self.out_conv.weight *= 1e-5
 
     def one_hot(self, labels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """(N, H, W) integer classes to (N, classes, H, W)."""
+        """(N, H, W) integers in [0, classes) to (N, classes, H, W), 0 or 1."""
         return F.one_hot(labels.long(), self.classes).permute(0, 3, 1, 2).to(dtype)
 
     def modulate(
@@ -154,16 +160,22 @@ class SemanticUNet(nn.Module):
         return block.spades((arrives, arrives))
 
     def modulation_bytes(self, name: str, count: int, itemsize: int) -> int:
-        """Memory of one decoder block's modulations for `count` maps."""
+        """Memory, in bytes, of one decoder block's modulations for `count` maps at `itemsize` bytes a number."""
         return sum(2 * count * s.norm.num_channels * size[0] * size[1] * itemsize for _, s, size in self._spades(name))
 
     def modulate_block(self, name: str, onehot: Tensor, fold: bool = False) -> BlockModulations:
-        """Modulations of one decoder block."""
+        """Modulations of one decoder block, by normalisation, for `onehot` (N, classes, R, R); `fold`: see `Spade.fold`."""
         made = {key: (spade, spade.modulation(onehot, size)) for key, spade, size in self._spades(name)}
         return {key: spade.fold(m) if fold else m for key, (spade, m) in made.items()}
 
     def forward(self, x: Tensor, noise_label: Tensor, modulations: Modulations) -> Tensor:
-        """F. x (N, in_channels, R, R) in the weights' dtype; noise_label (N,) float32."""
+        """F, (N, out_channels, R, R) in the weights' dtype.
+
+        Args:
+            x: (N, in_channels, R, R), same dtype.
+            noise_label: (N,) float32, c_noise(σ).
+            modulations: of N label maps, from `modulate`.
+        """
         embedding = F.silu(self.map_layer0(self.map_noise(noise_label).to(self.map_layer0.weight.dtype)))
         embedding = F.silu(self.map_layer1(embedding))
         x, skips = self._encode(x, embedding)
@@ -185,48 +197,48 @@ class SemanticUNet(nn.Module):
         return x, skips
 
 
-def _encoder(
-    shape: UNetShape, architecture: Architecture, common: Mapping[str, Any]
-) -> tuple[nn.ModuleDict, list[int]]:
+def _encoder(shape: UNetShape, architecture: Architecture, embedding: int) -> tuple[nn.ModuleDict, list[int]]:
     """Blocks from the finest level down, and the widths of their skip connections."""
+    block = partial(UNetBlock, embedding=embedding, style=architecture.block, dropout=shape.dropout)
     enc = nn.ModuleDict()
     enc[f"{shape.resolution}x{shape.resolution}_conv"] = nn.Conv2d(shape.in_channels, shape.channels, 3, padding=1)
     width, pyramid, skips = shape.channels, shape.in_channels, [shape.channels]
     for level, factor in enumerate(shape.channel_mult):
         side = shape.resolution >> level
         if level:
-            enc[f"{side}x{side}_down"] = UNetBlock(width, width, resample="down", **common)
+            enc[f"{side}x{side}_down"] = block(width, width, resample="down")
             skips.append(width)
             if architecture.pyramid_taps:
                 enc[f"{side}x{side}_aux_residual"] = FusedDown(
-                    pyramid, width, architecture.pyramid_taps, common["skip_scale"]
+                    pyramid, width, architecture.pyramid_taps, architecture.block.skip_scale
                 )
                 pyramid = width
         for i in range(shape.blocks):
             outputs = shape.channels * factor
-            enc[f"{side}x{side}_block{i}"] = UNetBlock(width, outputs, attention=side in shape.attention, **common)
+            enc[f"{side}x{side}_block{i}"] = block(width, outputs, attention=side in shape.attention)
             width = outputs
             skips.append(width)
     return enc, skips
 
 
 def _decoder(
-    shape: UNetShape, architecture: Architecture, common: Mapping[str, Any], skips: list[int]
+    shape: UNetShape, architecture: Architecture, embedding: int, skips: list[int]
 ) -> tuple[nn.ModuleDict, int]:
     """Blocks from the coarsest level up, with SPADE, and the width of the last."""
-    common = {**common, "spade": (shape.classes, shape.spade_hidden)}
+    spade = (shape.classes, shape.spade_hidden)
+    block = partial(UNetBlock, embedding=embedding, style=architecture.block, dropout=shape.dropout, spade=spade)
     dec = nn.ModuleDict()
     width, coarsest = skips[-1], len(shape.channel_mult) - 1
     for level, factor in reversed(list(enumerate(shape.channel_mult))):
         side = shape.resolution >> level
         if level == coarsest:
-            dec[f"{side}x{side}_in0"] = UNetBlock(width, width, attention=True, **common)
-            dec[f"{side}x{side}_in1"] = UNetBlock(width, width, **common)
+            dec[f"{side}x{side}_in0"] = block(width, width, attention=True)
+            dec[f"{side}x{side}_in1"] = block(width, width)
         else:
-            dec[f"{side}x{side}_up"] = UNetBlock(width, width, resample="up", **common)
+            dec[f"{side}x{side}_up"] = block(width, width, resample="up")
         for i in range(shape.blocks + 1):
             attend = side in shape.attention and (architecture.attend_every_block or i == shape.blocks)
             outputs = shape.channels * factor
-            dec[f"{side}x{side}_block{i}"] = UNetBlock(width + skips.pop(), outputs, attention=attend, **common)
+            dec[f"{side}x{side}_block{i}"] = block(width + skips.pop(), outputs, attention=attend)
             width = outputs
     return dec, width

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -12,12 +11,17 @@ from echo_synth.sampling import ddpm, dpmpp_2m, euler, heun, unipc
 from echo_synth.sampling.budget import CountedDenoiser
 from echo_synth.sampling.ode import Churn, Denoise, Draw, Trajectory
 from echo_synth.sampling.schedules import Round, clip_sigmas, make_schedule, noise_levels
+from echo_synth.sampling.solver import Solver
 
-SOLVERS: dict[str, ModuleType] = {"euler": euler, "heun": heun, "dpmpp-2m": dpmpp_2m, "unipc": unipc, "ddpm": ddpm}
-MULTISTEP = ("dpmpp-2m", "unipc")
-STOCHASTIC = ("ddpm",)  # draw noise on the way, with churn euler and heun do so too
+SOLVERS: dict[str, Solver] = {
+    "euler": euler.SOLVER,
+    "heun": heun.SOLVER,
+    "dpmpp-2m": dpmpp_2m.SOLVER,
+    "unipc": unipc.SOLVER,
+    "ddpm": ddpm.SOLVER,
+}
 
-__all__ = ["SOLVERS", "STOCHASTIC", "sample"]
+__all__ = ["SOLVERS", "Solver", "sample"]
 
 
 def sample(
@@ -33,7 +37,7 @@ def sample(
     sigma_max: float | None = None,
     rho: float = 7.0,
     churn: float = 0.0,
-    churn_options: dict[str, Any] | None = None,
+    churn_options: Mapping[str, float] | None = None,
     draw: Draw = torch.randn_like,
     round_sigma: Round | None = None,
     net_sigmas: tuple[float, float] = (0.0, float("inf")),
@@ -41,12 +45,10 @@ def sample(
     """Solve dx = −σ̇ σ ∇ log p dt from pure noise to σ = 0 (Karras et al. 2022, algorithm 1 and 2).
 
     Args:
-        denoise: D(x, σ), called exactly `nfe` times with x of noise's shape, float64, and σ a
-            float64 scalar tensor.
-        noise: unit normal, (N, …), any float dtype; scaled to σ_max inside. Steps are taken in
-            float64.
+        denoise: D(x, σ), called exactly `nfe` times with x of noise's shape and σ a scalar, both float64.
+        noise: unit normal, (N, …), any float dtype; scaled to σ_max inside. Steps are taken in float64.
         nfe: network evaluations to spend.
-        solver: euler, heun, dpmpp-2m, unipc, or ddpm (ancestral: stochastic).
+        solver: one of `SOLVERS`; ddpm (ancestral) is stochastic.
         discretization: where the noise levels lie: edm, vp, ve or iddpm.
         schedule, scaling: σ(t) (linear, vp, ve) and s(t) (none, vp).
         sigma_min, sigma_max: default to the discretization's own.
@@ -64,29 +66,32 @@ def sample(
         ValueError: unknown name, nfe below 1, churn with a multistep solver, or more steps of one
             than there are noise levels.
     """
-    if solver not in SOLVERS:
-        raise ValueError(f"solver '{solver}': expected one of {', '.join(SOLVERS)}")
-    if nfe < 1:
-        raise ValueError(f"nfe is {nfe}, expected at least 1")
-    if churn and solver not in ("euler", "heun"):
-        raise ValueError("churn needs a one-step solver: euler or heun")
+    method = _checked_solver(solver, nfe, churn)
     rounding = round_sigma or (lambda s: s)
     low, high = clip_sigmas(discretization, sigma_min, sigma_max, net_sigmas)
     law = make_schedule(schedule, scaling, low, high)
-    method = SOLVERS[solver]
-    levels = noise_levels(discretization, method.steps_for(nfe), low, high, rho).to(noise.device)
-    known = rounding(levels)
-    if len(torch.unique(known)) < len(known) and solver in MULTISTEP:
-        raise ValueError(
-            f"{solver} at nfe {nfe} meets noise levels twice: only {len(torch.unique(known))} exist; use fewer"
-        )
-    times = law.time(known)
+    levels = rounding(noise_levels(discretization, method.steps_for(nfe), low, high, rho).to(noise.device))
+    different = len(torch.unique(levels))
+    if method.multistep and different < len(levels):
+        raise ValueError(f"{solver} at nfe {nfe} meets noise levels twice: only {different} exist; use fewer")
+    times = law.time(levels)
     times = torch.cat([times, torch.zeros_like(times[:1])])
     counted = CountedDenoiser(denoise)
     options = Churn(amount=churn, **(churn_options or {}))
-    trajectory = Trajectory(counted, law, times, rounding, options, draw)
     x = noise.double() * law.sigma(times[0]) * law.scale(times[0])
-    result: Tensor = method.integrate(trajectory, x, nfe)
+    result = method.integrate(Trajectory(counted, law, times, rounding, options, draw), x, nfe)
     if counted.calls != nfe:
         raise AssertionError(f"{solver} spent {counted.calls} of {nfe} evaluations")
     return result.to(noise.dtype)
+
+
+def _checked_solver(name: str, nfe: int, churn: float) -> Solver:
+    if name not in SOLVERS:
+        raise ValueError(f"solver '{name}': expected one of {', '.join(SOLVERS)}")
+    if nfe < 1:
+        raise ValueError(f"nfe is {nfe}, expected at least 1")
+    solver = SOLVERS[name]
+    if churn and not solver.takes_churn:
+        able = " or ".join(other for other in SOLVERS if SOLVERS[other].takes_churn)
+        raise ValueError(f"churn needs a one-step solver: {able}")
+    return solver

@@ -10,13 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from echo_synth.sampling.ode import Trajectory
-
-ORDER = 1
-
-
-def steps_for(nfe: int) -> int:
-    """Steps that spend `nfe` evaluations."""
-    return nfe
+from echo_synth.sampling.solver import Solver, one_evaluation_a_step
 
 
 def integrate(trajectory: Trajectory, x: Tensor, nfe: int) -> Tensor:
@@ -32,3 +26,6 @@ def integrate(trajectory: Trajectory, x: Tensor, nfe: int) -> Tensor:
         spread = sigmas[i + 1] * (1 - ratio).sqrt()
         x = denoised + ratio * (x - denoised) + spread * trajectory.draw(x)
     return x
+
+
+SOLVER = Solver(order=1, steps_for=one_evaluation_a_step, integrate=integrate, stochastic=True)

@@ -10,13 +10,7 @@ import torch
 from torch import Tensor
 
 from echo_synth.sampling.ode import Trajectory
-
-ORDER = 2
-
-
-def steps_for(nfe: int) -> int:
-    """Steps that spend `nfe` evaluations."""
-    return nfe
+from echo_synth.sampling.solver import Solver, one_evaluation_a_step
 
 
 def integrate(trajectory: Trajectory, x: Tensor, nfe: int) -> Tensor:
@@ -37,3 +31,6 @@ def integrate(trajectory: Trajectory, x: Tensor, nfe: int) -> Tensor:
         x = sigmas[i + 1] / sigma * x - torch.expm1(-h) * target
         previous = denoised
     return x
+
+
+SOLVER = Solver(order=2, steps_for=one_evaluation_a_step, integrate=integrate, multistep=True)

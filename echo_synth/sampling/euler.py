@@ -5,13 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from echo_synth.sampling.ode import Trajectory
-
-ORDER = 1
-
-
-def steps_for(nfe: int) -> int:
-    """Steps that spend `nfe` evaluations."""
-    return nfe
+from echo_synth.sampling.solver import Solver, one_evaluation_a_step
 
 
 def step(trajectory: Trajectory, x: Tensor, i: int) -> Tensor:
@@ -25,3 +19,6 @@ def integrate(trajectory: Trajectory, x: Tensor, nfe: int) -> Tensor:
     for i in range(trajectory.steps):
         x = step(trajectory, x, i)
     return x
+
+
+SOLVER = Solver(order=1, steps_for=one_evaluation_a_step, integrate=integrate)

@@ -6,8 +6,7 @@ from torch import Tensor
 
 from echo_synth.sampling import euler
 from echo_synth.sampling.ode import Trajectory
-
-ORDER = 2
+from echo_synth.sampling.solver import Solver
 
 
 def steps_for(nfe: int) -> int:
@@ -35,3 +34,6 @@ def integrate(trajectory: Trajectory, x: Tensor, nfe: int) -> Tensor:
         first_order = i == last or (i == 0 and nfe % 2 == 0)
         x = euler.step(trajectory, x, i) if first_order else step(trajectory, x, i)
     return x
+
+
+SOLVER = Solver(order=2, steps_for=steps_for, integrate=integrate)

@@ -16,14 +16,9 @@ import torch
 from torch import Tensor
 
 from echo_synth.sampling.ode import Trajectory
+from echo_synth.sampling.solver import Solver, one_evaluation_a_step
 
-ORDER = 4
 _VALUES = 3  # of D that the predictor remembers
-
-
-def steps_for(nfe: int) -> int:
-    """Steps that spend `nfe` evaluations."""
-    return nfe
 
 
 def weights(nodes: Tensor, h: Tensor) -> Tensor:
@@ -78,3 +73,6 @@ def _combine(coefficients: Tensor, values: list[Tensor]) -> Tensor:
     for c, v in zip(coefficients[1:], values[1:], strict=True):
         total = total + c * v
     return total
+
+
+SOLVER = Solver(order=4, steps_for=one_evaluation_a_step, integrate=integrate, multistep=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -178,10 +177,6 @@ class GammaVAE(nn.Module):
     def latent(self, images: Tensor, sector: Tensor) -> Tensor:
         """E[z] (N, 1, h, w) float32, zero outside the sector. Deterministic."""
         return self.posterior(images).mean * self.latent_mask(sector)
-
-    def sample(self, images: Tensor, sector: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """One reparameterised draw of z, zero outside the sector. For training."""
-        return self.posterior(images).sample(generator) * self.latent_mask(sector)
 
     def admissible(self, latent: Tensor) -> Tensor:
         """`latent` with what the prior excludes put right: Γ knows no negative values."""

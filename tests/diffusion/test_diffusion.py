@@ -10,6 +10,7 @@ from echo_synth.diffusion.denoiser import Denoiser
 from echo_synth.diffusion.loss import denoising_loss
 from echo_synth.diffusion.preconditioning import PRECONDS, EdmPrecond, VpPrecond
 from echo_synth.diffusion.spade import Spade
+from echo_synth.diffusion.unet import Modulations
 from echo_synth.masked import sector_mean
 from echo_synth.runs.description import build_model, describe_diffusion
 
@@ -33,12 +34,21 @@ def test_every_model_runs_once_at_size_tiny(name: str) -> None:
     assert torch.isfinite(out).all()
 
 
-@pytest.mark.parametrize("size", specs.SIZES)
-def test_every_size_can_be_built(size: str) -> None:
+PRESETS = [(name, size) for name in specs.DIFFUSION_MODELS for size in specs.diffusion_model(name).sizes]
+
+
+@pytest.mark.parametrize(("name", "size"), PRESETS)
+def test_every_size_can_be_built(name: str, size: str) -> None:
+    """On the meta device: shapes without memory, as large as the paper's. F's output has the shape of its input."""
+    description = describe_diffusion(name, size, None)
     with torch.device("meta"):
-        for name in specs.DIFFUSION_MODELS:
-            description = describe_diffusion(name, size, None)
-            assert description.network.channels > 0
+        network = build_model(description).network
+        grid = (description.resolution, description.resolution)
+        onehot = torch.empty((2, description.network.classes, *grid))
+        modulations = Modulations(network, onehot, {})
+        out = network(torch.empty(2, 1, *grid), torch.empty(2), modulations)
+    assert out.shape == (2, description.network.out_channels, *grid)
+    assert out.shape[1] == (2 if description.precond == "iddpm" else 1)
 
 
 def test_input_and_target_have_unit_variance_under_edm() -> None:
@@ -67,7 +77,7 @@ def test_noise_prediction_is_weighted_to_unity(name: str) -> None:
 
 
 def test_vp_time_inverts_its_sigma() -> None:
-    p = VpPrecond()
+    p = VpPrecond().law
     t = torch.linspace(0.001, 1, 50, dtype=torch.float64)
     assert torch.allclose(p.time(p.sigma(t)), t, rtol=1e-9)
 

@@ -11,10 +11,11 @@ import torch
 from scipy import integrate
 
 from echo_synth.sampling import SOLVERS, sample, unipc
-from echo_synth.sampling.schedules import DEFAULT_SIGMAS, make_schedule, noise_levels
+from echo_synth.sampling.noise_laws import SIGMA_RANGES
+from echo_synth.sampling.schedules import make_schedule, noise_levels
 from tests.analytic import mixture_denoiser
 
-ORDERS = {"euler": 1, "heun": 2, "dpmpp-2m": 2, "unipc": 4}
+OF_THE_ODE = [name for name, solver in SOLVERS.items() if not solver.stochastic]
 REFERENCE = Path(__file__).parents[1] / "reference" / "samplers.npz"
 
 
@@ -41,7 +42,7 @@ def test_budget_is_spent_exactly(solver: str) -> None:
 @pytest.fixture(scope="module")
 def exact_solution() -> torch.Tensor:
     """The ODE of `mixture_denoiser(0.4, 0.3)` by scipy's eighth-order method, in λ = −ln σ: dx/dλ = D − x."""
-    denoise, low, high = mixture_denoiser(0.4, 0.3), *DEFAULT_SIGMAS["edm"]
+    denoise, low, high = mixture_denoiser(0.4, 0.3), *SIGMA_RANGES["edm"]
 
     def slope(level: float, x: np.ndarray) -> np.ndarray:
         point = torch.from_numpy(x)
@@ -58,7 +59,7 @@ def test_a_corrector_at_the_start_of_the_step_is_eulers_at_twice_the_cost(exact_
     x' − D = (x − D) t'/t for an Euler step to x', so (x' − D)/t' = (x − D)/t: nothing is corrected.
     """
     denoise, steps = mixture_denoiser(0.4, 0.3), 64
-    times = [*noise_levels("edm", steps, *DEFAULT_SIGMAS["edm"], 7.0), torch.tensor(0.0, dtype=torch.float64)]
+    times = [*noise_levels("edm", steps, *SIGMA_RANGES["edm"], 7.0), torch.tensor(0.0, dtype=torch.float64)]
     x = _noise() * times[0]
     for t, ahead in itertools.pairwise(times):
         slope = (x - denoise(x, t)) / t
@@ -71,17 +72,61 @@ def test_a_corrector_at_the_start_of_the_step_is_eulers_at_twice_the_cost(exact_
     assert (heun - exact_solution).abs().mean() < (x - exact_solution).abs().mean() / 10
 
 
-@pytest.mark.parametrize("solver", ORDERS)
+def _largest_budget(solver: str, steps: int) -> int:
+    """The most evaluations that still make `steps` steps: no step is then of a lower order for want of one."""
+    return max(n for n in range(1, 4 * steps) if SOLVERS[solver].steps_for(n) == steps)
+
+
+@pytest.mark.parametrize("solver", OF_THE_ODE)
 def test_order_of_convergence(solver: str, exact_solution: torch.Tensor) -> None:
     denoise = mixture_denoiser(0.4, 0.3)
     steps = np.array([64, 128, 256, 512])
-    nfe = 2 * steps - 1 if solver == "heun" else steps
-    errors = [float((sample(denoise, _noise(), nfe=int(n), solver=solver) - exact_solution).abs().mean()) for n in nfe]
+    budgets = [_largest_budget(solver, int(n)) for n in steps]
+    errors = [float((sample(denoise, _noise(), nfe=n, solver=solver) - exact_solution).abs().mean()) for n in budgets]
     order = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
-    assert order == pytest.approx(ORDERS[solver], abs=0.1)
+    assert order == pytest.approx(SOLVERS[solver].order, abs=0.1)
 
 
-@pytest.mark.parametrize("discretization", DEFAULT_SIGMAS)
+def test_published_orders() -> None:
+    """Euler 1, Heun 2 (Karras et al. 2022), DPM-Solver++(2M) 2 (Lu et al. 2022), UniPC with three values 4 (Zhao et al. 2023)."""
+    orders = {name: SOLVERS[name].order for name in ("euler", "heun", "dpmpp-2m", "unipc")}
+    assert orders == {"euler": 1, "heun": 2, "dpmpp-2m": 2, "unipc": 4}
+
+
+def _noises_drawn(solver: str, churn: float) -> int:
+    drawn = 0
+
+    def draw(x: torch.Tensor) -> torch.Tensor:
+        nonlocal drawn
+        drawn += 1
+        return torch.zeros_like(x)
+
+    sample(mixture_denoiser(), _noise(), nfe=12, solver=solver, churn=churn, draw=draw)
+    return drawn
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_noise_is_drawn_by_stochastic_solvers_and_where_churn_is_asked_for(solver: str) -> None:
+    assert (_noises_drawn(solver, churn=0) > 0) == SOLVERS[solver].stochastic
+    if SOLVERS[solver].takes_churn:
+        assert _noises_drawn(solver, churn=10) > 0
+    else:
+        with pytest.raises(ValueError, match="churn needs a one-step solver: "):
+            _noises_drawn(solver, churn=10)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_only_multistep_solvers_refuse_noise_levels_that_repeat(solver: str) -> None:
+    """Rounded to whole numbers, σ from 80 down to 0.002 has repeats that a division by their difference cannot bear."""
+    options = {"nfe": 64, "solver": solver, "round_sigma": lambda s: s.round().clamp_min(1)}
+    if SOLVERS[solver].multistep:
+        with pytest.raises(ValueError, match="meets noise levels twice"):
+            sample(mixture_denoiser(), _noise(), **options)  # type: ignore[arg-type]
+    else:
+        assert torch.isfinite(sample(mixture_denoiser(), _noise(), **options)).all()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("discretization", SIGMA_RANGES)
 @pytest.mark.parametrize(("schedule", "scaling"), [("linear", "none"), ("ve", "none"), ("vp", "vp")])
 def test_gaussian_data_has_a_closed_form(discretization: str, schedule: str, scaling: str) -> None:
     """For N(0, d²) data the ODE is x(0) = x(σ) d / sqrt(d² + σ²), whatever the parameterisation."""
@@ -90,7 +135,7 @@ def test_gaussian_data_has_a_closed_form(discretization: str, schedule: str, sca
     def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         return x * d**2 / (d**2 + sigma**2)
 
-    low, high = DEFAULT_SIGMAS[discretization]
+    low, high = SIGMA_RANGES[discretization]
     noise = _noise()
     got = sample(
         denoise, noise, nfe=999, solver="heun", discretization=discretization, schedule=schedule, scaling=scaling

@@ -14,7 +14,7 @@ from echo_synth.vae.gamma import kl_to_prior
 from echo_synth.vae.gaussian import kl_gaussian, sample_gaussian
 from echo_synth.vae.loss import reconstruct, vae_loss
 from echo_synth.vae.network import GammaVAE
-from echo_synth.vae.posterior import GammaPosterior, PosteriorFamily
+from echo_synth.vae.posterior import POSTERIOR_FAMILIES, GammaPosterior, PosteriorFamily
 
 
 def _vae(name: str = "gamma-vae-64", posterior: PosteriorFamily = "gamma") -> GammaVAE:
@@ -44,8 +44,8 @@ def test_grids_and_background(name: str, factor: int) -> None:
 def test_the_latent_is_deterministic_and_the_sample_is_not() -> None:
     vae, (images, sector) = _vae(), _batch()
     assert torch.equal(vae.latent(images, sector), vae.latent(images, sector))
-    g = torch.Generator().manual_seed(0)
-    assert not torch.equal(vae.sample(images, sector, g), vae.sample(images, sector, g))
+    posterior, g = vae.posterior(images), torch.Generator().manual_seed(0)
+    assert not torch.equal(posterior.sample(g), posterior.sample(g))
 
 
 def test_the_posterior_scales_the_prior() -> None:
@@ -176,9 +176,16 @@ def test_weights_survive_fp16_packing(tmp_path) -> None:  # type: ignore[no-unty
     assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(vae.parameters(), other.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("name", specs.VAE_MODELS)
-@pytest.mark.parametrize("size", specs.SIZES)
-def test_every_size_builds(name: str, size: str) -> None:
+PRESETS = [(name, size) for name in specs.VAE_MODELS for size in specs.vae_model(name).sizes]
+
+
+@pytest.mark.parametrize("posterior", POSTERIOR_FAMILIES)
+@pytest.mark.parametrize(("name", "size"), PRESETS)
+def test_every_size_can_be_built(name: str, size: str, posterior: PosteriorFamily) -> None:
+    """On the meta device: shapes without memory, as large as the paper's."""
+    description = describe_vae(name, size, posterior)
     with torch.device("meta"):
-        spec = specs.size_of(specs.vae_model(name), size)
-        GammaVAE(**spec.model_dump())
+        vae = build_model(description)
+        latent = vae.latent(torch.empty(2, 1, 256, 256), torch.empty(2, 1, 256, 256))
+        assert latent.shape == (2, 1, description.latent_resolution, description.latent_resolution)
+        assert vae.decode(latent, torch.empty(2, 1, 256, 256)).shape == (2, 1, 256, 256)
