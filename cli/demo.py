@@ -129,7 +129,7 @@ class Demo:
         )  # fmt: skip
 
     def _evaluate(self) -> None:
-        from cli.downstream_commands import bootstrap_eval
+        from cli.evaluate_commands import bootstrap_eval
 
         bootstrap_eval(
             self.out / "predictions" / "demo", classifier=self.out / "runs" / "classifier", images=self._pictures(REAL),

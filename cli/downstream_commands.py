@@ -1,16 +1,14 @@
-"""Commands that judge a dataset: nnU-Net, the view classifier, bootstrap-eval, report; and demo, which runs everything."""
+"""Commands that judge a dataset: nnU-Net, the view classifier, report; and demo, which runs everything."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
-from cli.common import begin, done, one_of, say
+from cli.common import begin, done, say
 from cli.options import DatasetId, Device, DryRun, Out, Overwrite, Precision, Resume, Seed
-
-METHODS: tuple[Literal["bca", "percentile"], ...] = ("bca", "percentile")
 
 
 def register(app: typer.Typer) -> None:
@@ -18,7 +16,6 @@ def register(app: typer.Typer) -> None:
     app.command("train-segmenter")(train_segmenter)
     app.command("predict-segmenter")(predict_segmenter)
     app.command("train-classifier")(train_classifier)
-    app.command("bootstrap-eval")(bootstrap_eval)
     app.command("demo")(demo)
 
 
@@ -163,73 +160,6 @@ def train_classifier(
         images, folder, preset.architecture, side, training, seed, precision, device, resume, settings, weights
     )
     done("best validation: " + ", ".join(f"{k} {v:.4g}" for k, v in best.items()), f"run folder: {folder}")
-
-
-def bootstrap_eval(
-    predictions: Annotated[
-        Path | None,
-        typer.Option(help="Predicted masks, CASE.nii.gz; default: the newest folder in ECHOSYNTH_HOME/predictions."),
-    ] = None,
-    references: Annotated[
-        Path | None, typer.Option(help="Reference masks; default: the labelsTs of the dataset that holds these cases.")
-    ] = None,
-    cases: Annotated[Path | None, typer.Option(help="cases.csv; default: beside the references.")] = None,
-    classifier: Annotated[Path | None, typer.Option(help="Run folder of a view classifier.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Classification folder whose test images it judges.")] = None,
-    baseline: Annotated[
-        list[Path] | None,
-        typer.Option(help="Predictions to compare with, case by case; repeat the option for several."),
-    ] = None,
-    repeats: Annotated[int, typer.Option(min=10, help="Bootstrap repeats.")] = 1000,
-    interval: Annotated[str, typer.Option(help="Form of the patient-level intervals: bca or percentile.")] = "bca",
-    seed: Seed = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="Default: ECHOSYNTH_HOME/evaluation/<name of the predictions>.")
-    ] = None,
-    dry_run: DryRun = False,
-) -> None:
-    """Evaluate predictions on held-out real patients, with bootstrap statistics.
-
-    Example: echosynth bootstrap-eval --predictions pred --references $nnUNet_raw/Dataset501_CAMUS/labelsTs
-    """
-    from echo_synth.errors import DataError
-    from echo_synth.evaluation import results
-    from echo_synth.evaluation.statistics import Resampling
-    from echo_synth.home import home
-
-    method = one_of("--interval", interval, METHODS)
-    if (classifier is None) != (images is None):
-        raise DataError("--classifier and --images belong together; pass both or neither")
-    if predictions is None and classifier is None:
-        predictions = results.newest_predictions()
-    if predictions is not None:
-        references = references or results.references_of(predictions)
-    name = (predictions or classifier or Path("evaluation")).resolve().name
-    folder = (out or home() / "evaluation" / name).absolute()
-    settings = begin(
-        "bootstrap-eval",
-        {"predictions": predictions, "references": references, "cases": cases, "classifier": classifier, "images": images,
-         "baseline": baseline, "repeats": repeats, "interval": interval, "seed": seed, "out": folder},
-        dry_run,
-    )  # fmt: skip
-    inputs = results.Inputs(predictions, references, cases, baseline or (), classifier, images)
-    metrics = results.evaluate(inputs, Resampling(repeats, seed, method), folder, settings)
-    _print_tables(metrics)
-    done(f"wrote {folder}: " + ", ".join(sorted(p.name for p in folder.iterdir() if p.is_file())))
-
-
-def _print_tables(metrics: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from echo_synth.report import tables
-
-    console = Console()
-    for section in tables.sections(metrics):
-        table = Table(*section.rows[0], title=section.title)
-        for row in section.rows[1:]:
-            table.add_row(*row)
-        console.print(table)
 
 
 def demo(

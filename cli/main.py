@@ -10,6 +10,7 @@ import typer
 from cli import (
     data_commands,
     downstream_commands,
+    evaluate_commands,
     generate_commands,
     inspect_commands,
     measure_commands,
@@ -35,6 +36,7 @@ for group in (
     inspect_commands,
     measure_commands,
     downstream_commands,
+    evaluate_commands,
     report_commands,
     quality_commands,
     sweep_commands,

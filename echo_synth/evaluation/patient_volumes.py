@@ -1,94 +1,121 @@
-"""Volumes and ejection fraction of patients, from folders of masks."""
+"""Volumes and ejection fraction of patients, from the masks of both views and both phases."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import product
-from pathlib import Path
-from typing import Any, get_args
+from typing import cast, get_args
 
 import numpy as np
 import pandas as pd
 
-from echo_synth.data.nifti import read_image
-from echo_synth.data.nnunet_raw import ENDING
+from echo_synth.data.nifti import Image2D
+from echo_synth.evaluation.masks import CaseMasks
+from echo_synth.evaluation.results import AgreementScores, VolumeMeasures, VolumeScores
 from echo_synth.evaluation.statistics import number
 from echo_synth.metrics.agreement import agreement
 from echo_synth.metrics.volumes import Convention, LongAxis, biplane_volumes, long_axis
-from echo_synth.parallel import parallel_map
 from echo_synth.types import PHASES, VIEWS, CaseId
 
 MEASURES = ("edv_ml", "esv_ml", "ef_percent")
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 _CAVITY, _MYOCARDIUM = 1, 2
+_COLUMNS = ("patient", "convention", *MEASURES)
 
 
-def case_axis(case: str, folder: Path) -> LongAxis:
-    """Long axis and discs of one mask."""
-    mask = read_image(folder / f"{case}{ENDING}")
+@dataclass(frozen=True)
+class VentricleAxes:
+    """Long axis and discs of one case: of its reference, and of each prediction in the folders' order."""
+
+    identity: CaseId
+    reference: LongAxis
+    predictions: tuple[LongAxis, ...]
+
+
+def case_axes(masks: CaseMasks) -> VentricleAxes:
+    """Long axes of every mask of one case."""
+    return VentricleAxes(masks.identity, mask_axis(masks.reference), tuple(map(mask_axis, masks.predictions)))
+
+
+def mask_axis(mask: Image2D) -> LongAxis:
+    """Long axis and discs of one mask, labels as nnU-Net's datasets have them."""
     return long_axis(mask.pixels == _CAVITY, mask.pixels == _MYOCARDIUM, mask.spacing)
 
 
-def patient_volumes(folder: Path, cases: Iterable[str], workers: int | None = None) -> pd.DataFrame:
-    """Volumes of each patient of whom both views and both phases are among `cases`.
+def patient_volumes(axes: Mapping[CaseId, LongAxis]) -> pd.DataFrame:
+    """Volumes of each patient of whom both views and both phases are known.
 
     Returns:
-        columns patient, convention, edv_ml, esv_ml, ef_percent; NaN where a cavity is empty.
+        Columns patient, convention (camus, clinical), edv_ml, esv_ml (ml), ef_percent (%): a row a
+        patient and convention, by patient; NaN where a cavity is empty.
     """
-    known = {(i.patient, i.view, i.phase): c for c in cases for i in [CaseId.parse(c)]}
-    patients = sorted({p for p, _, _ in known})
-    whole = [p for p in patients if all((p, v, ph) in known for v, ph in product(VIEWS, PHASES))]
-    names = [known[p, v, ph] for p in whole for v, ph in product(VIEWS, PHASES)]
-    axes = iter(parallel_map(partial(case_axis, folder=folder), names, workers))
-    rows = []
-    for patient in whole:
-        held = {key: next(axes) for key in product(VIEWS, PHASES)}
-        rows += [[patient, c, *_measures(held, c)] for c in CONVENTIONS]
-    return pd.DataFrame(rows, columns=["patient", "convention", *MEASURES])
+    rows: list[list[object]] = []
+    for patient in sorted({identity.patient for identity in axes}):
+        wanted = {(view, phase): CaseId(patient, view, phase) for view, phase in product(VIEWS, PHASES)}
+        if axes.keys() >= set(wanted.values()):
+            ventricle = {key: axes[identity] for key, identity in wanted.items()}
+            rows += [[patient, c, *_measures(ventricle, c)] for c in CONVENTIONS]
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
 def _measures(axes: dict[tuple[str, str], LongAxis], convention: Convention) -> tuple[float, float, float]:
     if any(a.length == 0 for a in axes.values()):
         return (float("nan"),) * 3
-    v = biplane_volumes(axes, convention)
-    return v.edv, v.esv, v.ef
+    volumes = biplane_volumes(axes, convention)
+    return volumes.edv, volumes.esv, volumes.ef
 
 
-def compare_volumes(predictions: Path, references: Path, cases: Iterable[str], facts: pd.DataFrame | None) -> pd.DataFrame:  # fmt: skip
-    """volumes.csv: patient, convention, each measure of the predictions and (…_reference) of the references, ef_cfg.
+def compare_volumes(axes: Sequence[VentricleAxes], case_facts: pd.DataFrame | None, folder: int = 0) -> pd.DataFrame:
+    """volumes.csv: volumes of predictions beside those of the reference masks.
 
-    `ef_cfg` is the EF that CAMUS's own file states, where `facts` (columns patient, ef) knows it.
+    Args:
+        axes: of every case.
+        case_facts: columns of `inputs.read_case_facts`; its ef is that of CAMUS's own file.
+        folder: which of the predictions.
+
+    Returns:
+        Columns patient, convention, edv_ml, esv_ml, ef_percent, the same with _reference, ef_cfg (%;
+        NaN where unknown).
     """
-    names = sorted(cases)
-    table = patient_volumes(predictions, names).merge(
-        patient_volumes(references, names), on=["patient", "convention"], suffixes=("", "_reference"), validate="one_to_one"
-    )  # fmt: skip
-    known = facts is not None and "ef" in facts
-    stated = facts.groupby("patient")["ef"].first() if facts is not None and known else pd.Series(dtype=float)
+    predicted = patient_volumes({a.identity: a.predictions[folder] for a in axes})
+    reference = patient_volumes({a.identity: a.reference for a in axes})
+    keys = ["patient", "convention"]
+    table = predicted.merge(reference, on=keys, suffixes=("", "_reference"), validate="one_to_one")
+    stated = pd.Series(dtype=float)
+    if case_facts is not None and "ef" in case_facts:
+        stated = case_facts.groupby("patient")["ef"].first()
     return table.assign(ef_cfg=table["patient"].map(stated).astype(float))
 
 
-def volume_metrics(table: pd.DataFrame) -> dict[str, Any]:
+def volume_metrics(table: pd.DataFrame) -> VolumeScores:
     """The "volumes" part of metrics.json: agreement of the predictions with the reference masks, and with the cfg's EF.
 
     The main entries are in CAMUS's convention; "clinical" holds the other.
+
+    Args:
+        table: columns of `compare_volumes`.
     """
-    result: dict[str, Any] = {}
-    for convention in CONVENTIONS:
-        rows = table[table["convention"] == convention]
-        found = {m: _agreement(rows[m], rows[f"{m}_reference"]) for m in MEASURES}
-        if rows["ef_cfg"].notna().any():
-            found["ef_percent_against_cfg"] = _agreement(rows["ef_percent"], rows["ef_cfg"])
-            found["reference_ef_percent_against_cfg"] = _agreement(rows["ef_percent_reference"], rows["ef_cfg"])
-        result[convention] = found
-    empty = int(table.loc[table["convention"] == "camus", "ef_percent"].isna().sum())
-    return {**result["camus"], "convention": "camus", "clinical": result["clinical"], "patients_without_volume": empty}
+    by_convention = {c: _convention_metrics(table[table["convention"] == c]) for c in CONVENTIONS}
+    without = int(table.loc[table["convention"] == "camus", "ef_percent"].isna().sum())
+    return VolumeScores(
+        **by_convention["camus"],
+        convention="camus",
+        clinical=by_convention["clinical"],
+        patients_without_volume=without,
+    )
 
 
-def _agreement(measured: pd.Series, reference: pd.Series) -> dict[str, Any]:
-    found = asdict(agreement(measured.to_numpy(np.float64), reference.to_numpy(np.float64)))
-    return {
-        k: [number(x) for x in v] if isinstance(v, tuple) else number(v) if k != "n" else v for k, v in found.items()
-    }
+def _convention_metrics(rows: pd.DataFrame) -> VolumeMeasures:
+    measures = {m: _agreement(rows[m], rows[f"{m}_reference"]) for m in MEASURES}
+    if rows["ef_cfg"].notna().any():
+        measures["ef_percent_against_cfg"] = _agreement(rows["ef_percent"], rows["ef_cfg"])
+        measures["reference_ef_percent_against_cfg"] = _agreement(rows["ef_percent_reference"], rows["ef_cfg"])
+    return cast(VolumeMeasures, measures)
+
+
+def _agreement(measured: pd.Series, reference: pd.Series) -> AgreementScores:
+    scores = agreement(measured.to_numpy(np.float64), reference.to_numpy(np.float64))
+    limits = [number(limit) for limit in scores.loa]
+    plain = {name: number(value) for name, value in asdict(scores).items() if name not in ("loa", "n")}
+    return cast(AgreementScores, plain | {"loa": limits, "n": scores.n})

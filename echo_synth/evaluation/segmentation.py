@@ -1,100 +1,121 @@
-"""Predicted masks against reference masks, case by case: per_case.csv."""
+"""Evaluation of predicted masks: every mask read once, then scores, volumes and comparisons."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from echo_synth import specs
-from echo_synth.data.nifti import Image2D, read_image
-from echo_synth.data.nnunet_raw import ENDING
-from echo_synth.errors import DataError
-from echo_synth.metrics.overlap import dice, structure_mask
-from echo_synth.metrics.surface import surface_distances
+from echo_synth.evaluation import case_scores, patient_volumes, statistics
+from echo_synth.evaluation.case_scores import CaseScore
+from echo_synth.evaluation.masks import CaseMasks, pair_cases, read_masks
+from echo_synth.evaluation.patient_volumes import VentricleAxes
+from echo_synth.evaluation.results import Metrics
+from echo_synth.evaluation.statistics import Resampling
 from echo_synth.parallel import parallel_map
 from echo_synth.progress import track
-from echo_synth.types import CaseId
 
-METRICS = ("dice", "hd_mm", "hd95_mm", "assd_mm", "hd_px")
-PIXELS = 256  # "pixels" are those of a 256 x 256 grid, whatever the file's own
+WORST = 8
 
 
-def pair_cases(predictions: Path, references: Path) -> list[str]:
-    """Case names that both folders hold.
+@dataclass(frozen=True)
+class SegmentationResult:
+    """What one evaluation of masks measured.
 
-    Raises DataError when a folder has none, or a case is missing or extra on either side.
+    Attributes:
+        per_case: columns of `case_scores.CaseScore`, and of cases.csv quality, ef, sex, age where known.
+        baselines: the same scores of each baseline, by its name.
+        volumes: columns of `patient_volumes.compare_volumes`; empty without a patient of four masks.
+        worst: masks of the cases of lowest mean Dice, the lowest first, with that mean.
+        metrics: the parts of metrics.json that follow: segmentation, groups, volumes, paired.
     """
-    have = {f.name.removesuffix(ENDING) for f in predictions.glob(f"*{ENDING}")}
-    want = {f.name.removesuffix(ENDING) for f in references.glob(f"*{ENDING}")}
-    for folder, names in ((predictions, have), (references, want)):
-        if not names:
-            raise DataError(f"{folder}: no *{ENDING} files; expected segmentations")
-    missing, extra = sorted(want - have), sorted(have - want)
-    if missing:
-        raise DataError(
-            f"{predictions}: {len(missing)} case(s) of {references} are missing, e.g. {missing[0]}; predict all of them"
-        )
-    if extra:
-        raise DataError(f"{predictions}: {len(extra)} case(s) have no reference in {references}, e.g. {extra[0]}")
-    return sorted(want)
+
+    per_case: pd.DataFrame
+    baselines: Mapping[str, pd.DataFrame]
+    volumes: pd.DataFrame
+    worst: tuple[tuple[float, CaseMasks], ...]
+    metrics: Metrics
 
 
-def check_pair(case: str, prediction: Image2D, reference: Image2D) -> None:
-    if prediction.pixels.shape != reference.pixels.shape:
-        raise DataError(
-            f"{case}: prediction is {prediction.pixels.shape}, reference {reference.pixels.shape}; predict on the same grid"
-        )
-    if reference.spacing == (1.0, 1.0):  # what a header without sizes is read as; no probe has such pixels
-        raise DataError(
-            f"{case}: the reference has no spacing (1 x 1 mm), so no distance in mm; use those of convert-camus"
-        )
-    if not np.allclose(prediction.spacing, reference.spacing, rtol=1e-3):
-        raise DataError(f"{case}: prediction has spacing {prediction.spacing} mm, reference {reference.spacing} mm")
-    known = set(specs.labels().nnunet_labels.values())
-    unknown = sorted(set(np.unique(prediction.pixels).tolist()) - known)
-    if unknown:
-        raise DataError(f"{case}: prediction holds label {unknown[0]:g}, expected {sorted(known)}")
+@dataclass(frozen=True)
+class _Measured:
+    """One case: its masks, and for each folder of predictions the scores; axes of predictions, then reference."""
+
+    masks: CaseMasks
+    scores: tuple[list[CaseScore], ...]
+    axes: VentricleAxes
 
 
-def score_case(case: str, predictions: Path, references: Path) -> list[dict[str, Any]]:
-    """Rows of per_case.csv for one case, one a structure.
+def evaluate_segmentation(
+    predictions: Path,
+    references: Path,
+    resampling: Resampling,
+    baselines: Mapping[str, Path] | None = None,
+    case_facts: pd.DataFrame | None = None,
+    workers: int | None = None,
+) -> SegmentationResult:
+    """Judge a folder of predicted masks by reference masks.
 
-    An empty prediction has Dice 0 and is penalised with the image's diagonal as every
-    distance: the worst that a prediction inside the image could score.
+    Args:
+        predictions, references: folders of CASE.nii.gz, the same cases in both.
+        baselines: folders of other predictions of the same cases, by name.
+        case_facts: columns of `inputs.read_case_facts`, for groups and the stated EF.
+        workers: processes; default: one a core.
+
+    Raises:
+        DataError: before any mask is read when the folders hold other cases; for the first pair
+            that cannot be compared (`masks.check_pair`).
     """
-    prediction, reference = (read_image(folder / f"{case}{ENDING}") for folder in (predictions, references))
-    check_pair(case, prediction, reference)
-    identity = CaseId.parse(case)
-    rows, columns = reference.pixels.shape
-    grids = {"mm": reference.spacing, "px": (PIXELS / rows, PIXELS / columns)}
-    result = []
-    for name, values in specs.labels().structures.items():
-        a, b = structure_mask(prediction.pixels, values), structure_mask(reference.pixels, values)  # type: ignore[arg-type]
-        mm, px = (_penalised(a, b, grids[unit]) for unit in ("mm", "px"))
-        result.append(
-            {"case": case, "patient": identity.patient, "view": identity.view, "phase": identity.phase, "structure": name,
-             "dice": dice(a, b), "hd_mm": mm["hd"], "hd95_mm": mm["hd95"], "assd_mm": mm["assd"], "hd_px": px["hd"],
-             "empty_prediction": bool(b.any() and not a.any())}
-        )  # fmt: skip
-    return result
+    baselines = baselines or {}
+    folders = [predictions, *baselines.values()]
+    for folder in folders:
+        cases = pair_cases(folder, references)
+    measure = partial(_measure, folders=folders, references=references)
+    scores: list[list[CaseScore]] = [[] for _ in folders]
+    axes: list[VentricleAxes] = []
+    worst: list[tuple[float, CaseMasks]] = []
+    for measured in track(parallel_map(measure, cases, workers), len(cases), "score", "cases"):
+        for collected, rows in zip(scores, measured.scores, strict=True):
+            collected += rows
+        axes.append(measured.axes)
+        worst = heapq.nsmallest(WORST, [*worst, (_mean_dice(measured.scores[0]), measured.masks)], key=lambda w: w[0])
+    per_case, *others = map(case_scores.score_table, scores)
+    volumes = patient_volumes.compare_volumes(axes, case_facts)
+    if case_facts is not None:
+        per_case = per_case.merge(case_facts.drop(columns=["patient"]), on="case", how="left")
+    compared = dict(zip(baselines, others, strict=True))
+    metrics = _metrics(per_case, compared, volumes, resampling)
+    return SegmentationResult(per_case, compared, volumes, tuple(worst), metrics)
 
 
-def _penalised(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: tuple[float, float]) -> dict[str, float]:
-    if a.any() != b.any():
-        worst = float(np.hypot(a.shape[0] * spacing[0], a.shape[1] * spacing[1]))
-        return {"hd": worst, "hd95": worst, "assd": worst}
-    return asdict(surface_distances(a, b, spacing))
+def _measure(case: str, folders: list[Path], references: Path) -> _Measured:
+    masks = read_masks(case, folders, references)
+    scores = tuple(case_scores.score_masks(case, prediction, masks.reference) for prediction in masks.predictions)
+    return _Measured(masks, scores, patient_volumes.case_axes(masks))
 
 
-def score_folder(predictions: Path, references: Path, workers: int | None = None) -> pd.DataFrame:
-    """per_case.csv of a folder of predictions. Raises DataError for the first unusable pair."""
-    cases = pair_cases(predictions, references)
-    work = partial(score_case, predictions=predictions, references=references)
-    batches = track(parallel_map(work, cases, workers), len(cases), "score", "cases")
-    return pd.DataFrame([row for batch in batches for row in batch])
+def _mean_dice(scores: list[CaseScore]) -> float:
+    """Mean over structures as far as they are there; infinite where none is, so that such a case is never the worst."""
+    known = [s["dice"] for s in scores if np.isfinite(s["dice"])]
+    return float(np.mean(known)) if known else float("inf")
+
+
+def _metrics(
+    per_case: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], volumes: pd.DataFrame, resampling: Resampling
+) -> Metrics:
+    metrics = Metrics(
+        segmentation=statistics.segmentation_metrics(per_case, resampling),
+        groups=statistics.grouped_metrics(per_case, resampling),
+    )
+    if len(volumes):
+        metrics["volumes"] = patient_volumes.volume_metrics(volumes)
+    if baselines:
+        paired = statistics.paired_metrics(per_case, baselines, resampling)
+        metrics["paired"] = next(iter(paired.values()))
+        metrics["paired_baselines"] = paired
+    return metrics

@@ -8,18 +8,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from echo_synth.evaluation.results import Difference
 from echo_synth.evaluation.statistics import Resampling, paired_differences
 from echo_synth.metrics.bootstrap import holm
 
 
 def compare_cells(
-    compare: Mapping[str, tuple[str, str]], per_case: Mapping[str, pd.DataFrame], how: Resampling
+    compare: Mapping[str, tuple[str, str]], per_case: Mapping[str, pd.DataFrame], resampling: Resampling
 ) -> pd.DataFrame:
     """comparisons.csv: a row for each comparison, structure and metric, as far as both cells are done.
 
     Args:
         compare: (cell, baseline) by the comparison's name.
-        per_case: per_case.csv of each cell that is done.
+        per_case: per_case.csv of each cell that is done; columns of `case_scores.CaseScore`.
 
     Returns:
         Columns comparison, cell, baseline, structure, metric, difference (cell minus baseline),
@@ -28,16 +29,32 @@ def compare_cells(
         structure and metric by itself: metrics of one image say much the same, and counting
         them as tests of their own would hide what there is.
     """
-    known = {name: pair for name, pair in compare.items() if per_case.keys() >= set(pair)}
-    found = paired_differences({name: (per_case[a], per_case[b]) for name, (a, b) in known.items()}, how)
-    table = pd.DataFrame([
-        {"comparison": name, "cell": known[name][0], "baseline": known[name][1], "structure": structure, "metric": metric,
-         "difference": e["mean"], "low": e["ci95"][0], "high": e["ci95"][1], "p": e["p"], "n_images": e["n_images"], "n_patients": e["n_patients"]}
-        for name, structures in found.items() for structure, metrics in structures.items() for metric, e in metrics.items()
-    ])  # fmt: skip
+    done = {name: pair for name, pair in compare.items() if per_case.keys() >= set(pair)}
+    differences = paired_differences({name: (per_case[a], per_case[b]) for name, (a, b) in done.items()}, resampling)
+    rows = [
+        {"comparison": name, "cell": done[name][0], "baseline": done[name][1]} | _row(structure, metric, difference)
+        for name, structures in differences.items()
+        for structure, metrics in structures.items()
+        for metric, difference in metrics.items()
+    ]
+    table = pd.DataFrame(rows)
     if len(table):
         table["p_holm"] = table.groupby(["structure", "metric"])["p"].transform(_holm, tests=len(compare))
     return table
+
+
+def _row(structure: str, metric: str, difference: Difference) -> dict[str, object]:
+    low, high = difference["ci95"]
+    return {
+        "structure": structure,
+        "metric": metric,
+        "difference": difference["mean"],
+        "low": low,
+        "high": high,
+        "p": difference["p"],
+        "n_images": difference["n_images"],
+        "n_patients": difference["n_patients"],
+    }
 
 
 def _holm(p_values: pd.Series[float], tests: int) -> NDArray[np.float64]:

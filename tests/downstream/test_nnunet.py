@@ -20,7 +20,7 @@ from echo_synth.data import mix, nnunet_raw
 from echo_synth.data.nifti import read_image
 from echo_synth.downstream import nnunet
 from echo_synth.errors import DataError, ExistsError, LeakageError, RunError
-from echo_synth.evaluation import segmentation
+from echo_synth.evaluation.masks import pair_cases
 from echo_synth.files import read_json
 from echo_synth.home import nnunet_folder
 
@@ -71,7 +71,7 @@ def test_the_commands_train_and_predict(planned: int, tmp_path: Path) -> None:
     _remove_training(planned)
     train_segmenter(planned, SMOKE, seed=0, device="cpu")
     predict_segmenter(planned, nnunet_raw.find(501).path / "imagesTs", SMOKE, out=tmp_path / "pred", device="cpu")
-    assert segmentation.pair_cases(tmp_path / "pred", nnunet_raw.find(501).path / "labelsTs")
+    assert pair_cases(tmp_path / "pred", nnunet_raw.find(501).path / "labelsTs")
     folder = nnunet.trained_folder(planned, SMOKE)
     assert "Using splits from existing split file" in next(folder.glob("training_log_*")).read_text()
     assert read_json(folder / "settings.json")["trainer"] == SMOKE

@@ -11,11 +11,15 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from cli.downstream_commands import bootstrap_eval, train_classifier
+from cli.downstream_commands import train_classifier
+from cli.evaluate_commands import bootstrap_eval
 from cli.report_commands import report
 from echo_synth.data import nnunet_raw
+from echo_synth.data.nifti import Image2D, read_image
 from echo_synth.errors import DataError, RunError
-from echo_synth.evaluation import segmentation
+from echo_synth.evaluation import masks
+from echo_synth.evaluation.segmentation import SegmentationResult, evaluate_segmentation
+from echo_synth.evaluation.statistics import Resampling
 from echo_synth.files import read_json, write_json
 
 
@@ -33,6 +37,26 @@ def _copy_labels(target: Path, change=None) -> Path:  # type: ignore[no-untyped-
 
 def _references() -> Path:
     return nnunet_raw.find(501).path / "labelsTs"
+
+
+def _evaluate(predictions: Path) -> SegmentationResult:
+    return evaluate_segmentation(predictions, _references(), Resampling(20), workers=1)
+
+
+def test_every_mask_is_read_once(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores, volumes and the worst cases come from one reading of predictions, baselines and references."""
+    read: list[Path] = []
+
+    def counting(path: Path) -> Image2D:
+        read.append(path)
+        return read_image(path)
+
+    monkeypatch.setattr(masks, "read_image", counting)
+    folders = [_copy_labels(tmp_path / name) for name in ("a", "b", "c")]
+    result = evaluate_segmentation(folders[0], _references(), Resampling(20), dict(zip("bc", folders[1:], strict=True)))
+    assert len(result.volumes) == 2
+    assert len(result.worst) == 4
+    assert sorted(read) == sorted(p for f in (*folders, _references()) for p in f.glob("*.nii.gz"))
 
 
 def test_perfect_predictions(home: Path, tmp_path: Path) -> None:
@@ -58,7 +82,7 @@ def test_perfect_predictions(home: Path, tmp_path: Path) -> None:
 
 def test_shifted_predictions_are_measured_in_millimetres(home: Path, tmp_path: Path) -> None:
     shifted = _copy_labels(tmp_path / "pred", lambda i, p: np.roll(p, 4, axis=0))
-    rows = segmentation.score_folder(shifted, _references(), workers=1)
+    rows = _evaluate(shifted).per_case
     cases = nnunet_raw.find(501).cases().set_index("case")
     endo = rows[rows["structure"] == "lv_endo"].set_index("case")
     for case, row in endo.iterrows():
@@ -95,12 +119,12 @@ def test_pairs_must_match(home: Path, tmp_path: Path) -> None:
 def test_other_grids_and_labels_are_named(home: Path, tmp_path: Path) -> None:
     wrong = _copy_labels(tmp_path / "a", lambda i, p: np.where(p == 3, 9, p).astype(np.uint8))
     with pytest.raises(DataError, match="holds label 9"):
-        segmentation.score_folder(wrong, _references(), workers=1)
+        _evaluate(wrong)
     pred = _copy_labels(tmp_path / "b")
     path = sorted(pred.iterdir())[0]
     sitk.WriteImage(sitk.ReadImage(str(path))[:128, :128], str(path))
     with pytest.raises(DataError, match="predict on the same grid"):
-        segmentation.score_folder(pred, _references(), workers=1)
+        _evaluate(pred)
 
 
 def test_a_baseline_is_compared_case_by_case(home: Path, tmp_path: Path) -> None:

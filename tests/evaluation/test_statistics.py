@@ -102,13 +102,29 @@ def test_subsets_of_any_statistic_are_those_of_the_mean() -> None:
     assert found == pytest.approx(bootstrap.subset_bootstrap(values, 4000, 1)[1], rel=0.05)
 
 
+def _by_all_flips(sums: np.ndarray) -> float:
+    """Share of all sign flips whose sum is as far from zero: an implementation of its own."""
+    signs = np.array(list(itertools.product([-1, 1], repeat=len(sums))))
+    return float(np.mean(np.abs(signs @ sums) >= abs(sums.sum()) - 1e-12))
+
+
 def test_sign_flips_against_all_of_them() -> None:
+    """Exactly where there are no more flips than asked for, else up to the error of random ones."""
     rng = np.random.default_rng(8)
-    sums = rng.normal(0.4, 1, 9)
-    patients = np.repeat([f"p{i}" for i in range(9)], 2)
-    values = np.repeat(sums / 2, 2)
-    every = [abs(np.dot(signs, sums)) >= abs(sums.sum()) - 1e-12 for signs in itertools.product([-1, 1], repeat=9)]
-    assert bootstrap.sign_flip_test(values, patients, 0, 40_000) == pytest.approx(np.mean(every), abs=0.01)
+    for count, tolerance in ((1, 0), (2, 0), (9, 0), (15, 0.01)):
+        sums = rng.normal(0.4, 1, count)
+        patients, values = np.repeat([f"p{i}" for i in range(count)], 2), np.repeat(sums / 2, 2)
+        assert bootstrap.sign_flip_test(values, patients, 0, 20_000) == pytest.approx(
+            _by_all_flips(sums), abs=tolerance
+        )
+
+
+def test_sign_flips_count_ties_and_leave_gaps_out() -> None:
+    values, patients = np.full(12, 0.1), np.repeat([f"p{i}" for i in range(6)], 2)
+    values[:2] *= -1  # of 64 flips 14 leave a sum as far from zero: one sign differs at most
+    assert bootstrap.sign_flip_test(values, patients) == pytest.approx(14 / 64)
+    gap = np.append(values, np.nan), np.append(patients, "p0")
+    assert bootstrap.sign_flip_test(*gap) == pytest.approx(14 / 64)
 
 
 def test_sign_flips_are_level_without_a_difference() -> None:

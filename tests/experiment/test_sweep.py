@@ -18,7 +18,7 @@ from cli.sweep import Runner, _seconds_per_image, _shell
 from cli.sweep_commands import outside, publish, submit, sweep
 from echo_synth import specs
 from echo_synth.errors import RunError, SpecError
-from echo_synth.evaluation.segmentation import METRICS
+from echo_synth.evaluation.case_scores import METRICS
 from echo_synth.evaluation.statistics import Resampling
 from echo_synth.experiment.cells import Cell, Stage, build_cells
 from echo_synth.experiment.comparisons import compare_cells

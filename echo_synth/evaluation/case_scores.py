@@ -1,0 +1,81 @@
+"""Scores of one predicted mask against its reference: a row a structure, the rows of per_case.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TypedDict
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from echo_synth import specs
+from echo_synth.data.nifti import Image2D
+from echo_synth.metrics.overlap import dice, structure_mask
+from echo_synth.metrics.surface import surface_distances
+from echo_synth.types import CaseId
+
+METRICS = ("dice", "hd_mm", "hd95_mm", "assd_mm", "hd_px")
+PIXELS = 256  # "pixels" are those of a 256 x 256 grid, whatever the file's own
+
+
+class CaseScore(TypedDict):
+    """One row of per_case.csv: one structure of one case.
+
+    dice is in [0, 1] (NaN where both masks are empty); hd, hd95 and assd are in mm at the mask's own
+    spacing, hd_px in pixels of a 256 x 256 grid. An empty prediction of a structure that is there
+    (`empty_prediction`) has Dice 0 and the image's diagonal as every distance: the worst that a
+    prediction inside the image could score.
+    """
+
+    case: str
+    patient: str
+    view: str
+    phase: str
+    structure: str
+    dice: float
+    hd_mm: float
+    hd95_mm: float
+    assd_mm: float
+    hd_px: float
+    empty_prediction: bool
+
+
+def score_masks(case: str, prediction: Image2D, reference: Image2D) -> list[CaseScore]:
+    """Scores of every structure of one case; both masks on one grid (`masks.check_pair`)."""
+    identity = CaseId.parse(case)
+    rows, columns = reference.pixels.shape
+    pixel_grid = (PIXELS / rows, PIXELS / columns)
+    scores = []
+    for name, values in specs.labels().structures.items():
+        predicted = structure_mask(prediction.pixels, values)  # type: ignore[arg-type]
+        truth = structure_mask(reference.pixels, values)  # type: ignore[arg-type]
+        mm, px = _penalised(predicted, truth, reference.spacing), _penalised(predicted, truth, pixel_grid)
+        score = CaseScore(
+            case=case,
+            patient=identity.patient,
+            view=identity.view,
+            phase=identity.phase,
+            structure=name,
+            dice=dice(predicted, truth),
+            hd_mm=mm["hd"],
+            hd95_mm=mm["hd95"],
+            assd_mm=mm["assd"],
+            hd_px=px["hd"],
+            empty_prediction=bool(truth.any() and not predicted.any()),
+        )
+        scores.append(score)
+    return scores
+
+
+def score_table(scores: Iterable[CaseScore]) -> pd.DataFrame:
+    """per_case.csv: columns as the fields of `CaseScore`, in their order."""
+    return pd.DataFrame(list(scores), columns=list(CaseScore.__annotations__))
+
+
+def _penalised(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: tuple[float, float]) -> dict[str, float]:
+    if a.any() != b.any():
+        diagonal = float(np.hypot(a.shape[0] * spacing[0], a.shape[1] * spacing[1]))
+        return {"hd": diagonal, "hd95": diagonal, "assd": diagonal}
+    return asdict(surface_distances(a, b, spacing))

@@ -1,0 +1,94 @@
+"""Pairs of predicted and reference masks: which there are, and each file read and checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from echo_synth import specs
+from echo_synth.data.nifti import Image2D, read_image
+from echo_synth.data.nnunet_raw import ENDING
+from echo_synth.errors import DataError
+from echo_synth.types import CaseId
+
+
+@dataclass(frozen=True)
+class CaseMasks:
+    """Masks of one case on one grid, labels as nnU-Net's datasets have them (0 to 3).
+
+    Attributes:
+        case: its name.
+        reference: the mask it is judged by.
+        predictions: one of each folder of predictions, in their order.
+    """
+
+    case: str
+    reference: Image2D
+    predictions: tuple[Image2D, ...]
+
+    @property
+    def identity(self) -> CaseId:
+        return CaseId.parse(self.case)
+
+
+def pair_cases(predictions: Path, references: Path) -> list[str]:
+    """Case names that both folders hold.
+
+    Raises DataError when a folder has none, or a case is missing or extra on either side.
+    """
+    predicted, wanted = _case_names(predictions), _case_names(references)
+    missing, extra = sorted(wanted - predicted), sorted(predicted - wanted)
+    if missing:
+        raise DataError(
+            f"{predictions}: {len(missing)} case(s) of {references} are missing, e.g. {missing[0]}; predict all of them"
+        )
+    if extra:
+        raise DataError(f"{predictions}: {len(extra)} case(s) have no reference in {references}, e.g. {extra[0]}")
+    return sorted(wanted)
+
+
+def _case_names(folder: Path) -> set[str]:
+    names = {f.name.removesuffix(ENDING) for f in folder.glob(f"*{ENDING}")}
+    if not names:
+        raise DataError(f"{folder}: no *{ENDING} files; expected segmentations")
+    return names
+
+
+def check_pair(case: str, prediction: Image2D, reference: Image2D) -> None:
+    """Refuse masks that cannot be compared pixel by pixel.
+
+    Args:
+        case: named in the error.
+        prediction, reference: pixels (H, W), labels of any dtype; spacing in mm, (row, column).
+
+    Raises:
+        DataError: shapes or spacings (by more than 0.1 %) differ, the reference has no spacing, or
+            the prediction holds a label that the specification does not know.
+    """
+    if prediction.pixels.shape != reference.pixels.shape:
+        raise DataError(
+            f"{case}: prediction is {prediction.pixels.shape}, reference {reference.pixels.shape}; predict on the same grid"
+        )
+    if reference.spacing == (1.0, 1.0):  # what a header without sizes is read as; no probe has such pixels
+        raise DataError(
+            f"{case}: the reference has no spacing (1 x 1 mm), so no distance in mm; use those of convert-camus"
+        )
+    if not np.allclose(prediction.spacing, reference.spacing, rtol=1e-3):
+        raise DataError(f"{case}: prediction has spacing {prediction.spacing} mm, reference {reference.spacing} mm")
+    known = set(specs.labels().nnunet_labels.values())
+    unknown = sorted(set(np.unique(prediction.pixels).tolist()) - known)
+    if unknown:
+        raise DataError(f"{case}: prediction holds label {unknown[0]:g}, expected {sorted(known)}")
+
+
+def read_masks(case: str, predictions: Sequence[Path], references: Path) -> CaseMasks:
+    """Reference and predictions of one case. Raises DataError for what is damaged or `check_pair` refuses."""
+    reference = read_image(references / f"{case}{ENDING}")
+    predicted = []
+    for folder in predictions:
+        predicted.append(read_image(folder / f"{case}{ENDING}"))
+        check_pair(case, predicted[-1], reference)
+    return CaseMasks(case, reference, tuple(predicted))
