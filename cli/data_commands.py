@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from echo_synth.data.camus import CamusDatabase
 
 from cli.common import begin, done, say
 from cli.options import DatasetId, DryRun, Overwrite, Seed
@@ -59,25 +62,23 @@ def convert_camus(
         convert.ConvertJob(c, split_of[c.id.patient], camus.read_info(database.patients[c.id.patient], c.id.view))
         for c in cases
     ]
-    settings = begin(
-        "convert-camus",
-        {"source": src.absolute(), "dataset": target, "classification": folder, "size": None if native else size,
-         "split": split_source, "patients": len(split_of), "cases": len(jobs), "missing": database.missing},
-        dry_run,
-    )  # fmt: skip
-    table = convert.convert(jobs, target, folder, None if native else size, settings, overwrite, workers)
-    counts = table["split"].value_counts()
+    grid = None if native else size
+    places = {"source": src.absolute(), "dataset": target, "classification": folder}
+    counts = {"patients": len(split_of), "cases": len(jobs), "missing": database.missing}
+    settings = begin("convert-camus", {**places, "size": grid, "split": split_source, **counts}, dry_run)
+    table = convert.convert(jobs, target, folder, grid, settings, overwrite, workers, [src])
+    per_split = table["split"].value_counts()
     if database.missing:
         say(f"left out {len(database.missing)} incomplete case(s), listed in settings.json")
     done(
         f"{len(table)} cases of {table['patient'].nunique()} patients: "
-        + ", ".join(f"{counts.get(s, 0)} {s}" for s in ("train", "val", "test")),
+        + ", ".join(f"{per_split.get(s, 0)} {s}" for s in ("train", "val", "test")),
         f"nnU-Net raw dataset: {target}",
         f"classification folder: {folder}",
     )
 
 
-def _database_and_split(src: Path, split: str | None, allow_missing: bool):  # type: ignore[no-untyped-def]
+def _database_and_split(src: Path, split: str | None, allow_missing: bool) -> tuple[CamusDatabase, dict[str, str], str]:
     """CAMUS on disk, the split of each patient, and where the split came from."""
     from echo_synth import specs
     from echo_synth.data import camus
@@ -175,11 +176,9 @@ def mix_datasets(
     first, others = nnunet_raw.find(real), [nnunet_raw.find(i) for i in synthetic or ()]
     parts = mix.shares(first, others, (0.5 if others else 0.0) if share is None else share)
     table = mix.plan(first, others, patients, seed)
-    settings = begin(
-        "mix-datasets",
-        {"dataset": target, "real": first.name, "synthetic": [d.name for d in others], "sampling": parts, "patients": patients, "seed": seed},
-        dry_run,
-    )  # fmt: skip
+    sources = {"real": first.name, "synthetic": [d.name for d in others]}
+    recipe = {"sampling": parts, "patients": patients, "seed": seed}
+    settings = begin("mix-datasets", {"dataset": target, **sources, **recipe}, dry_run)
     mix.write(target, table, parts, [first, *others], settings, overwrite)
     counts = table[table["split"] == "train"]["source"].value_counts()
     done(

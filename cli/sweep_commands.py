@@ -242,7 +242,7 @@ def write_figures(runner: Any, cells: Any, table: Any) -> list[str]:
 
 def _pictures(runner: Any, cells: Any) -> tuple[dict[tuple[str, int], Any], Any]:
     """The first case that every synthetic dataset of the first seed holds, from each of them, and its mask."""
-    from echo_synth.data import nnunet_raw
+    from echo_synth.data.nifti import read_pixels
 
     datasets = {
         (c.facts["row"], c.facts["nfe"]): d
@@ -253,8 +253,8 @@ def _pictures(runner: Any, cells: Any) -> tuple[dict[tuple[str, int], Any], Any]
     if not shared:
         return {}, None
     case = shared[0]
-    mask = nnunet_raw.read_pixels(next(iter(datasets.values())).label_path(case, "train"))
-    return {k: nnunet_raw.read_pixels(d.image_path(case, "train")) for k, d in datasets.items()}, mask
+    mask = read_pixels(next(iter(datasets.values())).label_path(case, "train"))
+    return {k: read_pixels(d.image_path(case, "train")) for k, d in datasets.items()}, mask
 
 
 def _show(runner: Any, cells: Any) -> None:

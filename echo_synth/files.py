@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,35 +17,88 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PARTIAL = ".partial-"
+_MOST_JSON = 1 << 26
 _UMASK = os.umask(0)
 os.umask(_UMASK)  # the only way to read it
+
+
+_swept: set[Path] = set()
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """Call `write` with a temporary path beside `path`, then rename it into place.
 
     The temporary name ends like the final one, so that writers which choose a format by the
-    suffix see the right one. Raises DataError when the disk is full or not writable.
+    suffix see the right one. What killed processes left under such a name is removed first.
+    Raises DataError when the disk is full or not writable.
     """
     temporary = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    lock = -1
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        lock = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        _try_lock(lock)  # says to others that this one is being written
         write(temporary)
         os.chmod(temporary, 0o666 & ~_UMASK)  # some writers make private files
         os.replace(temporary, path)
     except OSError as e:
-        raise disk_error(e, path) from e
+        raise disk_error(e, path, [path, temporary]) from e
     finally:
         temporary.unlink(missing_ok=True)
+        if lock >= 0:
+            os.close(lock)
 
 
-def disk_error(e: OSError, path: Path) -> DataError:
-    """An OSError of writing `path` in words that say what to do."""
-    if e.errno == errno.ENOSPC:
+def _try_lock(descriptor: int) -> bool:
+    """Whether no living process holds the file; a file system without locks says yes to nobody."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left of `path`, once a process and file; what is being written stays."""
+    if path in _swept:
+        return
+    _swept.add(path)
+    for leftover in path.parent.glob(f"{PARTIAL}[0-9]*-{path.name}"):
+        try:
+            descriptor = os.open(leftover, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            continue
+        if _try_lock(descriptor):
+            leftover.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def disk_error(e: OSError, path: Path, written: Iterable[Path] = ()) -> DataError:
+    """An OSError at work on `path` in words that say what to do.
+
+    Args:
+        written: files and folders that were being written; an error about any other file is one
+            of reading.
+    """
+    name = Path(str(e.filename)) if e.filename else None
+    if name is not None and written and not any(name.absolute().is_relative_to(w.absolute()) for w in written):
+        path = name
+        if e.errno not in (errno.ENOSPC, errno.EROFS) and os.path.exists(name) and not name.is_dir():
+            return _read_error(e, name)
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
         return DataError(f"{path}: no space left on the device; free some and run the same command again")
     if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if os.path.exists(path) and not os.access(path, os.R_OK):
+            return _read_error(e, path)
         return DataError(f"{path}: no permission to write; choose another folder or change its rights")
     return DataError(f"{path}: cannot be written ({e.strerror or e})")
+
+
+def _read_error(e: OSError, path: Path) -> DataError:
+    if e.errno in (errno.EACCES, errno.EPERM):
+        return DataError(f"{path}: no permission to read it; change its rights")
+    return DataError(f"{path}: cannot be read ({e.strerror or e})")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -79,13 +131,41 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """JSON of `path`. Raises DataError when it is missing or damaged."""
+    """JSON of `path`. Raises DataError when it is missing, damaged, nested without end, or holds NaN or infinity."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8") as file:
+            text = file.read(_MOST_JSON + 1)
+        if len(text) > _MOST_JSON:
+            raise DataError(f"{path}: more than {_MOST_JSON} characters, no file of ours is that long")
+        return json.loads(text, parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise DataError(f"{path}: missing") from None
-    except (OSError, ValueError) as e:
-        raise DataError(f"{path}: not readable as JSON ({e})") from None
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read ({e.strerror or e})") from None
+    except (ValueError, RecursionError) as e:
+        raise DataError(f"{path}: not readable as JSON ({e!s:.100})") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+def new_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """A .npy file of `shape`, memory-mapped to be filled in any order; call `flush()` at the end.
+
+    Its space is taken at once, so that a full disk is an OSError here and not a bus error later.
+    """
+    import numpy as np
+
+    array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)  # type: ignore[no-untyped-call]
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
+    except OSError as e:
+        raise OSError(e.errno, e.strerror, str(path)) from None
+    finally:
+        os.close(descriptor)
+    return array
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
@@ -97,50 +177,9 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 def check_writable(folder: Path) -> None:
     """Raise DataError unless files can be made in `folder` (or in its nearest existing parent)."""
     probe = folder
-    while not probe.exists():
+    while not os.path.lexists(probe) and probe != probe.parent:
         probe = probe.parent
     if not probe.is_dir():
         raise DataError(f"{probe}: is a file, expected a folder")
     if not os.access(probe, os.W_OK | os.X_OK):
         raise DataError(f"{folder}: no permission to write in {probe}; choose another folder or change its rights")
-
-
-def _sweep(path: Path) -> None:
-    """Remove what killed processes left of `path`; what living ones are filling stays."""
-    for leftover in path.parent.glob(f"{PARTIAL}{path.name}.*"):
-        process = leftover.name.rpartition(".")[2]
-        if not (process.isdigit() and Path(f"/proc/{process}").exists() and int(process) != os.getpid()):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-@contextmanager
-def new_folder(path: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder that appears at `path` complete or not at all.
-
-    Yields a temporary sibling to fill; renames it into place when the block ends without an
-    error and removes it otherwise. An existing `path` is an ExistsError unless `overwrite`, and
-    then it stays until its successor is whole.
-    """
-    if path.exists() and not overwrite:
-        raise ExistsError(f"{path} exists; pass --overwrite to replace it, or choose another name")
-    check_writable(path.parent)
-    temporary = path.with_name(f"{PARTIAL}{path.name}.{os.getpid()}")  # two processes may make the same folder
-    old = path.with_name(f"{PARTIAL}old-{path.name}")
-    if old.exists() and not path.exists():  # killed between the two renames
-        os.rename(old, path)
-    _sweep(path)
-    shutil.rmtree(old, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if path.exists():
-            os.rename(path, old)
-        os.rename(temporary, path)
-    except OSError as e:
-        raise disk_error(e, path) from e
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        elif old.exists():
-            os.rename(old, path)

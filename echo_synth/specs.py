@@ -27,8 +27,12 @@ class Strict(BaseModel):
 
 
 class CfgField(Strict):
+    """One field of an Info_*.cfg: a number from `low` to `high`, or a text that is one of `values`."""
+
     type: Literal["int", "float", "str"]
     values: tuple[str, ...] = ()
+    low: float = 0
+    high: float = 0
     doc: str = ""
 
 

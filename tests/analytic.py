@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 
@@ -33,3 +34,14 @@ def square(size: int, top: int, left: int, side: int) -> NDArray[np.bool_]:
     mask = np.zeros((size, size), bool)
     mask[top : top + side, left : left + side] = True
     return mask
+
+
+def count_holes_and_components(mask: NDArray[np.bool_]) -> tuple[int, int]:
+    """Holes and 4-connected components of `mask` (H, W) bool.
+
+    A hole is an 8-connected background component that does not touch the image border.
+    """
+    padded = np.pad(~mask, 1, constant_values=True)
+    _, background = ndimage.label(padded, structure=np.ones((3, 3)))
+    _, components = ndimage.label(mask)
+    return background - 1, components

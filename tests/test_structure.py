@@ -13,7 +13,20 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From the ground up, no two on one floor: a room may import what stands before it.
 ROOMS = [
-    *("errors", "types", "masked", "interrupt", "home", "files", "claims", "progress", "parallel", "device", "specs"),
+    *(
+        "errors",
+        "types",
+        "masked",
+        "interrupt",
+        "home",
+        "files",
+        "claims",
+        "folders",
+        "progress",
+        "parallel",
+        "device",
+        "specs",
+    ),
     *("metrics", "data", "phantom", "vae", "sampling", "diffusion", "runs", "compat", "generation", "training"),
     *("downstream", "evaluation", "report", "experiment", "cli"),
 ]

@@ -1,6 +1,6 @@
 """Augmentation: parameters are drawn first, then applied; image and map move together.
 
-Source: SPEC, "Diffusion models" (geometric) and "Γ-VAE" (geometric and colourimetric).
+Diffusion models see geometric changes alone, the Γ-VAE also changes of grey levels.
 """
 
 from __future__ import annotations

@@ -7,15 +7,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from echo_synth import specs
-from echo_synth.data.nifti import Image2D, read_image
+from echo_synth.data.cfg import CfgValue, read_cfg
 from echo_synth.errors import DataError
 from echo_synth.types import CaseId
 
-CfgValue = int | float | str
+# Our name of each cfg field; the ejection fraction is EF in one release and LVef in the other.
+_INFO_FIELDS = {
+    "sex": "Sex",
+    "age": "Age",
+    "quality": "ImageQuality",
+    "frame_rate": "FrameRate",
+    "ed": "ED",
+    "es": "ES",
+    "frames": "NbFrame",
+    "edv": "LVedv",
+    "esv": "LVesv",
+}
+_OF_THE_PATIENT = ("Sex", "Age", "EF", "LVef", "LVedv", "LVesv")
 
 
 @dataclass(frozen=True)
@@ -54,16 +63,16 @@ def find_database(source: Path) -> CamusDatabase:
 
 
 def _patient_folders(folders: Iterable[Path]) -> dict[str, Path]:
-    pattern = re.compile(specs.camus().patient_pattern)
-    found: dict[str, Path] = {}
+    pattern = re.compile(specs.camus().patient_pattern, re.ASCII)
+    patients: dict[str, Path] = {}
     for folder in folders:
         for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if not (path.is_dir() and pattern.match(path.name)):
+            if not (path.is_dir() and pattern.fullmatch(path.name)):
                 continue
-            if path.name in found:
-                raise DataError(f"{path}: {path.name} exists twice, also at {found[path.name]}")
-            found[path.name] = path
-    return found
+            if path.name in patients:
+                raise DataError(f"{path}: {path.name} exists twice, also at {patients[path.name]}")
+            patients[path.name] = path
+    return patients
 
 
 def _split_folder(source: Path) -> Path | None:
@@ -111,68 +120,6 @@ def _first_existing(folder: Path, stem: str) -> Path | None:
     return None
 
 
-def read_case(case: CamusCase) -> tuple[Image2D, Image2D]:
-    """Image and mask of a case, checked against each other.
-
-    Returns:
-        image with finite pixels in [0, 255], mask uint8 with labels 0..3.
-
-    Raises:
-        DataError: sizes or spacings differ, a label is unknown, the mask is empty, or pixels
-            are outside [0, 255].
-    """
-    image, mask = read_image(case.image), read_image(case.mask)
-    if image.pixels.shape != mask.pixels.shape:
-        raise DataError(f"{case.mask}: is {mask.pixels.shape}, its image {case.image.name} is {image.pixels.shape}")
-    if not np.allclose(image.spacing, mask.spacing, rtol=1e-3):
-        raise DataError(f"{case.mask}: spacing {mask.spacing} mm, its image has {image.spacing} mm")
-    known = specs.labels().nnunet_labels
-    found = np.unique(mask.pixels)
-    unknown = sorted(set(found.tolist()) - set(known.values()))
-    if unknown:
-        raise DataError(f"{case.mask}: label {unknown[0]:g} found, expected {sorted(known.values())}")
-    if not found.any():
-        raise DataError(f"{case.mask}: the mask is empty (only background)")
-    _check_grey_levels(case.image, image.pixels)
-    return image, Image2D(mask.pixels.astype(np.uint8), mask.spacing)
-
-
-def _check_grey_levels(path: Path, pixels: NDArray[np.generic]) -> None:
-    low, high = float(pixels.min()), float(pixels.max())
-    if not (np.isfinite(low) and np.isfinite(high)) or low < 0 or high > 255:
-        raise DataError(f"{path}: grey levels from {low:g} to {high:g}, expected 0 to 255")
-    if high == 0:
-        raise DataError(f"{path}: the image is empty (all zero)")
-
-
-def read_cfg(path: Path) -> dict[str, CfgValue]:
-    """Fields of an Info_*.cfg, typed as data_specs/camus.yaml declares them.
-
-    Raises DataError for an unreadable line, an unknown field or a value out of its declared set.
-    """
-    fields = specs.camus().cfg_fields
-    result: dict[str, CfgValue] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        if not line.strip():
-            continue
-        key, separator, text = (part.strip() for part in line.partition(":"))
-        if not separator or key not in fields:
-            raise DataError(f"{path}: unknown line '{line.strip():.60}', expected one of {', '.join(fields)}")
-        result[key] = _cfg_value(path, key, text)
-    return result
-
-
-def _cfg_value(path: Path, key: str, text: str) -> CfgValue:
-    spec = specs.camus().cfg_fields[key]
-    try:
-        value: CfgValue = {"int": int, "float": float, "str": str}[spec.type](text)
-    except ValueError:
-        raise DataError(f"{path}: {key} is '{text}', expected {spec.type}") from None
-    if spec.values and value not in spec.values:
-        raise DataError(f"{path}: {key} is '{text}', expected one of {', '.join(spec.values)}")
-    return value
-
-
 def read_info(folder: Path, view: str) -> dict[str, CfgValue]:
     """Clinical fields of one view, in one vocabulary for both releases.
 
@@ -185,13 +132,8 @@ def read_info(folder: Path, view: str) -> dict[str, CfgValue]:
     cfg = read_cfg(own) if own.is_file() else {}
     for other in (folder / layout.cfg_name.format(view=v) for v in layout.views if v != view):
         if other.is_file():
-            shared = {k: v for k, v in read_cfg(other).items() if k in ("Sex", "Age", "EF", "LVef", "LVedv", "LVesv")}
-            cfg = shared | cfg
-    names = {
-        "sex": "Sex", "age": "Age", "quality": "ImageQuality", "frame_rate": "FrameRate",
-        "ed": "ED", "es": "ES", "frames": "NbFrame", "edv": "LVedv", "esv": "LVesv",
-    }  # fmt: skip
-    info = {ours: cfg[theirs] for ours, theirs in names.items() if theirs in cfg}
+            cfg = {k: v for k, v in read_cfg(other).items() if k in _OF_THE_PATIENT} | cfg
+    info = {ours: cfg[theirs] for ours, theirs in _INFO_FIELDS.items() if theirs in cfg}
     ef = cfg.get("EF", cfg.get("LVef"))
     return info | ({"ef": ef} if ef is not None else {})
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,18 +10,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from PIL import Image
 
 from echo_synth.data import nnunet_raw
-from echo_synth.data.camus import CamusCase, CfgValue, read_case
-from echo_synth.data.nifti import Image2D
-from echo_synth.data.resize import rescale_spacing, resize_grey, resize_labels, resize_mask
-from echo_synth.data.tissues import sector_mask
-from echo_synth.files import new_folder, write_json
+from echo_synth.data.camus import CamusCase
+from echo_synth.data.cfg import CfgValue
+from echo_synth.data.nifti import Image2D, write_image
+from echo_synth.data.pair import read_case
+from echo_synth.data.tissues import Case2D, derive_case
+from echo_synth.files import write_json
+from echo_synth.folders import new_folders
 from echo_synth.parallel import parallel_map
 from echo_synth.progress import track
-from echo_synth.types import SPLITS
+from echo_synth.types import SPLITS, VIEWS
+
+MADE_BY = "convert-camus"
+_FROM_CFG = ("sex", "age", "quality", "ef", "frame_rate", "edv", "esv")
 
 
 @dataclass(frozen=True)
@@ -34,71 +37,38 @@ class ConvertJob:
     info: Mapping[str, CfgValue]
 
 
-@dataclass(frozen=True)
-class Converted:
-    """A case on its final grid.
-
-    Attributes:
-        image: (H, W) uint8, or the source's dtype when native; 0 outside the sector.
-        labels: (H, W) uint8, 0..3.
-        sector: (H, W) bool.
-        spacing: mm, (row, column).
-        native: the source's shape (rows, columns) and spacing.
-    """
-
-    image: NDArray[np.generic]
-    labels: NDArray[np.uint8]
-    sector: NDArray[np.bool_]
-    spacing: tuple[float, float]
-    native_shape: tuple[int, int]
-    native_spacing: tuple[float, float]
-
-
-def convert_picture(image: Image2D, mask: Image2D, size: int | None) -> Converted:
-    """Bring a case to `size` x `size`, or keep its grid when `size` is None.
-
-    The sector is found at native resolution, where the scanner's zero is exact; resizing an
-    image blends its edge.
-    """
-    sector = sector_mask(image.pixels)
-    rows, columns = image.pixels.shape
-    native = ((rows, columns), image.spacing)
-    if size is None:
-        return Converted(np.where(sector, image.pixels, 0).astype(image.pixels.dtype), mask.pixels.astype(np.uint8),
-                         sector, image.spacing, *native)  # fmt: skip
-    grid = (size, size)
-    small_sector = resize_labels(sector, grid).astype(bool)
-    pixels = resize_grey(image.pixels, grid)
-    spacing = rescale_spacing(image.spacing, image.pixels.shape, grid)
-    labels = resize_mask(mask.pixels, grid)
-    return Converted(np.where(small_sector, pixels, 0).astype(np.uint8), labels, small_sector, spacing, *native)
-
-
 def _convert_one(job: ConvertJob, size: int | None, raw: Path, classification: Path | None) -> dict[str, Any]:
     """Worker: read, convert and write one case; returns its row of cases.csv."""
     image, mask = read_case(job.case)
-    done = convert_picture(image, mask, size)
-    dataset, case = nnunet_raw.RawDataset(raw), str(job.case.id)
-    nnunet_raw.write_image(dataset.image_path(case, job.split), done.image, done.spacing)
-    nnunet_raw.write_image(dataset.label_path(case, job.split), done.labels, done.spacing)
+    derived = derive_case(image, mask, size)
+    dataset, name = nnunet_raw.RawDataset(raw), str(job.case.id)
+    write_image(dataset.image_path(name, job.split), derived.image, derived.spacing)
+    write_image(dataset.label_path(name, job.split), derived.labels, derived.spacing)
     if classification is not None:
-        path = classification / job.split / job.case.id.view / f"{case}.png"
-        Image.fromarray(np.clip(np.rint(done.image), 0, 255).astype(np.uint8)).save(path)
-    return _case_row(job, done)
+        path = classification / job.split / job.case.id.view / f"{name}.png"
+        Image.fromarray(np.clip(np.rint(derived.image), 0, 255).astype(np.uint8)).save(path)  # type: ignore[call-overload]
+    return _case_row(job, image, derived)
 
 
-def _case_row(job: ConvertJob, done: Converted) -> dict[str, Any]:
-    pixel_mm2 = done.spacing[0] * done.spacing[1]
+def _case_row(job: ConvertJob, source: Image2D, derived: Case2D) -> dict[str, Any]:
+    """A row of cases.csv, see `tables.CASES`."""
     case = job.case.id
+    identity = {"case": str(case), "patient": case.patient, "view": case.view, "phase": case.phase, "split": job.split}
+    (rows, columns), (native_rows, native_columns) = derived.image.shape, source.pixels.shape
+    pixel_mm2 = derived.spacing[0] * derived.spacing[1]
     return {
-        "case": str(case), "patient": case.patient, "view": case.view, "phase": case.phase, "split": job.split,
-        **{key: job.info.get(key) for key in ("sex", "age", "quality", "ef", "frame_rate", "edv", "esv")},
-        "rows": done.image.shape[0], "columns": done.image.shape[1],
-        "spacing_row_mm": done.spacing[0], "spacing_column_mm": done.spacing[1],
-        "native_rows": done.native_shape[0], "native_columns": done.native_shape[1],
-        "native_spacing_row_mm": done.native_spacing[0], "native_spacing_column_mm": done.native_spacing[1],
-        "sector_area_mm2": float(done.sector.sum() * pixel_mm2),
-    }  # fmt: skip
+        **identity,
+        **{key: job.info.get(key) for key in _FROM_CFG},
+        "rows": rows,
+        "columns": columns,
+        "spacing_row_mm": derived.spacing[0],
+        "spacing_column_mm": derived.spacing[1],
+        "native_rows": native_rows,
+        "native_columns": native_columns,
+        "native_spacing_row_mm": source.spacing[0],
+        "native_spacing_column_mm": source.spacing[1],
+        "sector_area_mm2": float(derived.sector.sum() * pixel_mm2),
+    }
 
 
 def convert(
@@ -109,26 +79,32 @@ def convert(
     settings: Mapping[str, Any],
     overwrite: bool = False,
     workers: int | None = None,
+    inputs: Sequence[Path] = (),
 ) -> pd.DataFrame:
     """Convert `jobs` into the raw dataset folder `raw` and the folder `classification`.
 
-    Both folders appear complete or not at all.
+    Both folders appear together and complete, or not at all.
+
+    Args:
+        size: rows and columns of the grid; None keeps each image's own.
+        settings: written to settings.json.
+        inputs: folders that the jobs are read from, which are never replaced.
 
     Returns:
-        the rows of cases.csv.
+        the rows of cases.csv, see `tables.CASES`.
 
     Raises:
         DataError: a damaged input file, or no space or permission to write.
-        ExistsError: a folder exists and `overwrite` is off.
+        ExistsError: a folder exists and may not be replaced.
     """
-    with ExitStack() as stack:
-        new_raw = stack.enter_context(new_folder(raw, overwrite))
-        new_class = stack.enter_context(new_folder(classification, overwrite)) if classification else None
-        for folder in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-            (new_raw / folder).mkdir()
-        for split in SPLITS if new_class else ():
-            for view in ("2CH", "4CH"):
-                (new_class / split / view).mkdir(parents=True)  # type: ignore[operator]
+    targets = ([classification] if classification else []) + [raw]
+    with new_folders(targets, MADE_BY, overwrite, inputs) as folders:
+        new_raw, new_class = folders[-1], folders[0] if classification else None
+        for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+            (new_raw / name).mkdir()
+        if new_class:
+            for folder in (new_class / split / view for split in SPLITS for view in VIEWS):
+                folder.mkdir(parents=True)
         work = partial(_convert_one, size=size, raw=new_raw, classification=new_class)
         rows = list(track(parallel_map(work, jobs, workers), len(jobs), "convert", "cases"))
         cases = pd.DataFrame(rows)

@@ -16,9 +16,7 @@ from scipy import ndimage
 from echo_synth.data.tissues import tissue_map
 from echo_synth.specs import MapSpec
 
-SIZE = 256
-
-
+SIZE = 256  # px, both axes of a map
 _ANATOMY = (1, 2, 3)
 
 
@@ -48,14 +46,15 @@ class Transformation:
         """Inverse of `record`."""
         elastic = np.asarray(row["elastic"], np.float32)
         points = round((elastic.size / 2) ** 0.5)
-        return cls(
-            float(row["rotation_deg"]), float(row["shift_vertical"]), float(row["scale"]),
-            float(row["shear_deg"]), elastic.reshape(2, points, points),
-        )  # fmt: skip
+        affine = {name: float(row[name]) for name in ("rotation_deg", "shift_vertical", "scale", "shear_deg")}
+        return cls(**affine, elastic=elastic.reshape(2, points, points))
 
 
 def draw(rng: np.random.Generator, spec: MapSpec) -> Transformation:
-    """One transformation. Elastic draws that fold the plane are drawn again (at half the size after ten)."""
+    """One transformation within the ranges of `spec`.
+
+    Elastic draws that fold the plane are drawn again, at half the size after every ten.
+    """
     k, locked = spec.elastic_control_points, spec.elastic_locked_borders
     rotation = rng.uniform(-spec.rotation_deg, spec.rotation_deg)
     shift = rng.uniform(-spec.shift_vertical, spec.shift_vertical)
@@ -75,7 +74,7 @@ def draw(rng: np.random.Generator, spec: MapSpec) -> Transformation:
 
 
 def displacement(elastic: NDArray[np.float32], size: int = SIZE) -> NDArray[np.float64]:
-    """Dense displacement (2, size, size), px, by cubic B-splines whose coefficients are the control points.
+    """Dense displacement (2, size, size) float64, px, by cubic B-splines whose coefficients are the control points.
 
     A free-form deformation (Rueckert 1999): coefficients, not interpolated values, so the field
     never exceeds the largest control point and is C2.

@@ -1,6 +1,6 @@
 """Condition maps: a real mask, transformed by parameters that are drawn first and recorded.
 
-Source: Echo from Noise (Stojanovski et al. 2023), section 3.1; SPEC, "Datasets".
+Source: Echo from Noise (Stojanovski et al. 2023), section 3.1.
 """
 
 from __future__ import annotations
@@ -20,13 +20,18 @@ from echo_synth import specs
 from echo_synth.data import nnunet_raw
 from echo_synth.data.deformation import SIZE, apply, draw
 from echo_synth.data.leakage import refuse_test_patients
-from echo_synth.data.resize import rescale_spacing, resize_labels
-from echo_synth.data.tissues import sector_mask, tissue_map
+from echo_synth.data.png import read_png
+from echo_synth.data.resize import rescale_spacing
+from echo_synth.data.tables import read_index
 from echo_synth.errors import DataError
-from echo_synth.files import new_folder, read_json, write_json
+from echo_synth.files import read_json, write_json
+from echo_synth.folders import new_folder
 from echo_synth.parallel import parallel_map
 from echo_synth.progress import track
 from echo_synth.specs import MapSpec
+
+MADE_BY = "make-maps"
+_MAP_COLUMNS = ("view", "phase", "split", "rows", "columns", "spacing_row_mm", "spacing_column_mm")
 
 
 def select_sources(dataset: nnunet_raw.RawDataset, patients: Sequence[str] | None = None) -> pd.DataFrame:
@@ -49,10 +54,8 @@ def select_sources(dataset: nnunet_raw.RawDataset, patients: Sequence[str] | Non
 
 
 def load_tissues(dataset: nnunet_raw.RawDataset, case: str, split: str, size: int = SIZE) -> NDArray[np.uint8]:
-    """Tissue map (size, size) uint8 of one case of a raw dataset."""
-    labels = nnunet_raw.read_pixels(dataset.label_path(case, split))
-    sector = sector_mask(nnunet_raw.read_pixels(dataset.image_path(case, split)))
-    return tissue_map(resize_labels(labels, (size, size)), resize_labels(sector, (size, size)).astype(bool))
+    """Tissue map (size, size) uint8, ids 0..4, of one case of a raw dataset. Raises DataError as `derive`."""
+    return nnunet_raw.derive(dataset, case, split, size).tissues
 
 
 def map_name(case: str, repeat: int, seed: int) -> str:
@@ -74,11 +77,9 @@ def _make_one(
         transformation = draw(rng, spec)
         name = map_name(row["case"], repeat, seed)
         write_map(folder / f"{name}.png", apply(tissues, transformation))
-        made.append(
-            {"map": name, "source_case": row["case"], "patient": row["patient"], "view": row["view"],
-             "phase": row["phase"], "split": row["split"], "repeat": repeat,
-             "spacing_row_mm": spacing[0], "spacing_column_mm": spacing[1], **transformation.record()}
-        )  # fmt: skip
+        source = {"source_case": row["case"], **{key: row[key] for key in ("patient", "view", "phase", "split")}}
+        size_mm = {"spacing_row_mm": spacing[0], "spacing_column_mm": spacing[1]}
+        made.append({"map": name, **source, "repeat": repeat, **size_mm, **transformation.record()})
     return made
 
 
@@ -90,13 +91,10 @@ def write_map(path: Path, tissues: NDArray[np.uint8]) -> None:
 
 
 def read_map(path: Path) -> NDArray[np.uint8]:
-    """Tissue ids (256, 256) uint8 of a map file. Raises DataError when it is not one."""
-    try:
-        tissues = np.asarray(Image.open(path), dtype=np.uint8)
-    except OSError as e:
-        raise DataError(f"{path}: not readable as a condition map ({e})") from None
-    if tissues.shape != (SIZE, SIZE) or tissues.max() >= len(specs.labels().tissues):
-        raise DataError(f"{path}: expected a {SIZE} x {SIZE} map of tissue ids 0 to 4, found {tissues.shape}")
+    """Tissue ids 0..4 (256, 256) uint8 of a map file. Raises DataError when it is not one."""
+    tissues = read_png(path, ("P", "L"), (SIZE, SIZE))
+    if tissues.max() >= len(specs.labels().tissues):
+        raise DataError(f"{path}: expected tissue ids 0 to 4, found {tissues.max()}")
     return tissues
 
 
@@ -116,7 +114,7 @@ def make_maps(
         the index: map, source_case, patient, view, phase, split, repeat, spacing (mm), and the
         transformation from which `Transformation.from_record` makes the map again.
     """
-    with new_folder(folder, overwrite) as new:
+    with new_folder(folder, MADE_BY, overwrite, [dataset.path]) as new:
         work = partial(_make_one, dataset=dataset, folder=new, spec=spec, seed=seed)
         rows = sources.to_dict("records")
         batches = track(parallel_map(work, rows, workers), len(rows), "make-maps", "masks")
@@ -147,6 +145,18 @@ def open_maps(folder: Path) -> MapFolder:
     file = folder / "index.parquet"
     if not file.is_file():
         raise DataError(f"{file}: missing; --maps expects a folder made by 'echosynth make-maps'")
-    index = pd.read_parquet(file)
-    refuse_test_patients(index["patient"], read_json(folder / "held_out.json"), f"condition maps in {folder}")
+    index = read_index(file)
+    refuse_test_patients(index["patient"], read_held_out(folder), f"condition maps in {folder}")
+    for row in index.itertuples():  # a patient column that lies would hide a held-out patient
+        if not str(row.source_case).startswith(f"{row.patient}_"):
+            raise DataError(f"{file}: map {row.map} is of {row.source_case}, its patient column says {row.patient}")
     return MapFolder(folder, index)
+
+
+def read_held_out(folder: Path) -> list[str]:
+    """Test patients of the dataset that the maps of `folder` were made from. Raises DataError when it is no list of names."""
+    file = folder / "held_out.json"
+    names = read_json(file)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f'{file}: expected a list of patients such as ["patient0001"]')
+    return names

@@ -18,7 +18,10 @@ from echo_synth.data import nnunet_raw
 from echo_synth.data.leakage import refuse_test_patients
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.errors import DataError
-from echo_synth.files import new_folder, write_json
+from echo_synth.files import write_json
+from echo_synth.folders import new_folder
+
+MADE_BY = "mix-datasets"
 
 
 def choose_patients(real: RawDataset, count: int | None, seed: int) -> pd.DataFrame:
@@ -69,8 +72,13 @@ def shares(real: RawDataset, synthetic: Sequence[RawDataset], share: float) -> d
 
 
 def write(
-    path: Path, table: pd.DataFrame, parts: Mapping[str, float], sources: Sequence[RawDataset], settings: Mapping[str, Any], overwrite: bool
-) -> None:  # fmt: skip
+    path: Path,
+    table: pd.DataFrame,
+    parts: Mapping[str, float],
+    sources: Sequence[RawDataset],
+    settings: Mapping[str, Any],
+    overwrite: bool,
+) -> None:
     """Make the dataset folder of `table`, whose column source names one of `sources`; sampled as `parts` say."""
     by_name = {s.name: s for s in sources}
     files: dict[str, Any] = {}
@@ -81,7 +89,7 @@ def write(
         holders[source.name].add(image.parent.parent.name)
         # Relative, so that nnUNet_raw can move.
         files[row["case"]] = {"images": [os.path.relpath(image, path)], "label": os.path.relpath(label, path)}
-    with new_folder(path, overwrite) as folder:
+    with new_folder(path, MADE_BY, overwrite, [s.path for s in sources]) as folder:
         nnunet_raw.write_index(folder, table)
         described = nnunet_raw.dataset_json(len(table)) | {"dataset": files}
         if len(parts) > 1:

@@ -1,69 +1,189 @@
-"""One 2-D image or mask of a file: NIfTI or a one-slice .mhd."""
+"""The one reader and the one writer of 2-D images and masks: NIfTI and one-slice .mhd.
+
+Headers are checked here before any pixel is read. ITK, which could read both, hangs on an
+infinite orientation, dies on absurd dimensions, fills cut files with zeros, and makes
+NaN pixels black; none of that reaches it.
+"""
 
 from __future__ import annotations
 
+import errno
 import gzip
-import struct
+import os
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from echo_synth.data.image2d import Image2D, check_pixels, check_size, check_spacing
+from echo_synth.data.metaimage import read_metaimage
 from echo_synth.errors import DataError
 
-_NIFTI_HEADER = 348  # bytes, NIfTI-1
+__all__ = ["Image2D", "read_image", "read_pixels", "write_image"]
 
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Header
 
-@dataclass(frozen=True)
-class Image2D:
-    """One 2-D image or mask in upright array order.
-
-    Attributes:
-        pixels: (rows = depth, columns = lateral), the file's own dtype.
-        spacing: millimetres a pixel, (row, column).
-    """
-
-    pixels: NDArray[np.generic]
-    spacing: tuple[float, float]
+_HEADER_BYTES = 348  # NIfTI-1
+_MOST_EXTRA = 1 << 20  # bytes before and after the pixels: header extensions, padding
+_MM_A_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 1e-3}
 
 
 def read_image(path: Path) -> Image2D:
-    """Read a 2-D NIfTI or a one-slice .mhd. Raises DataError when it is damaged or not 2-D."""
-    check_whole(path)
+    """Read a 2-D NIfTI (.nii, .nii.gz) or a one-slice .mhd.
+
+    Raises DataError, with the file's name, when it is cut, damaged, not 2-D, not of real finite
+    pixels, or without a spacing in millimetres that can be.
+    """
     try:
-        # ITK prints its own long message on a damaged file; ours says it in one line.
-        sitk.ProcessObject_SetGlobalWarningDisplay(False)
-        image = sitk.ReadImage(str(path))
-        pixels = sitk.GetArrayFromImage(image)
-    except RuntimeError as e:
-        reason = str(e).strip().splitlines()[-1].strip()
-        raise DataError(f"{path}: damaged or not an image ({reason:.120})") from None
-    if pixels.ndim == 3 and pixels.shape[0] == 1:  # the .mhd release: one slice
-        pixels = pixels[0]
-    if pixels.ndim != 2:
-        raise DataError(f"{path}: has shape {pixels.shape}, expected a 2-D image")
-    column, row = image.GetSpacing()[:2]
-    return Image2D(pixels, (float(row), float(column)))
+        image = read_metaimage(path) if path.name.endswith((".mhd", ".mha")) else _read_nifti(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing") from None
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read ({e.strerror or e})") from None
+    check_pixels(path, image.pixels)
+    check_spacing(path, image.spacing)
+    return image
 
 
-def check_whole(path: Path) -> None:
-    """Raise DataError when a NIfTI file is shorter than its header says: ITK fills the rest with zeros, silently."""
-    if not path.name.endswith((".nii", ".nii.gz")):
-        return
+def read_pixels(path: Path) -> NDArray[np.generic]:
+    """Pixels (rows, columns) of `read_image`, which see."""
+    return read_image(path).pixels
+
+
+@contextmanager
+def _open_whole(path: Path) -> Iterator[IO[bytes]]:
+    """The file's uncompressed bytes; a broken or cut compression is a DataError."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: not a regular file")
+    with open(path, "rb") as raw:
+        try:
+            yield gzip.GzipFile(fileobj=raw, mode="rb") if path.suffix == ".gz" else raw  # type: ignore[misc]
+        except (EOFError, zlib.error, gzip.BadGzipFile) as e:
+            raise DataError(f"{path}: damaged or not an image ({e})") from None
+
+
+def _read_nifti(path: Path) -> Image2D:
+    with _open_whole(path) as file:
+        header = _read_header(path, file.read(_HEADER_BYTES))
+        columns, rows = _plane(path, header)
+        dtype = _dtype(path, header)
+        start, count = _offset(path, header), columns * rows * dtype.itemsize
+        data = file.read(start - _HEADER_BYTES + count + _MOST_EXTRA)  # never more, whatever is packed into the file
+    here = len(data) + _HEADER_BYTES
+    if here < start + count:
+        raise DataError(f"{path}: damaged ({here} bytes, its header promises {start + count})")
+    if len(data) - (start - _HEADER_BYTES + count) >= _MOST_EXTRA and path.suffix == ".gz":
+        raise DataError(f"{path}: holds far more than its header promises ({start + count} bytes)")
+    pixels = np.frombuffer(data, dtype, columns * rows, start - _HEADER_BYTES).reshape(rows, columns)
+    pixels = _scaled(path, header, pixels.astype(dtype.newbyteorder("=")))
+    return Image2D(pixels, _spacing(path, header), _direction(path, header))
+
+
+def _read_header(path: Path, block: bytes) -> Nifti1Header:
+    from nibabel.nifti1 import Nifti1Header
+
+    if len(block) < _HEADER_BYTES:
+        raise DataError(f"{path}: damaged ({len(block)} bytes, less than a NIfTI header)")
+    header = Nifti1Header(block, check=False)
+    if int(header["sizeof_hdr"]) != _HEADER_BYTES or bytes(header["magic"].item()) != b"n+1":
+        raise DataError(f"{path}: damaged or not an image (no NIfTI-1 header)")
+    return header
+
+
+def _plane(path: Path, header: Nifti1Header) -> tuple[int, int]:
+    """Columns and rows of the one plane that the header describes."""
+    axes, *lengths = (int(n) for n in header["dim"])
+    if not 2 <= axes <= 7:
+        raise DataError(f"{path}: its header has {axes} axes, expected a 2-D image")
+    check_size(path, tuple(lengths[:axes]))
+    return lengths[0], lengths[1]
+
+
+def _dtype(path: Path, header: Nifti1Header) -> np.dtype[np.generic]:
+    from nibabel.spatialimages import HeaderDataError
+
     try:
-        raw = path.read_bytes()
-        data = gzip.decompress(raw) if path.suffix == ".gz" else raw
-    except (OSError, EOFError, zlib.error) as e:
-        raise DataError(f"{path}: damaged or not an image ({e})") from None
-    if len(data) < _NIFTI_HEADER:
-        raise DataError(f"{path}: damaged ({len(data)} bytes, less than a NIfTI header)")
-    order = "<" if struct.unpack_from("<i", data, 0)[0] == _NIFTI_HEADER else ">"
-    dimensions = struct.unpack_from(f"{order}8h", data, 40)
-    (bits,) = struct.unpack_from(f"{order}h", data, 72)
-    (offset,) = struct.unpack_from(f"{order}f", data, 108)
-    pixels = int(np.prod([d for d in dimensions[1 : 1 + dimensions[0]] if d > 0], dtype=np.int64))
-    if len(data) < offset + pixels * bits // 8:
-        raise DataError(f"{path}: damaged ({len(data)} bytes, its header promises {int(offset) + pixels * bits // 8})")
+        dtype = np.dtype(header.get_data_dtype())
+    except (HeaderDataError, KeyError, TypeError):
+        dtype = np.dtype("V1")
+    if dtype.kind not in "uif" or dtype.itemsize > 8:
+        code = int(header["datatype"])
+        raise DataError(f"{path}: pixels of NIfTI type {code} ({dtype}), expected real numbers of up to 64 bits")
+    if int(header["bitpix"]) != 8 * dtype.itemsize:
+        raise DataError(f"{path}: damaged ({header['bitpix']} bits a pixel, its type has {8 * dtype.itemsize})")
+    return dtype
+
+
+def _offset(path: Path, header: Nifti1Header) -> int:
+    """Byte at which the pixels begin; 0 in a header means directly after it and its four extension bytes."""
+    offset = float(header["vox_offset"])
+    if offset == 0:
+        return _HEADER_BYTES + 4
+    if not _HEADER_BYTES <= offset <= _HEADER_BYTES + _MOST_EXTRA or offset % 1:
+        raise DataError(f"{path}: damaged (its pixels would begin at byte {offset:g})")
+    return int(offset)
+
+
+def _scaled(path: Path, header: Nifti1Header, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+    """`pixels` as numbers of the world: slope · pixel + intercept, where the header has a slope (neither 0 nor NaN)."""
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or np.isnan(slope) or (slope, intercept) == (1.0, 0.0):
+        return pixels
+    if not (np.isfinite(slope) and np.isfinite(intercept)):
+        raise DataError(f"{path}: damaged (pixels scaled by {slope:g}, shifted by {intercept:g})")
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (pixels.astype(np.float64) * slope + intercept).astype(np.float32)
+
+
+def _spacing(path: Path, header: Nifti1Header) -> tuple[float, float]:
+    try:
+        unit = _MM_A_UNIT[header.get_xyzt_units()[0]]
+    except KeyError:
+        raise DataError(f"{path}: damaged (unit of length {int(header['xyzt_units'])})") from None
+    column, row = (float(s) * unit for s in header["pixdim"][1:3])
+    return row, column
+
+
+def _direction(path: Path, header: Nifti1Header) -> NDArray[np.float64] | None:
+    from nibabel.spatialimages import HeaderDataError
+
+    if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
+        return None
+    try:
+        with np.errstate(all="ignore"):
+            affine = header.get_sform() if header["sform_code"] > 0 else header.get_qform()
+            vectors = np.asarray(affine, np.float64)[:3, :2] * [[-1], [-1], [1]]  # NIfTI's world to ITK's
+            direction: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=0)
+    except (HeaderDataError, ValueError, np.linalg.LinAlgError):
+        direction = np.full((3, 2), np.nan)
+    if not np.isfinite(direction).all():
+        raise DataError(f"{path}: damaged (its orientation is not made of numbers)")
+    return direction
+
+
+def write_image(path: Path, pixels: NDArray[np.generic], spacing: tuple[float, float]) -> None:
+    """Write a true 2-D NIfTI, whole or not at all.
+
+    Args:
+        pixels: (rows, columns); uint8 or float32.
+        spacing: mm, (row, column).
+
+    Raises OSError, with `path` as its file name, when the disk is full or not writable.
+    """
+    import SimpleITK as sitk
+
+    image = sitk.GetImageFromArray(np.ascontiguousarray(pixels))
+    image.SetSpacing((float(spacing[1]), float(spacing[0])))
+    try:
+        sitk.WriteImage(image, str(path), useCompression=True)
+        read_image(path)  # on a full disk ITK leaves half a file and says nothing
+    except (RuntimeError, DataError) as e:
+        path.unlink(missing_ok=True)
+        # ITK hides errno: a write that failed although the folder is writable ran out of space.
+        number = errno.ENOSPC if os.access(path.parent, os.W_OK) else errno.EACCES
+        raise OSError(number, f"could not write the whole file ({e!s:.80})", str(path)) from None

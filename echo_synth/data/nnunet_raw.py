@@ -6,9 +6,9 @@ splits_final.json (copied by nnU-Net's planning) and our cases.csv.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from echo_synth import specs
-from echo_synth.data.nifti import check_whole, read_image
+from echo_synth.data.nifti import Image2D, read_image
 from echo_synth.data.resize import resize_grey
+from echo_synth.data.tables import read_cases
+from echo_synth.data.tissues import Case2D, derive_case
 from echo_synth.errors import DataError, ExistsError
 from echo_synth.files import read_json, write_json
 from echo_synth.home import nnunet_folder
@@ -45,17 +46,14 @@ class RawDataset:
         return self.path.name
 
     def cases(self) -> pd.DataFrame:
-        """cases.csv, one row a case. Raises DataError when it is missing."""
-        file = self.path / "cases.csv"
-        if not file.is_file():
-            raise DataError(f"{file}: missing; was this dataset made by 'echosynth convert-camus'?")
-        return pd.read_csv(file, dtype={"case": str, "patient": str, "view": str})
+        """cases.csv, one row a case, columns of `tables.CASES`; raises DataError as `tables.read_cases`."""
+        return read_cases(self.path / "cases.csv")
 
     def image_path(self, case: str, split: str) -> Path:
         """Where the case's image is: in this folder, or where dataset.json refers to."""
         referred = _referred(self.path).get(case)
         if referred is not None:
-            return (self.path / referred["images"][0]).resolve()
+            return self._inside(referred.image)
         folder = "imagesTs" if split == "test" else "imagesTr"
         return self.path / folder / f"{case}_0000{ENDING}"
 
@@ -63,21 +61,59 @@ class RawDataset:
         """Where the case's mask is, see `image_path`."""
         referred = _referred(self.path).get(case)
         if referred is not None:
-            return (self.path / referred["label"]).resolve()
+            return self._inside(referred.label)
         folder = "labelsTs" if split == "test" else "labelsTr"
         return self.path / folder / f"{case}{ENDING}"
 
+    def _inside(self, reference: str) -> Path:
+        """A reference of dataset.json; raises DataError when it leads out of the folder of raw datasets."""
+        written, real = Path(os.path.normpath(self.path.absolute() / reference)), (self.path / reference).resolve()
+        parent = self.path.absolute().parent
+        if not (written.is_relative_to(parent) or real.is_relative_to(parent.resolve())):
+            raise DataError(f"{self.path / 'dataset.json'}: refers to {reference:.80}, outside {parent}")
+        return real
 
-def _referred(folder: Path) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class _Reference:
+    """Files of a case in another dataset, relative to the folder of dataset.json."""
+
+    image: str
+    label: str
+
+
+def _referred(folder: Path) -> Mapping[str, _Reference]:
     """Files of a dataset that holds references only, by case; nothing for one with files of its own."""
     file = folder / "dataset.json"
     return _read_references(file, file.stat().st_mtime_ns) if file.is_file() else {}
 
 
 @lru_cache(maxsize=16)
-def _read_references(file: Path, changed: int) -> dict[str, Any]:
-    found: dict[str, Any] = read_json(file).get("dataset", {})
-    return found
+def _read_references(file: Path, changed: int) -> Mapping[str, _Reference]:
+    references = _read_dataset_json(file).get("dataset", {})
+    try:
+        return {case: _Reference(str(r["images"][0]), str(r["label"])) for case, r in references.items()}
+    except (AttributeError, TypeError, KeyError, IndexError):
+        raise DataError(f'{file}: "dataset" is not of the form {{CASE: {{"images": [FILE], "label": FILE}}}}') from None
+
+
+def _read_dataset_json(file: Path) -> dict[str, Any]:
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: expected nnU-Net's dataset.json, a set of named values")
+    return content
+
+
+def derive(dataset: RawDataset, case: str, split: str, size: int | None) -> Case2D:
+    """Image, labels and sector of one case on a grid of `size` x `size`, see `tissues.derive_case`.
+
+    Raises DataError when a file is missing or damaged, or image and labels differ in shape.
+    """
+    image, labels = read_image(dataset.image_path(case, split)), read_image(dataset.label_path(case, split))
+    if image.pixels.shape != labels.pixels.shape:
+        shapes = f"image {image.pixels.shape} and labels {labels.pixels.shape} differ"
+        raise DataError(f"{case} of {dataset.name}: {shapes}")
+    return derive_case(image, Image2D(labels.pixels.astype(np.uint8), labels.spacing), size)
 
 
 def check_id(dataset_id: int) -> None:
@@ -95,14 +131,14 @@ def existing(dataset_id: int) -> list[Path]:
 def find(dataset_id: int) -> RawDataset:
     """The raw dataset of that id. Raises DataError when there is none, or more than one."""
     check_id(dataset_id)
-    found = existing(dataset_id)
+    folders = existing(dataset_id)
     raw = nnunet_folder("nnUNet_raw")
-    if not found:
+    if not folders:
         have = ", ".join(p.name for p in sorted(raw.glob("Dataset*"))) or "none"
         raise DataError(f"no Dataset{dataset_id:03d}_* in {raw} (there: {have}); run 'echosynth convert-camus' first")
-    if len(found) > 1:
-        raise DataError(f"{raw}: {found[0].name} and {found[1].name} share an id; rename one")
-    return RawDataset(found[0])
+    if len(folders) > 1:
+        raise DataError(f"{raw}: {folders[0].name} and {folders[1].name} share an id; rename one")
+    return RawDataset(folders[0])
 
 
 def target(dataset_id: int, name: str, overwrite: bool) -> Path:
@@ -124,25 +160,6 @@ def next_free_id(first: int) -> int:
         if not existing(dataset_id):
             return dataset_id
     raise DataError(f"no free dataset id from {first} to {MAX_ID}; remove old datasets")
-
-
-def write_image(path: Path, pixels: NDArray[np.generic], spacing: tuple[float, float]) -> None:
-    """Write a true 2-D NIfTI.
-
-    Args:
-        pixels: (rows, columns); uint8 or float32.
-        spacing: mm, (row, column).
-    """
-    image = sitk.GetImageFromArray(np.ascontiguousarray(pixels))
-    image.SetSpacing((float(spacing[1]), float(spacing[0])))
-    try:
-        sitk.WriteImage(image, str(path), useCompression=True)
-        check_whole(path)  # on a full disk ITK leaves half a file and says nothing
-    except (RuntimeError, DataError) as e:
-        path.unlink(missing_ok=True)
-        # ITK hides errno: a write that failed although the folder is writable ran out of space.
-        number = errno.ENOSPC if os.access(path.parent, os.W_OK) else errno.EACCES
-        raise OSError(number, f"could not write the whole file ({e!s:.80})", str(path)) from None
 
 
 def dataset_json(training_cases: int) -> dict[str, Any]:
@@ -173,17 +190,16 @@ def write_index(folder: Path, cases: pd.DataFrame) -> None:
 
 def training_count(dataset: RawDataset) -> int:
     """Training and validation cases that dataset.json announces. Raises DataError when it is missing or damaged."""
-    return int(read_json(dataset.path / "dataset.json")["numTraining"])
-
-
-def read_pixels(path: Path) -> NDArray[np.generic]:
-    """Pixels (rows, columns) of a raw dataset file. Raises DataError when it is damaged."""
-    return read_image(path).pixels
+    file = dataset.path / "dataset.json"
+    count = _read_dataset_json(file).get("numTraining")
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise DataError(f'{file}: "numTraining" is {count!r:.40}, expected a whole number')
+    return count
 
 
 def read_grey(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     """An image on a grid of `size` (rows, columns), uint8. Raises DataError when it is damaged."""
-    return resize_grey(read_pixels(path), size)
+    return resize_grey(read_image(path).pixels, size)
 
 
 def test_patients(dataset: RawDataset) -> set[str]:

@@ -6,21 +6,23 @@ import hashlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from echo_synth.data import nnunet_raw
-from echo_synth.data.resize import resize_grey, resize_labels
-from echo_synth.data.tissues import sector_mask, tissue_map
+from echo_synth.data.tables import read_cases
 from echo_synth.errors import DataError
-from echo_synth.files import new_folder, read_json, write_json
+from echo_synth.files import new_array, read_json, write_json
+from echo_synth.folders import new_folder
 from echo_synth.home import home
 from echo_synth.parallel import parallel_map
 from echo_synth.progress import track
 from echo_synth.types import VIEWS
+
+MADE_BY = "prepare"
+_WAIT_SECONDS = 3600.0  # for another process that prepares the same dataset
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,12 @@ class Prepared:
         return np.flatnonzero(self.cases["split"].to_numpy() == split)
 
 
-def _prepare_one(row: dict[str, Any], dataset: nnunet_raw.RawDataset, size: int) -> tuple[Any, Any]:
-    image = nnunet_raw.read_pixels(dataset.image_path(row["case"], row["split"]))
-    labels = nnunet_raw.read_pixels(dataset.label_path(row["case"], row["split"]))
-    if image.shape != labels.shape:
-        raise DataError(f"{row['case']} of {dataset.name}: image {image.shape} and labels {labels.shape} differ")
-    grid = (size, size)
-    sector = resize_labels(sector_mask(image), grid).astype(bool)
-    tissues = tissue_map(resize_labels(labels, grid), sector)
-    pixels = resize_grey(image, grid)
-    return np.where(sector, pixels, 0), tissues
+def _prepare_one(
+    row: dict[str, str], dataset: nnunet_raw.RawDataset, size: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Worker: image and tissue map (size, size) uint8 of one case."""
+    derived = nnunet_raw.derive(dataset, row["case"], row["split"], size)
+    return derived.image.astype(np.uint8), derived.tissues
 
 
 def prepare(dataset: nnunet_raw.RawDataset, size: int = 256) -> Prepared:
@@ -83,10 +81,9 @@ def _source_fingerprint(dataset: nnunet_raw.RawDataset, cases: pd.DataFrame) -> 
 
 
 def _write(dataset: nnunet_raw.RawDataset, cases: pd.DataFrame, folder: Path, size: int, source: str) -> None:
-    with new_folder(folder, overwrite=True) as new:
+    with new_folder(folder, MADE_BY, overwrite=True, wait=_WAIT_SECONDS) as new:
         shape = (len(cases), size, size)
-        images = np.lib.format.open_memmap(new / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-        tissues = np.lib.format.open_memmap(new / "tissues.npy", mode="w+", dtype=np.uint8, shape=shape)
+        images, tissues = (new_array(new / name, np.uint8, shape) for name in ("images.npy", "tissues.npy"))
         work = partial(_prepare_one, dataset=dataset, size=size)
         rows = cases.to_dict("records")
         digest = hashlib.sha256()
@@ -94,14 +91,14 @@ def _write(dataset: nnunet_raw.RawDataset, cases: pd.DataFrame, folder: Path, si
             images[i], tissues[i] = image, tissue
             digest.update(image.tobytes())
             digest.update(tissue.tobytes())
-        images.flush()
-        tissues.flush()
+        for array in (images, tissues):
+            array.flush()
         cases.to_csv(new / "cases.csv", index=False)
         write_json(new / "prepared.json", {"source": source, "fingerprint": digest.hexdigest()[:16], "size": size})
 
 
 def _open(folder: Path) -> Prepared:
-    cases = pd.read_csv(folder / "cases.csv", dtype={"case": str, "view": str})
+    cases = read_cases(folder / "cases.csv")
     return Prepared(
         images=np.load(folder / "images.npy", mmap_mode="r"),
         tissues=np.load(folder / "tissues.npy", mmap_mode="r"),

@@ -1,54 +1,93 @@
-"""The ultrasound sector: where the scanner drew an image."""
+"""Sector and tissue map: one case to its arrays on a grid, derived once for every stage.
+
+The sector is where the scanner drew an image. It is found on the source's own grid, where the
+scanner's zero is exact. Every image that is written from it keeps its sector at grey level 1 or
+more and everything else at 0, so that whoever reads the file finds the same sector again.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from echo_synth.data.nifti import Image2D
+from echo_synth.data.resize import rescale_spacing, resize_grey, resize_labels, resize_mask
+from echo_synth.metrics.components import largest_component
 
-def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Largest 4-connected component of `mask` (H, W) bool; all False stays all False."""
-    labelled, count = ndimage.label(mask)
-    if count <= 1:
-        return mask
-    sizes = np.bincount(labelled.ravel())
-    sizes[0] = 0
-    largest: NDArray[np.bool_] = labelled == sizes.argmax()
-    return largest
+OTHER_TISSUE = 4
+
+
+@dataclass(frozen=True)
+class Case2D:
+    """One case on one grid.
+
+    Attributes:
+        image: (H, W) uint8, or the source's dtype on its own grid; 1 or more in the sector, 0 outside.
+        labels: (H, W) uint8, nnU-Net labels 0..3.
+        sector: (H, W) bool, one 4-connected component without holes.
+        spacing: mm a pixel, (row, column).
+    """
+
+    image: NDArray[np.generic]
+    labels: NDArray[np.uint8]
+    sector: NDArray[np.bool_]
+    spacing: tuple[float, float]
+
+    @property
+    def tissues(self) -> NDArray[np.uint8]:
+        """(H, W) uint8, tissue ids 0..4, see `tissue_map`."""
+        return tissue_map(self.labels, self.sector)
+
+
+def derive_case(image: Image2D, mask: Image2D, size: int | None) -> Case2D:
+    """Image, labels and sector of a case on a grid of `size` x `size`; on its own grid when `size` is None.
+
+    Deriving the result again on the same grid changes nothing.
+
+    Args:
+        image: grey levels 0..255, 0 outside the sector.
+        mask: nnU-Net labels 0..3, same shape.
+    """
+    sector = sector_mask(image.pixels)
+    if size is None:
+        lifted = np.maximum(image.pixels, 1).astype(image.pixels.dtype)
+        return Case2D(_cut(lifted, sector), mask.pixels.astype(np.uint8), sector, image.spacing)
+    grid = (size, size)
+    sector = sector_mask(resize_labels(sector, grid))
+    lifted = np.maximum(resize_grey(image.pixels, grid), 1)
+    spacing = rescale_spacing(image.spacing, image.pixels.shape, grid)
+    return Case2D(_cut(lifted, sector), resize_mask(mask.pixels, grid), sector, spacing)
+
+
+def _cut(pixels: NDArray[np.generic], sector: NDArray[np.bool_]) -> NDArray[np.generic]:
+    return np.where(sector, pixels, np.zeros((), pixels.dtype))
 
 
 def sector_mask(image: NDArray[np.generic], threshold: float = 0.0) -> NDArray[np.bool_]:
-    """In-sector pixels of an echo image (SPEC, "Sector label").
+    """In-sector pixels of an echo image: the largest bright component, its holes filled.
+
+    Dark pixels inside the sector, such as blood, are holes of the bright part and count as
+    inside; a logo or a scale beside the sector is a smaller component and does not.
 
     Args:
         image: (H, W), any real dtype, background at or below `threshold`.
         threshold: grey level above which a pixel surely belongs to the sector.
 
     Returns:
-        (H, W) bool, one component without holes. Dark pixels inside the sector count as
-        inside because their holes are filled.
+        (H, W) bool, one 4-connected component without holes; all False for a black image.
     """
-    bright = largest_component(np.asarray(image) > threshold)
-    return largest_component(ndimage.binary_fill_holes(bright))
-
-
-def count_holes_and_components(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """Holes and 4-connected components of `mask` (H, W) bool, counted independently of `sector_mask`.
-
-    A hole is an 8-connected background component that does not touch the image border.
-    """
-    padded = np.pad(~mask, 1, constant_values=True)
-    _, background = ndimage.label(padded, structure=np.ones((3, 3)))
-    _, components = ndimage.label(mask)
-    return background - 1, components
+    bright = largest_component(np.asarray(image) > threshold, connectivity=4)
+    return largest_component(ndimage.binary_fill_holes(bright), connectivity=4)
 
 
 def tissue_map(labels: NDArray[np.integer], sector: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Tissue ids 0..4 from nnU-Net labels 0..3 and the sector, both (H, W).
+    """Tissue ids 0..4 from nnU-Net labels 0..3 and the sector, both (H, W); returns (H, W) uint8.
 
     Background inside the sector becomes 4 (other tissue). Anatomy that the annotators drew
     beyond the sector's edge is clipped: there is no image there to learn from.
     """
-    tissues = np.where(labels == 0, 4, labels)
+    tissues = np.where(labels == 0, OTHER_TISSUE, labels)
     return np.where(sector, tissues, 0).astype(np.uint8)

@@ -17,7 +17,8 @@ from typing import Any
 from echo_synth.data import nnunet_raw
 from echo_synth.data.nnunet_raw import ENDING
 from echo_synth.errors import DataError, RunError
-from echo_synth.files import check_writable, new_folder, read_json
+from echo_synth.files import check_writable, read_json
+from echo_synth.folders import new_folder
 from echo_synth.home import NNUNET_FOLDERS, nnunet_folder, plugin_folder
 from echo_synth.parallel import available_cores
 from echo_synth.progress import Meter
@@ -190,7 +191,7 @@ def predict(
     if not (folder / FINAL).is_file():
         raise RunError(f"{folder / FINAL}: missing; run 'echosynth train-segmenter --dataset-id {dataset_id} --trainer {trainer}' first")  # fmt: skip
     check_writable(out.absolute().parent)
-    with new_folder(out.absolute(), overwrite) as target, _meter_outside() as make, _nnunet(log):
+    with new_folder(out.absolute(), "predict-segmenter", overwrite) as target, _meter_outside() as make, _nnunet(log):
         import torch
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 

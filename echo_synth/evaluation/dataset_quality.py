@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from echo_synth import specs
 from echo_synth.data import nnunet_raw
+from echo_synth.data.nifti import read_pixels
 from echo_synth.data.nnunet_raw import ENDING, RawDataset
 from echo_synth.data.resize import resize_grey
 from echo_synth.downstream.classifier import normalise
@@ -154,8 +155,8 @@ def agreement_with_maps(dataset: RawDataset, cases: pd.DataFrame, predictions: P
 
 def _agreement(job: tuple[str, str], dataset: RawDataset, predictions: Path) -> dict[str, Any]:
     case, split = job
-    guide = nnunet_raw.read_pixels(dataset.label_path(case, split))
-    mask = nnunet_raw.read_pixels(predictions / f"{case}{ENDING}")
+    guide = read_pixels(dataset.label_path(case, split))
+    mask = read_pixels(predictions / f"{case}{ENDING}")
     structures = specs.labels().structures
     return {"case": case} | {
         f"dice_{name}": dice(structure_mask(mask, v), structure_mask(guide, v))  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from echo_synth import specs
-from echo_synth.data.nnunet_raw import write_image
+from echo_synth.data.nifti import write_image
 from echo_synth.diffusion.denoiser import Guided
 from echo_synth.generation.engine import ImageGenerator, SamplerSettings, image_noise
 from echo_synth.runs.description import build_model, describe_diffusion, describe_vae

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from echo_synth import specs
 from echo_synth.data.maps import MapFolder
-from echo_synth.data.nnunet_raw import RawDataset, read_pixels
+from echo_synth.data.nifti import read_pixels
+from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.files import write_png
 from echo_synth.generation.timing import Attempt, record_attempt
 from echo_synth.generation.writer import DatasetWriter

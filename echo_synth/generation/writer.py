@@ -21,6 +21,7 @@ from PIL import Image
 
 from echo_synth import specs
 from echo_synth.data import nnunet_raw
+from echo_synth.data.nifti import write_image
 from echo_synth.errors import ExistsError
 from echo_synth.files import PARTIAL, disk_error, read_json, write_json
 from echo_synth.generation.manifest import MANIFEST, write_manifest
@@ -106,9 +107,9 @@ class DatasetWriter:
             (temporary / f"{case}_0000{nnunet_raw.ENDING}", self.raw / "imagesTr"),
         ]
         try:
-            nnunet_raw.write_image(files[0][0], fold[tissues], spacing)
+            write_image(files[0][0], fold[tissues], spacing)
             Image.fromarray(image).save(files[1][0])
-            nnunet_raw.write_image(files[2][0], image, spacing)
+            write_image(files[2][0], image, spacing)
             for path, folder in files:
                 _move(path, folder / path.name)
         except OSError as e:

@@ -1,7 +1,8 @@
 """Pure functions on arrays: overlap, surface distances, classification, bootstrap."""
 
 from echo_synth.metrics.bootstrap import patient_interval, subset_bootstrap
-from echo_synth.metrics.overlap import dice, largest_component, structure_mask
+from echo_synth.metrics.components import largest_component
+from echo_synth.metrics.overlap import dice, structure_mask
 from echo_synth.metrics.surface import SurfaceDistances, surface_distances
 
 __all__ = [

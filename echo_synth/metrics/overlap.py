@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 
 def structure_mask(labels: NDArray[np.integer], values: Sequence[int]) -> NDArray[np.bool_]:
@@ -18,14 +17,3 @@ def dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
     """2 |A ∩ B| / (|A| + |B|), in [0, 1]; NaN when both are empty (nnU-Net's convention)."""
     total = int(prediction.sum()) + int(reference.sum())
     return 2 * int((prediction & reference).sum()) / total if total else float("nan")
-
-
-def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Largest 8-connected component of `mask` (H, W) bool; an empty mask stays empty."""
-    labelled, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    if count <= 1:
-        return mask
-    sizes = np.bincount(labelled.ravel())
-    sizes[0] = 0
-    chosen: NDArray[np.bool_] = labelled == sizes.argmax()
-    return chosen

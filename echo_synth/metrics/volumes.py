@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.distance import pdist, squareform
 
-from echo_synth.metrics.overlap import largest_component
+from echo_synth.metrics.components import largest_component
 
 DISCS = 20
 Convention = Literal["camus", "clinical"]

@@ -5,6 +5,7 @@ Sizes follow the adult ranges of Lang et al. 2015 (ASE/EACVI chamber quantificat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -107,9 +108,12 @@ def draw_pose(rng: np.random.Generator, heart: Heart, view: str) -> Pose:
     depth = apex_depth + heart.length + heart.atrium[0] * rng.uniform(1.0, 1.35) + rng.uniform(4, 18)
     side = rng.uniform(-4, 10) if view == "4CH" else rng.uniform(-8, 8)
     return Pose(
-        apex=(side * 0.4, apex_depth), tilt=np.deg2rad(rng.normal(-4 if view == "4CH" else 2, 6)),
-        bend=rng.normal(0, 3), sector_depth=depth, half_angle=np.deg2rad(rng.uniform(34, 44)),
-    )  # fmt: skip
+        apex=(side * 0.4, apex_depth),
+        tilt=np.deg2rad(rng.normal(-4 if view == "4CH" else 2, 6)),
+        bend=rng.normal(0, 3),
+        sector_depth=depth,
+        half_angle=np.deg2rad(rng.uniform(34, 44)),
+    )
 
 
 def outline(heart: Heart, pose: Pose, view: str, systole: bool) -> Outlines:
@@ -179,7 +183,7 @@ def _valve(annulus: float, length: float, closed: bool) -> Outline:
     return np.concatenate([left, (left * np.array([-1.0, 1.0]))[::-1]])
 
 
-def _placer(pose: Pose, length: float):  # type: ignore[no-untyped-def]
+def _placer(pose: Pose, length: float) -> Callable[[Outline], Outline]:
     """Maps heart coordinates to the probe's: bend along the axis, rotate by the tilt, move to the apex."""
     c, s = np.cos(pose.tilt), np.sin(pose.tilt)
     rotation = np.array([[c, s], [-s, c]])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,15 @@ from numpy.typing import NDArray
 
 from echo_synth import specs
 from echo_synth.errors import SpecError
-from echo_synth.files import new_folder, write_json
+from echo_synth.files import write_json
+from echo_synth.folders import new_folder
 from echo_synth.parallel import parallel_map
 from echo_synth.phantom.anatomy import Heart, contract, draw_heart, draw_pose, volume_ml
 from echo_synth.phantom.scene import QUALITIES, SPACING_MM, Quality, render
 from echo_synth.progress import track
 from echo_synth.types import PHASES, VIEWS
 
+MADE_BY = "phantom"
 RELEASES = ("nifti", "mhd")
 
 
@@ -46,27 +47,28 @@ def phantom_case(
 def _write_patient(number: int, folder: Path, seed: int, release: str) -> None:
     name = patient_name(number)
     (folder / name).mkdir()
-    facts = np.random.default_rng([seed, number, 99])
-    sex, age, frames = str(facts.choice(["F", "M"])), int(facts.integers(25, 90)), int(facts.integers(12, 30))
+    record = np.random.default_rng([seed, number, 99])
+    sex, age, frames = str(record.choice(["F", "M"])), int(record.integers(25, 90)), int(record.integers(12, 30))
     for view in VIEWS:
         for phase in PHASES:
             image, mask, heart, quality = phantom_case(seed, number, view, phase)
             stem = folder / name / f"{name}_{view}_{phase}"
-            _write_picture(stem, image, release)
-            _write_picture(stem.with_name(stem.name + "_gt"), mask, release)
+            _write_image(stem, image, release)
+            _write_image(stem.with_name(stem.name + "_gt"), mask, release)
         cfg = {"ED": 1, "ES": frames, "NbFrame": frames, "Sex": sex, "Age": age, "ImageQuality": quality.name}
         text = "".join(f"{k}: {v}\n" for k, v in (cfg | _function_fields(heart, release)).items())
         (folder / name / f"Info_{view}.cfg").write_text(text, encoding="utf-8")
 
 
-def _function_fields(heart: Heart, release: str) -> dict[str, Any]:
+def _function_fields(heart: Heart, release: str) -> dict[str, float]:
+    """Cfg fields of the heart's function: % and Hz, or ml and %."""
     if release == "nifti":
         return {"EF": round(100 * heart.ef), "FrameRate": 50.0}
     edv, esv = volume_ml(heart), volume_ml(contract(heart))
     return {"LVedv": round(edv, 1), "LVesv": round(esv, 1), "LVef": round(100 * heart.ef, 1)}
 
 
-def _write_picture(stem: Path, pixels: NDArray[Any], release: str) -> None:
+def _write_image(stem: Path, pixels: NDArray[np.generic], release: str) -> None:
     if release == "nifti":
         image = sitk.GetImageFromArray(pixels.astype(np.float32) if "_gt" not in stem.name else pixels)
         image.SetSpacing((SPACING_MM, SPACING_MM))
@@ -97,13 +99,20 @@ def write_phantom(
 ) -> None:
     """Make OUT/database_nifti (or OUT/training for the mhd release) and OUT/database_split.
 
-    `out` appears complete or not at all. Raises SpecError for an unknown release, ExistsError
-    when `out` exists.
+    `out` appears complete or not at all.
+
+    Args:
+        release: file layout, one of RELEASES.
+        settings: written to settings.json.
+
+    Raises:
+        SpecError: an unknown release.
+        ExistsError: `out` exists and may not be replaced.
+        DataError: no space or no right to write.
     """
     if release not in RELEASES:
         raise SpecError(f"--release {release}: expected one of {', '.join(RELEASES)}")
-    with ExitStack() as stack:
-        new = stack.enter_context(new_folder(out.absolute(), overwrite))
+    with new_folder(out.absolute(), MADE_BY, overwrite) as new:
         database = new / ("database_nifti" if release == "nifti" else "training")
         database.mkdir()
         work = partial(_write_patient, folder=database, seed=seed, release=release)

@@ -1,4 +1,4 @@
-"""From a heart to one image and its mask: who is how bright, where the probe fails."""
+"""From a heart to one image and its mask: how strongly each tissue echoes, and what the probe adds and loses."""
 
 from __future__ import annotations
 
@@ -56,9 +56,12 @@ def render(
     outlines = outline(heart, pose, view, systole)
     regions = _paint(outlines, shape)
     probe = Probe(
-        beam_mm=0.9 * quality.blur, focus_mm=rng.uniform(60, 100), noise_db=quality.noise_db,
-        gain_db=rng.uniform(-3, 5), dynamic_range_db=rng.uniform(50, 60),
-    )  # fmt: skip
+        beam_mm=0.9 * quality.blur,
+        focus_mm=rng.uniform(60, 100),
+        noise_db=quality.noise_db,
+        gain_db=rng.uniform(-3, 5),
+        dynamic_range_db=rng.uniform(50, 60),
+    )
     ranges, angles = polar_grid(pose.sector_depth, pose.half_angle)
     amplitude = _amplitude(_draw_valve(regions, outlines.valve), ranges, angles, shape, quality, rng)
     grey = compress(speckle(amplitude, ranges, angles, probe, rng), ranges, probe, rng)
@@ -77,9 +80,12 @@ def _paint(outlines: Outlines, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """Region of each pixel; later strokes win, so the LV cavity is painted last."""
     canvas = np.zeros(shape, np.uint8)
     strokes: list[tuple[Outline | None, int]] = [
-        (outlines.right_ventricle, RIGHT_HEART), (outlines.right_atrium, RIGHT_HEART), (outlines.epicardium, MYOCARDIUM),
-        (outlines.atrium, ATRIUM), (outlines.endocardium, BLOOD),
-    ]  # fmt: skip
+        (outlines.right_ventricle, RIGHT_HEART),
+        (outlines.right_atrium, RIGHT_HEART),
+        (outlines.epicardium, MYOCARDIUM),
+        (outlines.atrium, ATRIUM),
+        (outlines.endocardium, BLOOD),
+    ]
     for points, value in strokes:
         if points is not None:
             rows, columns = _pixels(points, shape)
@@ -100,9 +106,13 @@ def _draw_valve(regions: NDArray[np.uint8], valve: Outline) -> NDArray[np.uint8]
 
 
 def _amplitude(
-    regions: NDArray[np.uint8], ranges: NDArray[np.float64], angles: NDArray[np.float64], shape: tuple[int, int],
-    quality: Quality, rng: np.random.Generator,
-) -> NDArray[np.float32]:  # fmt: skip
+    regions: NDArray[np.uint8],
+    ranges: NDArray[np.float64],
+    angles: NDArray[np.float64],
+    shape: tuple[int, int],
+    quality: Quality,
+    rng: np.random.Generator,
+) -> NDArray[np.float32]:
     """Scatterer strength on the polar grid, linear."""
     rows = ranges[:, None] * np.cos(angles)[None] / SPACING_MM - 0.5
     columns = ranges[:, None] * np.sin(angles)[None] / SPACING_MM + shape[1] / 2 - 0.5

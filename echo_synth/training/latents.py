@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from echo_synth.data.augment import GeometricRanges, draw_affine, geometric
 from echo_synth.data.prepared import Prepared
-from echo_synth.files import new_folder, write_json
+from echo_synth.files import new_array, write_json
+from echo_synth.folders import new_folder
 from echo_synth.home import home
 from echo_synth.progress import Meter
 from echo_synth.training.streams import Stream, generator
@@ -67,9 +68,9 @@ def _write(
 ) -> None:
     shape = (recipe.copies * len(rows), recipe.resolution, recipe.resolution)
     meter = Meter(shape[0], "latents" if recipe.vae else "fields", "images")
-    with new_folder(folder, overwrite=True) as new:
-        clean = np.lib.format.open_memmap(new / "clean.npy", mode="w+", dtype=np.float16, shape=shape)
-        tissues = np.lib.format.open_memmap(new / "tissues.npy", mode="w+", dtype=np.uint8, shape=shape)
+    with new_folder(folder, "latents", overwrite=True) as new:
+        clean = new_array(new / "clean.npy", np.float16, shape)
+        tissues = new_array(new / "tissues.npy", np.uint8, shape)
         for copy in range(recipe.copies):
             for start in range(0, len(rows), _BATCH):
                 chunk = rows[start : start + _BATCH]

@@ -17,11 +17,11 @@ from scipy import ndimage
 from cli.data_commands import convert_camus
 from echo_synth.data import nnunet_raw
 from echo_synth.data.camus import assign_splits, find_cases, find_database, read_cfg, read_info
-from echo_synth.data.nifti import read_image
+from echo_synth.data.nifti import read_image, write_image
 from echo_synth.data.resize import rescale_spacing, resize_image, resize_labels, resize_mask
-from echo_synth.data.tissues import count_holes_and_components, sector_mask, tissue_map
+from echo_synth.data.tissues import sector_mask, tissue_map
 from echo_synth.errors import DataError, EchoSynthError, ExistsError
-from tests.analytic import disc
+from tests.analytic import count_holes_and_components, disc
 
 
 @pytest.fixture
@@ -107,9 +107,8 @@ def test_converted_dataset_is_whole(home: Path, phantom: Path) -> None:
             here = (ours == value).sum() * np.prod(label.GetSpacing())
             there = (source.pixels == value).sum() * np.prod(source.spacing)
             assert here == pytest.approx(there, rel=0.02)
-    assert set(json.loads((dataset.path / "dataset.json").read_text())) == {
-        "channel_names", "labels", "numTraining", "file_ending", "overwrite_image_reader_writer",
-    }  # fmt: skip
+    required = {"channel_names", "labels", "numTraining", "file_ending", "overwrite_image_reader_writer"}
+    assert set(json.loads((dataset.path / "dataset.json").read_text())) == required
     pictures = home / "datasets/classification" / dataset.name
     assert len(list(pictures.rglob("*.png"))) == 20
     assert cases["ef"].between(5, 90).all()
@@ -254,7 +253,7 @@ def test_full_disk_is_named(fresh: Path, tmp_path: Path, monkeypatch: pytest.Mon
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("echo_synth.data.nnunet_raw.write_image", full)
+    monkeypatch.setattr("echo_synth.data.convert.write_image", full)
     with pytest.raises(DataError, match="no space left on the device"):
         _convert(fresh)
     assert not [p for p in (tmp_path / "home").rglob("*") if p.is_file()]
@@ -317,7 +316,7 @@ def test_half_a_file_is_noticed_at_once(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(sitk, "WriteImage", half)
     with pytest.raises(OSError, match="could not write the whole file"):
-        nnunet_raw.write_image(tmp_path / "x.nii.gz", np.ones((64, 64), np.uint8), (1.0, 1.0))
+        write_image(tmp_path / "x.nii.gz", np.ones((64, 64), np.uint8), (1.0, 1.0))
     assert not list(tmp_path.iterdir())
 
 

@@ -14,7 +14,8 @@ from cli.downstream_commands import train_classifier
 from cli.generate_commands import generate
 from cli.quality_commands import quality
 from echo_synth.data import nnunet_raw
-from echo_synth.data.nnunet_raw import RawDataset, read_pixels
+from echo_synth.data.nifti import read_pixels
+from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.errors import DataError, ExistsError
 from echo_synth.evaluation import dataset_quality as measures
 from echo_synth.files import read_json

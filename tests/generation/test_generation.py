@@ -23,6 +23,7 @@ from echo_synth.data.maps import open_maps, read_map
 from echo_synth.data.nifti import read_image
 from echo_synth.data.tissues import sector_mask
 from echo_synth.errors import EchoSynthError, ExistsError, LeakageError, RunError
+from echo_synth.generation import writer
 from echo_synth.generation.engine import ImageGenerator, default_settings, image_noise
 from echo_synth.generation.manifest import plan_images
 from echo_synth.runs.folder import find_vae_of, open_run
@@ -210,7 +211,7 @@ def test_a_model_without_weights_says_how_to_get_them(empty: Path) -> None:
 
 
 def test_a_full_disk_is_named_and_resumes(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = nnunet_raw.write_image
+    write = writer.write_image
     calls = 0
 
     def filling(*args: object) -> None:
@@ -220,10 +221,10 @@ def test_a_full_disk_is_named_and_resumes(empty: Path, monkeypatch: pytest.Monke
             raise OSError(28, "No space left on device")
         write(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(nnunet_raw, "write_image", filling)
+    monkeypatch.setattr(writer, "write_image", filling)
     with pytest.raises(EchoSynthError, match="no space left"):
         _draw()
-    monkeypatch.setattr(nnunet_raw, "write_image", write)
+    monkeypatch.setattr(writer, "write_image", write)
     _draw()
     _draw(602)
     assert _digest(_dataset(601)) == _digest(_dataset(602))

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from echo_synth.data.tissues import count_holes_and_components, sector_mask
+from echo_synth.data.tissues import sector_mask
 from echo_synth.phantom.anatomy import contract, draw_heart, volume_ml
 from echo_synth.phantom.bmode import Probe, lateral_width_mm, polar_grid, scan_convert, speckle
 from echo_synth.phantom.dataset import phantom_case, split_patients
+from tests.analytic import count_holes_and_components
 
 PROBE = Probe()
 

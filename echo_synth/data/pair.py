@@ -1,0 +1,87 @@
+"""Image and mask of one case of CAMUS, read together and checked against each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from echo_synth import specs
+from echo_synth.data.camus import CamusCase
+from echo_synth.data.nifti import Image2D, read_image
+from echo_synth.errors import DataError
+
+_FIELD_OF_VIEW_MM = (10.0, 500.0)  # of one axis; adults are scanned to 120 to 240 mm
+_DIMMEST = 16  # the brightest grey level of an echo image is far above
+
+
+def read_case(case: CamusCase) -> tuple[Image2D, Image2D]:
+    """Image and mask of a case, checked against each other.
+
+    Returns:
+        image with finite pixels in [0, 255], mask uint8 with labels 0..3; same shape, spacing
+        and direction.
+
+    Raises:
+        DataError, with the file's name: one of the two is damaged, their sizes, spacings or
+            directions differ, the spacing cannot be that of an echo, a label is unknown, the mask
+            is empty, or the grey levels are not 0 to 255.
+    """
+    image, mask = read_image(case.image), read_image(case.mask)
+    if image.pixels.shape != mask.pixels.shape:
+        raise DataError(f"{case.mask}: is {mask.pixels.shape}, its image {case.image.name} is {image.pixels.shape}")
+    _check_geometry(case, image, mask)
+    _check_grey_levels(case.image, image.pixels)
+    return image, Image2D(_whole_labels(case.mask, mask.pixels), mask.spacing, mask.direction)
+
+
+def _check_geometry(case: CamusCase, image: Image2D, mask: Image2D) -> None:
+    if not np.allclose(image.spacing, mask.spacing, rtol=1e-3):
+        raise DataError(f"{case.mask}: spacing {mask.spacing} mm, its image has {image.spacing} mm")
+    _check_field_of_view(case.image, image)
+    if image.direction is None or mask.direction is None:
+        return
+    if not np.allclose(image.direction, mask.direction, atol=1e-2):
+        raise DataError(
+            f"{case.mask}: its direction (orientation) differs from that of {case.image.name}: rows or columns run "
+            "another way; save the mask on its image's grid"
+        )
+
+
+def _check_field_of_view(path: Path, image: Image2D) -> None:
+    if image.spacing == (1.0, 1.0):
+        raise DataError(f"{path}: spacing 1 x 1 mm, which tools write that lost it; store the true one, mm a pixel")
+    low, high = _FIELD_OF_VIEW_MM
+    for length, spacing, axis in zip(image.pixels.shape, image.spacing, ("rows", "columns"), strict=True):
+        if not low <= length * spacing <= high:
+            raise DataError(
+                f"{path}: {length} {axis} of {spacing:g} mm are {length * spacing:g} mm, expected {low:g} to {high:g} mm; "
+                "is its spacing in millimetres?"
+            )
+
+
+def _whole_labels(path: Path, pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Labels of a mask as uint8; those within 0.001 of a whole number, as resamplers leave them, are rounded."""
+    known = sorted(specs.labels().nnunet_labels.values())
+    values = np.unique(pixels)
+    wrong = [v for v in values.tolist() if round(v) not in known or abs(v - round(v)) > 1e-3]
+    if wrong:
+        raise DataError(f"{path}: label {wrong[0]:g} found, expected {known}")
+    labels = np.rint(pixels).astype(np.uint8)  # type: ignore[call-overload]
+    if not labels.any():
+        raise DataError(f"{path}: the mask is empty (only background)")
+    return labels
+
+
+def _check_grey_levels(path: Path, pixels: NDArray[np.generic]) -> None:
+    low, high = float(pixels.min()), float(pixels.max())  # type: ignore[attr-defined]
+    if low < 0 or high > 255:
+        raise DataError(f"{path}: grey levels from {low:g} to {high:g}, expected 0 to 255")
+    if high == 0:
+        raise DataError(f"{path}: the image is empty (all zero)")
+    if high < _DIMMEST:
+        raise DataError(
+            f"{path}: grey levels from {low:g} to {high:g}, expected 0 to 255; images that were scaled, to 0..1 for "
+            "example, must be scaled back"
+        )

@@ -1,0 +1,51 @@
+"""The one reader of PNG files: 8-bit grey levels and palette maps, bounded before they are unpacked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from echo_synth.errors import DataError
+
+MOST_PIXELS = 1 << 25
+_HEADER = b"\x89PNG\r\n\x1a\n"
+
+
+def read_png(path: Path, modes: Sequence[str] = ("L",), size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Pixels (rows, columns) uint8 of a PNG with one 8-bit channel.
+
+    Args:
+        modes: "L" for grey levels, "P" for palette indices.
+        size: rows and columns that it must have.
+
+    Raises DataError when it is missing, damaged, of another depth or size, in colour, or too large.
+    """
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(_HEADER)) != _HEADER:
+                raise DataError(f"{path}: not a PNG image")
+            file.seek(0)
+            with Image.open(file, formats=["PNG"]) as image:
+                _check(path, image, modes, size)
+                return np.asarray(image, dtype=np.uint8)
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing") from None
+    except DataError:
+        raise
+    except Exception as e:  # Pillow has a dozen kinds for damaged files, SyntaxError among them
+        raise DataError(f"{path}: damaged or not a readable PNG ({type(e).__name__}: {e!s:.80})") from None
+
+
+def _check(path: Path, image: Image.Image, modes: Sequence[str], size: tuple[int, int] | None) -> None:
+    columns, rows = image.size
+    if size is not None and (rows, columns) != size:
+        raise DataError(f"{path}: is {rows} x {columns}, expected {size[0]} x {size[1]} pixels")
+    if rows * columns > MOST_PIXELS:
+        raise DataError(f"{path}: promises {rows} x {columns} pixels, expected at most {MOST_PIXELS}")
+    if image.mode not in modes:
+        kind = {"I;16": "16-bit grey", "I": "32-bit grey", "1": "black and white", "P": "palette"}.get(image.mode)
+        raise DataError(f"{path}: is {kind or image.mode}, expected 8-bit grey levels; convert it first")
