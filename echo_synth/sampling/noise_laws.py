@@ -44,7 +44,7 @@ class VariancePreserving:
 
     def sigma_at(self, t: float) -> float:
         """σ(t) of a number."""
-        return float(self.sigma(torch.tensor(t, dtype=torch.float64)))
+        return float(self.sigma(torch.tensor(t, dtype=torch.float64, device="cpu")))
 
 
 def geometric(start: float, end: float, share: Tensor) -> Tensor:
@@ -59,12 +59,15 @@ def power_spaced(start: float, end: float, share: Tensor, rho: float) -> Tensor:
 
 
 def iddpm_levels(levels: int = 1000, c1: float = 0.001, c2: float = 0.008) -> Tensor:
-    """iDDPM's cosine schedule (Nichol & Dhariwal 2021): u_0 > … > u_M = 0, (levels + 1,) float64."""
+    """iDDPM's cosine schedule (Nichol & Dhariwal 2021): u_0 > … > u_M = 0, (levels + 1,) float64.
+
+    On the CPU, whatever torch's default device is: the numbers decide how networks are built.
+    """
     # float32 here is the published schedule: networks were trained at the levels it gives, which
     # differ from the float64 ones in the seventh digit.
-    index = torch.arange(levels + 1)
+    index = torch.arange(levels + 1, device="cpu")
     alpha_bar = (0.5 * pi * index / levels / (c2 + 1)).sin() ** 2
-    u = torch.zeros(levels + 1, dtype=torch.float64)
+    u = torch.zeros(levels + 1, dtype=torch.float64, device="cpu")
     for j in range(levels, 0, -1):
         u[j - 1] = ((u[j] ** 2 + 1) / (alpha_bar[j - 1] / alpha_bar[j]).clamp_min(c1) - 1).sqrt()
     return u
