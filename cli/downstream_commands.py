@@ -1,4 +1,4 @@
-"""Commands that judge a dataset: nnU-Net, the view classifier, report; and demo, which runs everything."""
+"""Commands that judge a dataset: nnU-Net, the view classifier."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ def register(app: typer.Typer) -> None:
     app.command("train-segmenter")(train_segmenter)
     app.command("predict-segmenter")(predict_segmenter)
     app.command("train-classifier")(train_classifier)
-    app.command("demo")(demo)
 
 
 Trainer = Annotated[
@@ -160,26 +159,3 @@ def train_classifier(
         images, folder, preset.architecture, side, training, seed, precision, device, resume, settings, weights
     )
     done("best validation: " + ", ".join(f"{k} {v:.4g}" for k, v in best.items()), f"run folder: {folder}")
-
-
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes; run again to resume.")] = Path(
-        "demo_out"
-    ),
-    minutes: Annotated[float, typer.Option(min=2, help="About how long it may take on two CPU cores.")] = 12.0,
-    seed: Seed = 0,
-    dry_run: DryRun = False,
-) -> None:
-    """The whole chain on simulated patients: convert, maps, Γ-VAE, diffusion, images, nnU-Net, classifier, statistics.
-
-    Example: echosynth demo --out demo_out
-    """
-    from cli.demo import Demo
-
-    settings = begin("demo", {"out": out.absolute(), "minutes": minutes, "seed": seed}, dry_run)
-    say(
-        "EchoSynth demo: every stage on simulated hearts, small and quick; the numbers show that the chain runs, not how good it can be"
-    )
-    run = Demo(out.absolute(), minutes, seed)
-    run.run(settings)
-    done(*run.lines(), f"report: {out / 'report.html'}")

@@ -9,6 +9,7 @@ import typer
 
 from cli import (
     data_commands,
+    demo,
     downstream_commands,
     evaluate_commands,
     generate_commands,
@@ -40,6 +41,7 @@ for group in (
     report_commands,
     quality_commands,
     sweep_commands,
+    demo,
 ):
     group.register(app)
 

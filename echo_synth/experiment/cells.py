@@ -1,102 +1,166 @@
-"""From the spec to cells and their stages. A stage is known by a hash of everything that decides its outcome.
+"""From the spec to cells and their stages.
 
-Outputs live in folders named by that hash: a change of the spec leads to other folders, what it
+Outputs live in folders named by a stage's hash: a change of the spec leads to other folders, what it
 does not touch is found again, and two cells that need the same thing share it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from echo_synth.errors import SpecError
-from echo_synth.experiment.spec import ExtraCell, SweepSpec
+from echo_synth.experiment.spec import ExtraCell, ModelGrid, SweepSpec
+from echo_synth.experiment.stages import Cell, Setting, Stage
 
-HASH_DIGITS = 12
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One command of a cell.
-
-    Attributes:
-        kind: data, segmenter, predict, classifier or evaluate.
-        config: what decides the outcome besides earlier stages.
-        needs: earlier stages by role.
-    """
-
-    kind: str
-    config: Mapping[str, Any]
-    needs: Mapping[str, Stage] = field(default_factory=dict)
-
-    @property
-    def key(self) -> str:
-        """Hash of kind, config and the keys of what it needs."""
-        content = [self.kind, dict(self.config), {role: s.key for role, s in sorted(self.needs.items())}]
-        text = json.dumps(content, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
-
-    @property
-    def folder(self) -> str:
-        """Name of its output folder."""
-        return f"{self.kind}-{self.key}"
+Solvers = Mapping[tuple[str, int], str]
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One row of the experiment's table.
+class _CellData:
+    """A cell's first stage and its columns of results.csv."""
 
-    Attributes:
-        name: unique.
-        facts: columns of results.csv: kind, model, nfe, seed, …
-        stages: in order; each after what it needs.
-    """
-
-    name: str
-    facts: Mapping[str, Any]
-    stages: tuple[Stage, ...]
-
-    def stage(self, kind: str) -> Stage | None:
-        """The stage of that kind."""
-        return next((s for s in self.stages if s.kind == kind), None)
+    stage: Stage
+    columns: Mapping[str, Setting]
 
 
-def build_cells(
-    spec: SweepSpec, fingerprints: Mapping[str, str], solvers: Mapping[tuple[str, int], str] | None = None
-) -> list[Cell]:
+def build_cells(spec: SweepSpec, fingerprints: Mapping[str, str], solvers: Solvers | None = None) -> list[Cell]:
     """All cells, the reference first.
 
     Args:
-        fingerprints: what the outside holds: "real", "maps", "trainer", and a hash of its weights for each row of the grid.
+        fingerprints: hashes of the inputs: "real", "maps", "trainer", and the weights of each row of the grid.
         solvers: what "auto" means by row and NFE.
 
     Raises SpecError for an unknown base or reference, or a comparison of what is no cell or has no segmenter.
     """
-    data: dict[str, tuple[Stage, dict[str, Any]]] = {}
-    for row, grid in spec.models.items():
-        for nfe in grid.nfe:
-            for seed in spec.seeds:
-                facts = {"kind": "synthetic", "row": row, "model": spec.model_of(row), "nfe": nfe, "seed": seed, "count": grid.count or spec.count}  # fmt: skip
-                # The row's name decides nothing: rows that ask for the same images share them.
-                config = {k: v for k, v in facts.items() if k != "row"} | {"solver": (solvers or {}).get((row, nfe), grid.solver), "batch": spec.batch, "weights": fingerprints[row], "maps": fingerprints["maps"]}  # fmt: skip
-                data[f"{row}_nfe{nfe}_seed{seed}"] = (Stage("data", config), facts)
+    builder = _Builder(spec, fingerprints, solvers or {})
+    datasets = builder.grid()
     for name, extra in spec.cells.items():
-        data[name] = _extra(name, extra, spec, fingerprints, data)
-    if spec.reference is not None and spec.reference not in data:
-        raise SpecError(f"reference: {spec.reference}; expected one of the cells: {', '.join(data)}")
-    _check_comparisons(spec, data)
-    order = sorted(data, key=lambda n: n != spec.reference)
+        datasets[name] = builder.extra(name, extra, datasets)
+    _check_reference(spec, datasets)
+    _check_comparisons(spec, datasets)
+    baseline = None
     cells: list[Cell] = []
-    for name in order:
-        stage, facts = data[name]
-        cells.append(Cell(name, facts, _downstream(stage, spec, fingerprints, cells[0] if cells and spec.reference else None)))  # fmt: skip
+    for name in sorted(datasets, key=lambda n: n != spec.reference):
+        cells.append(builder.cell(name, datasets[name], baseline))
+        if name == spec.reference:
+            baseline = cells[0].stage("predict")
     return cells
 
 
-def _check_comparisons(spec: SweepSpec, cells: Mapping[str, Any]) -> None:
+@dataclass(frozen=True)
+class _Builder:
+    """Makes stages from a spec and the fingerprints of its inputs."""
+
+    spec: SweepSpec
+    fingerprints: Mapping[str, str]
+    solvers: Solvers
+
+    def grid(self) -> dict[str, _CellData]:
+        """Rows x NFE x seeds."""
+        return {
+            f"{row}_nfe{nfe}_seed{seed}": self._synthetic(row, grid, nfe, seed)
+            for row, grid in self.spec.models.items()
+            for nfe in grid.nfe
+            for seed in self.spec.seeds
+        }
+
+    def _synthetic(self, row: str, grid: ModelGrid, nfe: int, seed: int) -> _CellData:
+        drawn: dict[str, Setting] = {
+            "kind": "synthetic",
+            "model": self.spec.model_of(row),
+            "nfe": nfe,
+            "seed": seed,
+            "count": grid.count or self.spec.count,
+        }
+        # The row's name decides nothing: rows that ask for the same images share them.
+        config = drawn | {
+            "solver": self.solvers.get((row, nfe), grid.solver),
+            "batch": self.spec.batch,
+            "weights": self.fingerprints[row],
+            "maps": self.fingerprints["maps"],
+        }
+        return _CellData(Stage("data", config), {"kind": "synthetic", "row": row} | drawn)
+
+    def extra(self, name: str, extra: ExtraCell, before: Mapping[str, _CellData]) -> _CellData:
+        """A cell beside the grid; `before` holds those that it may build on."""
+        columns: dict[str, Setting] = {"kind": extra.kind, "seed": self.spec.seeds[0]}
+        if extra.kind == "real":
+            columns["patients"] = extra.patients
+            return _CellData(Stage("data", columns | {"real": self.fingerprints["real"]}), columns)
+        if extra.kind == "noise":
+            columns["count"] = extra.count or self.spec.count
+            return _CellData(Stage("data", columns | {"maps": self.fingerprints["maps"]}), columns)
+        base = _base_of(name, extra, before)
+        columns |= {"base": extra.base} | {k: base.columns.get(k) for k in ("row", "model", "nfe")}
+        if extra.kind == "mix":
+            columns |= {"share": 0.5 if extra.share is None else extra.share, "patients": extra.patients}
+            config = columns | {"real": self.fingerprints["real"]}
+            return _CellData(Stage("data", config, {"base": base.stage}), columns)
+        columns["low_agreement"] = extra.low_agreement
+        judge = self._judge(name, before.get(self.spec.reference or ""))
+        return _CellData(Stage("data", columns, {"base": base.stage, "judge": judge}), columns)
+
+    def _judge(self, name: str, reference: _CellData | None) -> Stage:
+        """The segmenter of all real patients, which decides what images of a filtered cell stay."""
+        columns = reference.columns if reference else {}
+        whole = columns.get("kind") == "real" and columns.get("patients") is None
+        segmenter = self._segmenter(reference.stage) if reference and whole else None
+        if segmenter is None:
+            raise SpecError(
+                f"cells.{name}: filtered needs a segmenter and, named before it, a reference of kind real with all patients"
+            )
+        return segmenter
+
+    def cell(self, name: str, data: _CellData, baseline: Stage | None) -> Cell:
+        """The cell with what is trained on its data; `baseline` holds the reference's predictions."""
+        stages, needs = [data.stage], dict[str, Stage]()
+        segmenter = self._segmenter(data.stage)
+        if segmenter is not None:
+            needs["predict"] = Stage("predict", {"real": self.fingerprints["real"]}, {"segmenter": segmenter})
+            stages += [segmenter, needs["predict"]]
+            if baseline is not None:
+                needs["baseline"] = baseline
+        classifier = self._classifier(data.stage)
+        if classifier is not None:
+            needs["classifier"] = classifier
+            stages.append(classifier)
+        if needs:
+            config: dict[str, Setting] = {"repeats": self.spec.repeats, "real": self.fingerprints["real"]}
+            stages.append(Stage("evaluate", config, needs))
+        return Cell(name, data.columns, tuple(stages))
+
+    def _segmenter(self, data: Stage) -> Stage | None:
+        if self.spec.segmenter is None:
+            return None
+        config: dict[str, Setting] = self.spec.segmenter.model_dump()
+        config["facts"] = self.fingerprints.get("trainer")  # the trainer's own defaults
+        return Stage("segmenter", config, {"data": data})
+
+    def _classifier(self, data: Stage) -> Stage | None:
+        # Mixtures and filtered datasets refer to files; they have no classification folder of their own.
+        own_images = data.config["kind"] in ("real", "synthetic", "noise") and not data.config.get("patients")
+        if self.spec.classifier is None or not own_images:
+            return None
+        return Stage("classifier", self.spec.classifier.model_dump(), {"data": data})
+
+
+def _base_of(name: str, extra: ExtraCell, before: Mapping[str, _CellData]) -> _CellData:
+    if extra.base is None or extra.base not in before:
+        raise SpecError(f"cells.{name}.base: {extra.base}; expected one of {', '.join(before) or 'the grid'}")
+    base = before[extra.base]
+    kind = base.columns["kind"]
+    if kind not in ("synthetic", "noise"):
+        raise SpecError(f"cells.{name}.base: {extra.base} is a {kind} cell; expected a synthetic one or noise")
+    return base
+
+
+def _check_reference(spec: SweepSpec, cells: Collection[str]) -> None:
+    if spec.reference is not None and spec.reference not in cells:
+        raise SpecError(f"reference: {spec.reference}; expected one of the cells: {', '.join(cells)}")
+
+
+def _check_comparisons(spec: SweepSpec, cells: Collection[str]) -> None:
     for name, pair in spec.compare.items():
         if spec.segmenter is None:
             raise SpecError(f"compare.{name}: expected a segmenter, whose Dice is compared; found segmenter: null")
@@ -105,61 +169,3 @@ def _check_comparisons(spec: SweepSpec, cells: Mapping[str, Any]) -> None:
             raise SpecError(f"compare.{name}: {unknown}; expected one of the cells: {', '.join(cells)}")
         if pair[0] == pair[1]:
             raise SpecError(f"compare.{name}: {pair[0]} twice; expected two cells")
-
-
-def _extra(
-    name: str, extra: ExtraCell, spec: SweepSpec, fingerprints: Mapping[str, str], data: Mapping[str, tuple[Stage, dict[str, Any]]]
-) -> tuple[Stage, dict[str, Any]]:  # fmt: skip
-    facts: dict[str, Any] = {"kind": extra.kind, "seed": spec.seeds[0]}
-    if extra.kind in ("mix", "filtered"):
-        if extra.base is None or extra.base not in data:
-            raise SpecError(f"cells.{name}.base: {extra.base}; expected one of {', '.join(data) or 'the grid'}")
-        base, base_facts = data[extra.base]
-        if base_facts["kind"] not in ("synthetic", "noise"):
-            raise SpecError(
-                f"cells.{name}.base: {extra.base} is a {base_facts['kind']} cell; expected a synthetic one or noise"
-            )
-        facts |= {"base": extra.base} | {k: base_facts.get(k) for k in ("row", "model", "nfe")}
-        if extra.kind == "mix":
-            facts |= {"share": 0.5 if extra.share is None else extra.share, "patients": extra.patients}
-            return Stage("data", facts | {"real": fingerprints["real"]}, {"base": base}), facts
-        facts |= {"low_agreement": extra.low_agreement}
-        known = data.get(spec.reference or "")
-        reference = _downstream(known[0], spec, fingerprints, None) if known else ()
-        judge = next((s for s in reference if s.kind == "segmenter"), None)
-        whole = known is not None and known[1]["kind"] == "real" and known[1]["patients"] is None
-        if judge is None or not whole:
-            raise SpecError(
-                f"cells.{name}: filtered needs a segmenter and, named before it, a reference of kind real with all patients"
-            )
-        return Stage("data", facts, {"base": base, "judge": judge}), facts
-    if extra.kind == "real":
-        facts |= {"patients": extra.patients}
-        return Stage("data", facts | {"real": fingerprints["real"]}), facts
-    facts |= {"count": extra.count or spec.count}
-    return Stage("data", facts | {"maps": fingerprints["maps"]}), facts
-
-
-def _downstream(data: Stage, spec: SweepSpec, fingerprints: Mapping[str, str], reference: Cell | None) -> tuple[Stage, ...]:  # fmt: skip
-    stages, needs = [data], dict[str, Stage]()
-    if spec.segmenter is not None:
-        config = spec.segmenter.model_dump() | {"facts": fingerprints.get("trainer")}
-        segmenter = Stage("segmenter", config, {"data": data})
-        predict = Stage("predict", {"real": fingerprints["real"]}, {"segmenter": segmenter})
-        stages += [segmenter, predict]
-        needs["predict"] = predict
-        baseline = reference.stage("predict") if reference else None
-        if baseline is not None:
-            needs["baseline"] = baseline
-    # Mixtures and filtered datasets refer to files; they have no classification folder of their own.
-    if (
-        spec.classifier is not None
-        and data.config["kind"] in ("real", "synthetic", "noise")
-        and not data.config.get("patients")
-    ):
-        classifier = Stage("classifier", spec.classifier.model_dump(), {"data": data})
-        stages.append(classifier)
-        needs["classifier"] = classifier
-    if needs:
-        stages.append(Stage("evaluate", {"repeats": spec.repeats, "real": fingerprints["real"]}, needs))
-    return tuple(stages)

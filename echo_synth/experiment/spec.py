@@ -12,10 +12,14 @@ from echo_synth import specs
 from echo_synth.errors import SpecError
 from echo_synth.specs import Strict
 
-OUTSIDE = ("real", "maps", "trainer")  # what fingerprints name besides rows of the grid
+RESERVED_ROWS = (
+    "real",
+    "maps",
+    "trainer",
+)  # fingerprints of a sweep's inputs have these names beside those of the rows
 
 
-class SegmenterSpec(Strict):
+class SegmenterSettings(Strict):
     """nnU-Net of every cell; None keeps the trainer's own number."""
 
     trainer: str = "nnUNetTrainerEchoSynth"
@@ -24,7 +28,7 @@ class SegmenterSpec(Strict):
     seed: int | None = Field(default=None, description="makes the training repeatable")
 
 
-class ClassifierSpec(Strict):
+class ClassifierSettings(Strict):
     """View classifier of every cell; None keeps the preset's number."""
 
     epochs: int | None = None
@@ -77,8 +81,8 @@ class SweepSpec(Strict):
     cells: dict[str, ExtraCell] = Field(default={})
     reference: str | None = "real"
     compare: dict[str, tuple[str, str]] = Field(default={})
-    segmenter: SegmenterSpec | None = SegmenterSpec()
-    classifier: ClassifierSpec | None = ClassifierSpec()
+    segmenter: SegmenterSettings | None = SegmenterSettings()
+    classifier: ClassifierSettings | None = ClassifierSettings()
     repeats: int = 1000
 
     def model_of(self, row: str) -> str:
@@ -87,9 +91,9 @@ class SweepSpec(Strict):
 
 
 def read_sweep(path: Path) -> SweepSpec:
-    """The spec in `path`, or the preset of that name (paper, cpu, smoke).
+    """The spec in `path`, or the preset of that name in data_specs/presets/sweeps.
 
-    Raises SpecError for a missing file, an unknown key or model, or a base that is not a cell.
+    Raises SpecError for a missing file, an unknown key, value or model, or a row with a reserved name.
     """
     preset = specs.root() / "presets/sweeps" / f"{path.name.removesuffix('.yaml')}.yaml"
     file = path if path.is_file() else preset
@@ -104,6 +108,6 @@ def read_sweep(path: Path) -> SweepSpec:
     assert isinstance(spec, SweepSpec)
     for name in spec.models:
         specs.diffusion_model(spec.model_of(name))
-        if name in OUTSIDE:
+        if name in RESERVED_ROWS:
             raise SpecError(f"{file}: models.{name}: the name is taken; choose another for the row")
     return spec

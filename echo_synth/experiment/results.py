@@ -1,0 +1,143 @@
+"""What a sweep leaves: results.csv, comparisons.csv and the figures, as far as its cells are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from echo_synth.data.nifti import read_pixels
+from echo_synth.data.nnunet_raw import RawDataset
+from echo_synth.evaluation.statistics import Resampling
+from echo_synth.experiment.comparisons import compare_cells
+from echo_synth.experiment.spec import SweepSpec
+from echo_synth.experiment.stages import Cell
+from echo_synth.experiment.workspace import Workspace
+from echo_synth.files import read_json, write_bytes, write_text
+from echo_synth.report import figures, sweep_figures
+
+Row = dict[str, str | int | float | None]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Reads what the cells of a sweep left and writes its tables and figures.
+
+    Args:
+        spec: the experiment.
+        cells: all of its cells, done or not.
+        workspace: where their stages are.
+    """
+
+    spec: SweepSpec
+    cells: Sequence[Cell]
+    workspace: Workspace
+
+    def publish(self) -> list[str]:
+        """Write everything; returns the names of the figures."""
+        table = self.write_table()
+        names = self.write_figures(table)
+        self.write_comparisons()  # last: what cannot be compared keeps nothing else from being written
+        return names
+
+    def write_table(self) -> pd.DataFrame:
+        """results.csv: a row a cell, done or not. Returns the table."""
+        table = pd.DataFrame([self.row(c) for c in self.cells])
+        write_text(self.workspace.out / "results.csv", table.to_csv(index=False, float_format="%.6g"))
+        return table
+
+    def write_comparisons(self) -> None:
+        """comparisons.csv: the pairs that the spec names, as far as both cells are done."""
+        file = self.workspace.out / "comparisons.csv"
+        compared = {name for pair in self.spec.compare.values() for name in pair}
+        scores = {c.name: t for c in self.cells if c.name in compared and (t := self.per_case(c)) is not None}
+        table = compare_cells(self.spec.compare, scores, Resampling(self.spec.repeats))
+        if len(table):
+            write_text(file, table.to_csv(index=False, float_format="%.6g"))
+        else:  # of an earlier form of the spec
+            file.unlink(missing_ok=True)
+
+    def write_figures(self, table: pd.DataFrame) -> list[str]:
+        """The figures that `report` shows, as far as there is something to draw; one that no longer holds is removed."""
+        drawings: dict[str, Callable[[], Figure | None]] = {
+            "images.png": lambda: sweep_figures.image_grid(*self._images_of_one_map()),
+            "scores.png": lambda: sweep_figures.scores(table),
+            "throughput.png": lambda: sweep_figures.throughput(table),
+            "pareto.png": lambda: sweep_figures.cost_front(table),
+        }
+        made = []
+        for name, draw in drawings.items():
+            figure = draw()
+            if figure is None:
+                (self.workspace.out / name).unlink(missing_ok=True)
+            else:
+                write_bytes(self.workspace.out / name, figures.png(figure))
+                made.append(name)
+        return made
+
+    def row(self, cell: Cell) -> Row:
+        """The cell's line of results.csv, as far as it is done."""
+        row: Row = {"cell": cell.name, **cell.columns, "state": self.workspace.state(cell)}
+        data, evaluated = cell.stages[0], cell.stage("evaluate")
+        if cell.columns["kind"] == "synthetic" and self.workspace.done(data):
+            row["seconds_per_image"] = self.workspace.seconds_per_image(data)
+        if evaluated is not None and self.workspace.done(evaluated):
+            row |= metric_columns(read_json(self.workspace.result(evaluated) / "metrics.json"))
+        return row
+
+    def per_case(self, cell: Cell) -> pd.DataFrame | None:
+        """per_case.csv of the held-out images, once the cell has it."""
+        evaluated = cell.stage("evaluate")
+        if evaluated is None or not self.workspace.done(evaluated):
+            return None
+        file = self.workspace.result(evaluated) / "per_case.csv"
+        return pd.read_csv(file) if file.is_file() else None
+
+    def _images_of_one_map(self) -> tuple[dict[tuple[str, int], NDArray[np.uint8]], NDArray[np.uint8] | None]:
+        """The first case that every synthetic dataset of the first seed holds, from each of them, and its mask."""
+        datasets = dict(self._drawn_datasets())
+        shared = sorted(set.intersection(*({*d.cases()["case"]} for d in datasets.values()))) if datasets else []
+        if not shared:
+            return {}, None
+        case = shared[0]
+        mask = _read_uint8(next(iter(datasets.values())).label_path(case, "train"))
+        return {k: _read_uint8(d.image_path(case, "train")) for k, d in datasets.items()}, mask
+
+    def _drawn_datasets(self) -> Iterator[tuple[tuple[str, int], RawDataset]]:
+        for cell in self.cells:
+            data, columns = cell.stages[0], cell.columns
+            of_grid = columns["kind"] == "synthetic" and columns["seed"] == self.spec.seeds[0]
+            if of_grid and self.workspace.done(data):
+                yield (str(columns["row"]), int(columns["nfe"] or 0)), self.workspace.drawn(data)
+
+
+def metric_columns(metrics: Mapping[str, Any]) -> Row:
+    """metrics.json as columns: dice_lv_endo, dice_lv_endo_low, …"""
+    row: Row = {}
+    for name, entry in _entries(metrics):
+        row[name], (row[f"{name}_low"], row[f"{name}_high"]) = entry["mean"], entry["ci95"]
+        if "p_holm" in entry:
+            row[f"{name}_p_within_cell"] = entry["p_holm"]
+    if "volumes" in metrics:
+        fraction = metrics["volumes"]["ef_percent"]
+        row |= {"ef_mae": fraction["mae"], "ef_bias": fraction["bias"]}
+    return row
+
+
+def _entries(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Column and entry with mean and interval."""
+    for structure, by_metric in metrics.get("segmentation", {}).items():
+        yield from ((f"{m}_{structure}", e) for m, e in by_metric.items() if isinstance(e, dict))
+    yield from ((name, e) for name, e in metrics.get("classification", {}).items() if isinstance(e, dict))
+    for structure, by_metric in metrics.get("paired", {}).items():
+        yield from ((f"difference_{m}_{structure}", e) for m, e in by_metric.items())
+
+
+def _read_uint8(path: Path) -> NDArray[np.uint8]:
+    return np.asarray(read_pixels(path), np.uint8)

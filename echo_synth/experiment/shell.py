@@ -1,0 +1,44 @@
+"""Commands of `echosynth` as processes of their own, as a user would type them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+_TRAINER_PREFIX = "ECHOSYNTH_NNUNET_"  # would change a trainer behind the settings' back
+
+
+def run_command(
+    words: Sequence[str], environment: Mapping[str, str], output: IO[str] | None = None, keep: Sequence[int] = ()
+) -> int:
+    """Run `echosynth WORDS`; returns its exit status, negative for the signal that killed it.
+
+    Args:
+        environment: on top of this process's own.
+        output: where standard output and error go; None: this process's.
+        keep: file descriptors to pass on, such as a lock's.
+    """
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "cli.main", *words],  # -P: a folder named cli where we are is not ours
+        env=inherited_environment() | dict(environment),
+        stdout=output,
+        stderr=subprocess.STDOUT if output else None,
+        check=False,
+        pass_fds=tuple(keep),
+    ).returncode
+
+
+def inherited_environment() -> dict[str, str]:
+    """This process's environment without what would change a trainer."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(_TRAINER_PREFIX)}
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that says something, at most 300 characters."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    spoken = [line for line in lines if line.strip()]
+    return f"{spoken[-1]:.300}" if spoken else ""

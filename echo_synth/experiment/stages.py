@@ -1,0 +1,60 @@
+"""Cells of a sweep and the stages each takes. A stage is known by a hash of everything that decides its outcome."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+HASH_DIGITS = 12
+
+StageKind = Literal["data", "segmenter", "predict", "classifier", "evaluate"]
+Setting = str | int | float | None  # a value of JSON
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a cell, in a folder of its own.
+
+    Attributes:
+        kind: what is done.
+        config: what decides the outcome besides earlier stages.
+        needs: earlier stages by role.
+    """
+
+    kind: StageKind
+    config: Mapping[str, Setting]
+    needs: Mapping[str, Stage] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Hash of kind, config and the keys of what it needs."""
+        content = [self.kind, dict(self.config), {role: s.key for role, s in sorted(self.needs.items())}]
+        text = json.dumps(content, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
+
+    @property
+    def folder(self) -> str:
+        """Name of its output folder."""
+        return f"{self.kind}-{self.key}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the experiment's table.
+
+    Attributes:
+        name: unique.
+        columns: its columns of results.csv: kind, model, nfe, seed, …
+        stages: in order; each after what it needs.
+    """
+
+    name: str
+    columns: Mapping[str, Setting]
+    stages: tuple[Stage, ...]
+
+    def stage(self, kind: StageKind) -> Stage | None:
+        """The stage of that kind."""
+        return next((s for s in self.stages if s.kind == kind), None)

@@ -1,0 +1,91 @@
+"""A sweep from its spec to its results: plan the cells, run those asked for, write the tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from echo_synth.errors import RunError, SpecError
+from echo_synth.experiment.cells import build_cells
+from echo_synth.experiment.cluster import JobLimits, submit, wait
+from echo_synth.experiment.commands import StageCommands
+from echo_synth.experiment.inputs import SweepInputs, find_inputs
+from echo_synth.experiment.results import Results
+from echo_synth.experiment.runner import Runner, Say
+from echo_synth.experiment.spec import SweepSpec
+from echo_synth.experiment.stages import Cell
+from echo_synth.experiment.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A planned sweep.
+
+    Attributes:
+        spec: the experiment.
+        inputs: what it takes from elsewhere.
+        cells: all of its cells.
+        chosen: those to run.
+        runner: carries out their stages.
+    """
+
+    spec: SweepSpec
+    inputs: SweepInputs
+    cells: Sequence[Cell]
+    chosen: Sequence[Cell]
+    runner: Runner
+
+    @property
+    def workspace(self) -> Workspace:
+        return self.runner.workspace
+
+    @property
+    def results(self) -> Results:
+        return Results(self.spec, self.cells, self.workspace)
+
+    def run_here(self, say: Say) -> None:
+        """One cell after the other; one that fails does not stop the rest.
+
+        Raises RunError that names the cells that failed.
+        """
+        failed = []
+        for i, cell in enumerate(self.chosen):
+            if i:  # after the last one the caller does
+                self.results.publish()
+            say(f"[{i + 1}/{len(self.chosen)}] {cell.name}: {self.workspace.state(cell)}")
+            failed += self.runner.run_cells([cell], say)
+        self._raise_failed(failed, "mend what their logs name and run again")
+
+    def run_on(self, cluster: str, limits: JobLimits, say: Say) -> None:
+        """As jobs of submitit; waits for all. Raises RunError that names the cells that failed."""
+        jobs = submit(self.runner, self.chosen, cluster, limits)
+        say(f"{len(jobs)} jobs: {', '.join(j.job_id for j in jobs)}")
+        wait(jobs, self.results.publish)
+        unfinished = [c.name for c in self.chosen if self.workspace.state(c) != "done"]
+        self._raise_failed(unfinished, f"their logs are in {self.workspace.out / 'jobs'}")
+
+    def _raise_failed(self, failed: Sequence[str], remedy: str) -> None:
+        if failed:
+            raise RunError(f"{len(failed)} of {len(self.chosen)} cells failed ({', '.join(failed)}); {remedy}")
+
+
+def plan_sweep(spec: SweepSpec, out: Path, only: Sequence[str] | None, device: str, say: Say) -> Sweep:
+    """Find the inputs and build the cells; runs nothing.
+
+    Args:
+        out: the sweep's folder.
+        only: names of the cells to run; None: all.
+        device: for every command.
+
+    Raises SpecError for a name in `only` that is no cell; otherwise as `find_inputs` and `build_cells`.
+    """
+    inputs = find_inputs(spec, say)
+    cells = build_cells(spec, inputs.fingerprints, inputs.solvers)
+    names = [c.name for c in cells]
+    unknown = sorted(set(only or ()) - set(names))
+    if unknown:
+        raise SpecError(f"--only {unknown[0]}: expected some of {', '.join(names)}")
+    workspace = Workspace(out, inputs.real)
+    runner = Runner(workspace, StageCommands(workspace, inputs, device))
+    return Sweep(spec, inputs, cells, [c for c in cells if only is None or c.name in only], runner)

@@ -1,0 +1,99 @@
+"""Where the stages of a sweep leave what they make: a folder each below work/."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from echo_synth.data.nnunet_raw import RawDataset
+from echo_synth.experiment.stages import Cell, Stage
+from echo_synth.files import read_json, write_json
+from echo_synth.generation.timing import seconds_per_image
+from echo_synth.home import classification
+
+DRAWN_ID, DERIVED_ID = 601, 602  # drawn by a generator; mixed or filtered from other datasets
+_DONE = "done.json"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Folders of a sweep.
+
+    Args:
+        out: the sweep's folder: work/ with a folder a stage, results.csv.
+        real: the dataset of real patients, in nnU-Net's raw format.
+    """
+
+    out: Path
+    real: RawDataset
+
+    def folder(self, stage: Stage) -> Path:
+        return self.out / "work" / stage.folder
+
+    def log(self, stage: Stage) -> Path:
+        """Output of the stage's commands, all attempts."""
+        return self.folder(stage) / "log.txt"
+
+    def done(self, stage: Stage) -> bool:
+        return (self.folder(stage) / _DONE).is_file()
+
+    def finish(self, stage: Stage) -> None:
+        """Mark a stage as done; for synthetic data, with what an image took to draw."""
+        seconds = seconds_per_image(self.drawn(stage).path) if stage.config.get("kind") == "synthetic" else None
+        record = {"kind": stage.kind, "config": dict(stage.config), "seconds_per_image": seconds}
+        write_json(self.folder(stage) / _DONE, record)
+
+    def seconds_per_image(self, stage: Stage) -> float | None:
+        """As it was measured when the stage, which is done, ended."""
+        seconds: float | None = read_json(self.folder(stage) / _DONE)["seconds_per_image"]
+        return seconds
+
+    @contextmanager
+    def lock(self, stage: Stage) -> Iterator[int]:
+        """The stage's folder, held by one process at a time through the descriptor that this yields.
+
+        The system lets go of it with its last holder.
+        """
+        folder = self.folder(stage)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "lock", "w", encoding="ascii") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield handle.fileno()
+
+    def state(self, cell: Cell) -> str:
+        """'done', or how many of its stages are: '2/5'."""
+        finished = sum(self.done(s) for s in cell.stages)
+        return "done" if finished == len(cell.stages) else f"{finished}/{len(cell.stages)}"
+
+    def dataset_id(self, data: Stage) -> int:
+        """nnU-Net's id of the dataset that a data stage makes or refers to."""
+        kind = data.config["kind"]
+        if kind == "real" and data.config["patients"] is None:
+            return self.real.id
+        return DRAWN_ID if kind in ("synthetic", "noise") else DERIVED_ID
+
+    def drawn(self, data: Stage) -> RawDataset:
+        """The dataset that a data stage of kind synthetic or noise drew."""
+        return RawDataset(next(self.folder(data).glob(f"Dataset{DRAWN_ID}_*")))
+
+    def images(self, data: Stage) -> Path:
+        """Classification folder of a data stage."""
+        return self.real_images if data.config["kind"] == "real" else self.folder(data) / "classification"
+
+    @property
+    def real_images(self) -> Path:
+        """Classification folder of the real patients."""
+        return classification() / self.real.name
+
+    def predictions(self, predict: Stage) -> Path:
+        return self.folder(predict) / "predictions"
+
+    def result(self, evaluate: Stage) -> Path:
+        """metrics.json and per_case.csv of an evaluation."""
+        return self.folder(evaluate) / "result"
+
+    def classifier_run(self, classifier: Stage) -> Path:
+        return self.folder(classifier) / "run"

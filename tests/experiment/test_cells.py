@@ -1,0 +1,65 @@
+"""Cells and stages: which there are, what names them, what a change redoes."""
+
+from __future__ import annotations
+
+from echo_synth.experiment.cells import build_cells
+from echo_synth.experiment.spec import SweepSpec
+from tests.experiment.sweeps import FINGERPRINTS, GRID, cells_of, keys_of
+
+
+def test_the_grid_has_a_cell_for_each_combination() -> None:
+    cells = cells_of({"seeds": [0, 1]})
+    assert {"edm-l64_nfe5_seed0", "edm-l64_nfe5_seed1", "edm-l64_nfe20_seed0", "edm-l64_nfe20_seed1", "real", "mixed"} == set(cells)  # fmt: skip
+    assert [s.kind for s in cells["real"].stages] == ["data", "segmenter", "predict", "classifier", "evaluate"]
+    assert [s.kind for s in cells["mixed"].stages] == ["data", "segmenter", "predict", "evaluate"]
+
+
+def test_a_change_redoes_only_what_depends_on_it() -> None:
+    before = keys_of(cells_of())
+    assert before == keys_of(cells_of())
+
+    def changed(after: dict[tuple[str, str], str]) -> set[tuple[str, str]]:
+        return {k for k in before if after[k] != before[k]}
+
+    classifiers = changed(keys_of(cells_of({"classifier": {"epochs": 3}})))
+    assert {kind for _, kind in classifiers} == {"classifier", "evaluate"}
+    weights = changed(keys_of(cells_of(**{"edm-l64": "other"})))
+    assert "real" not in {name for name, _ in weights}
+    assert ("mixed", "data") in weights
+    segmenters = changed(keys_of(cells_of({"segmenter": {"trainer": "t"}})))
+    assert {kind for _, kind in segmenters} == {"segmenter", "predict", "evaluate"}
+
+
+def test_rows_of_one_model_share_what_they_have_in_common() -> None:
+    rows = {
+        "edm-l64": {"nfe": [5, 20]},
+        "few": {"model": "edm-l64", "nfe": [20], "count": 4},
+        "twin": {"model": "edm-l64", "nfe": [20]},
+    }
+    cells = {c.name: c for c in build_cells(SweepSpec.model_validate(GRID | {"models": rows}), FINGERPRINTS | {"few": "w", "twin": "w"})}  # fmt: skip
+    few, whole, twin = (cells[f"{row}_nfe20_seed0"] for row in ("few", "edm-l64", "twin"))
+    assert few.columns["count"] == few.stages[0].config["count"] == 4
+    assert few.stages[0].config["model"] == "edm-l64"
+    assert few.stages[0].key != whole.stages[0].key
+    assert twin.stages[-1].key == whole.stages[-1].key
+    assert twin.columns["row"] == "twin"
+
+
+def test_what_auto_means_and_what_the_trainer_is_name_the_stages() -> None:
+    spec = SweepSpec.model_validate(GRID)
+    before = keys_of(cells_of())
+
+    def changed(outside: dict[str, str], solvers: dict[tuple[str, int], str]) -> set[str]:
+        after = keys_of({c.name: c for c in build_cells(spec, FINGERPRINTS | outside, solvers)})
+        return {f"{name} {kind}" for (name, kind), key in before.items() if after[name, kind] != key}
+
+    solver = changed({}, {("edm-l64", 5): "heun"})
+    assert {name.split()[0] for name in solver} == {"edm-l64_nfe5_seed0"}
+    trainer = changed({"trainer": "{width: 1}"}, {})
+    assert {name.split()[1] for name in trainer} == {"segmenter", "predict", "evaluate"}
+
+
+def test_the_reference_is_shared_not_repeated() -> None:
+    cells = cells_of()
+    baseline = cells["mixed"].stages[-1].needs["baseline"]
+    assert baseline.key == cells["real"].stage("predict").key  # type: ignore[union-attr]

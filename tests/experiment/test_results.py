@@ -1,0 +1,43 @@
+"""Tables of a sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from echo_synth.experiment.cells import build_cells
+from echo_synth.experiment.results import Results
+from echo_synth.experiment.spec import SweepSpec
+from echo_synth.files import write_json
+from tests.experiment.sweeps import FINGERPRINTS, GRID, runner_in, scores_of
+
+
+def test_a_sweep_writes_its_comparisons_and_removes_those_of_before(tmp_path: Path) -> None:
+    """The named pair, in its order; a cell without scores waits, and so does one that is not done."""
+    scores = {"real": 0.1, "edm-l64_nfe5_seed0": 0.0, "mixed": 0.2}
+
+    def published(compare: dict[str, list[str]]) -> Path:
+        spec = SweepSpec.model_validate(GRID | {"compare": compare, "repeats": 50})
+        cells = build_cells(spec, FINGERPRINTS)
+        workspace = runner_in(tmp_path).workspace
+        for cell in cells:
+            stage = cell.stages[-1]
+            if cell.name in scores:
+                write_json(workspace.result(stage) / "metrics.json", {})
+                if cell.name != "mixed":
+                    scores_of(scores[cell.name]).to_csv(workspace.result(stage) / "per_case.csv", index=False)
+                write_json(workspace.folder(stage) / "done.json", {})
+        Results(spec, cells, workspace).publish()
+        return tmp_path / "comparisons.csv"
+
+    pairs = {
+        "pair": ["real", "edm-l64_nfe5_seed0"],
+        "none": ["mixed", "real"],
+        "later": ["edm-l64_nfe20_seed0", "real"],
+    }
+    table = pd.read_csv(published(pairs))
+    assert set(table["comparison"]) == {"pair"}
+    assert set(table["cell"]) == {"real"}
+    assert set(table["difference"].round(6)) == {round(0.1 * (5 - 1) / 6, 6)}
+    assert not published({}).exists()

@@ -1,0 +1,54 @@
+"""SPEC.yaml: presets, and mistakes that are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from echo_synth import specs
+from echo_synth.errors import SpecError
+from echo_synth.experiment.cells import build_cells
+from echo_synth.experiment.spec import read_sweep
+from tests.experiment.sweeps import FINGERPRINTS, GRID
+
+PRESETS = sorted(p.stem for p in (specs.root() / "presets/sweeps").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds(name: str) -> None:
+    spec = read_sweep(Path(f"{name}.yaml"))
+    cells = build_cells(spec, FINGERPRINTS | dict.fromkeys(spec.models, "w"))
+    assert cells[0].name == "real"
+    assert all(c.stages[-1].kind == "evaluate" for c in cells)
+
+
+def test_a_row_may_not_take_the_name_of_the_data(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("real: 501\ncount: 1\nmodels: {maps: {model: edm, nfe: [1]}}\n")
+    with pytest.raises(SpecError, match=r"models\.maps: the name is taken"):
+        read_sweep(tmp_path / "s.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": {}}, "did you mean 'models'"), ({"reference": "x"}, "reference: x; expected one of"),
+        ({"cells": {"m": {"kind": "mix", "base": "y"}}, "reference": None}, r"cells\.m\.base: y"),
+        ({"cells": {"real": {"kind": "real"}, "z": {"kind": "mix", "base": "real"}}}, "real is a real cell; expected a synthetic"),
+        ({"cells": {"real": {"kind": "real", "patients": 3}, "z": {"kind": "filtered", "base": "edm-l64_nfe5_seed0"}}}, "kind real with all patients"),
+        ({"compare": {"c": ["mixed", "reel"]}}, r"compare\.c: reel; expected one of the cells: .*real"),
+        ({"compare": {"c": ["real", "mixed"]}, "segmenter": None}, r"compare\.c: expected a segmenter"),
+        ({"compare": {"c": ["real", "real"]}}, r"compare\.c: real twice"),
+        ({"models": {"edm-l46": {"nfe": [1]}}}, "did you mean 'edm-l64'"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_spec_are_named(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(GRID | change))
+    with pytest.raises(SpecError, match=message):
+        build_cells(read_sweep(tmp_path / "s.yaml"), FINGERPRINTS)
+
+
+def test_unknown_files_name_the_presets() -> None:
+    with pytest.raises(SpecError, match="presets: cpu, paper, questions, smoke"):
+        read_sweep(Path("nothing.yaml"))
