@@ -31,25 +31,19 @@ def fit_prior(
     """
     from echo_synth.data import nnunet_raw
     from echo_synth.data.prepared import prepare
-    from echo_synth.evaluation.latent_prior import METHODS, in_sector_counts, summary
-    from echo_synth.files import check_writable, refuse_existing, write_bytes, write_json
+    from echo_synth.evaluation import latent_prior
+    from echo_synth.files import check_writable, refuse_existing
     from echo_synth.home import home
-    from echo_synth.report.figures import png, prior_densities
+    from echo_synth.report.measurements import write_prior
 
-    one_of("--method", method, METHODS)
+    one_of("--method", method, latent_prior.METHODS)
     dataset = nnunet_raw.find(dataset_id)
     folder = out.absolute() if out else home() / "priors" / dataset.name
     check_writable(folder)
     refuse_existing(folder / "gamma_prior.json", overwrite)
     resolved = begin("fit-prior", {"dataset": dataset.path, "method": method, "out": folder}, dry_run)
-    data = prepare(dataset)
-    rows = data.rows("train")
-    counts = in_sector_counts((data.images[i] for i in rows), (data.tissues[i] for i in rows))
-    result = summary(counts, dataset.name, method)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "settings.json", resolved)
-    write_bytes(folder / "gamma_prior.png", png(prior_densities(counts, result)))
-    write_json(folder / "gamma_prior.json", result)
+    counts, result = latent_prior.fit_dataset(prepare(dataset), dataset.name, method)
+    write_prior(counts, result, folder, resolved)
     for fit in (*result["maximum_likelihood"], result["grid_search"], result["paper"]):
         numbers = ", ".join(f"{k} {v:.4g}" for k, v in fit["parameters"].items())
         say(f"{fit['name']:9} {numbers}: log-likelihood {fit['log_likelihood']:.4f}, KS {fit['ks']:.4f}")
@@ -73,13 +67,11 @@ def inspect_vae(
 
     Example: echosynth inspect-vae runs/vae runs/vae-gaussian --dataset-id 501 --out vae-comparison
     """
-    import numpy as np
-
     from echo_synth.data import nnunet_raw
     from echo_synth.data.prepared import prepare
-    from echo_synth.evaluation import vae_quality
-    from echo_synth.files import check_writable, refuse_existing, write_bytes, write_json
-    from echo_synth.report.figures import image_rows, latent_histograms, png
+    from echo_synth.evaluation.vae_quality import measure
+    from echo_synth.files import check_writable, refuse_existing
+    from echo_synth.report.measurements import write_vae_quality
     from echo_synth.runs.folder import open_run
 
     one_of("--split", split, ("train", "val"))
@@ -88,18 +80,10 @@ def inspect_vae(
     refuse_existing(out / "vae_quality.json", overwrite)
     resolved = begin("inspect-vae", {"runs": runs, "dataset_id": dataset_id, "split": split, "out": out}, dry_run)
     data = prepare(nnunet_raw.find(dataset_id))
-    numbers, densities, pictures = {}, {}, {}
-    for name, run in opened.items():
-        vae = run.load()
-        quality = vae_quality.measure(vae, data, split)
-        numbers[name], pictures[name] = quality.numbers, quality.pictures
-        densities[name] = (quality.latent_density, vae_quality.prior_density(vae))
+    measured = {name: measure(run.load(), data, split) for name, run in opened.items()}
+    write_vae_quality(measured, out, resolved)
+    for name, quality in measured.items():
         done(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in quality.numbers.items()))
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "settings.json", resolved)
-    write_bytes(out / "latents.png", png(latent_histograms(densities, np.asarray(vae_quality.LATENT_BINS))))
-    write_bytes(out / "reconstructions.png", png(image_rows(pictures, ("original", "latent", "reconstruction"))))
-    write_json(out / "vae_quality.json", numbers)
     done(f"wrote {out}: vae_quality.json, latents.png, reconstructions.png")
 
 
@@ -122,32 +106,22 @@ def sample_grid(
 
     Example: echosynth sample-grid --model edm-l64 --dataset-id 501 --nfe 5,20,100 --out grid.png
     """
-    import numpy as np
-
     from echo_synth.data import nnunet_raw
     from echo_synth.data.prepared import prepare
-    from echo_synth.errors import DataError
+    from echo_synth.evaluation.held_out_samples import draw_held_out, held_out_cases
     from echo_synth.files import check_writable, refuse_existing, write_bytes
-    from echo_synth.generation.engine import default_settings
     from echo_synth.generation.sources import check_solver, choose_model
     from echo_synth.report.figures import image_rows, png
 
     budgets = parse_numbers("--nfe", nfe)
+    check_solver(solver)
     chosen = choose_model(model, checkpoint, vae, device, precision)
-    spec, weights = chosen.spec, chosen.run
     check_writable(out.absolute().parent)
     refuse_existing(out, overwrite)
-    begin("sample-grid", {"checkpoint": weights.folder, "nfe": budgets, "out": out, "solver": solver}, dry_run)
+    begin("sample-grid", {"checkpoint": chosen.run.folder, "nfe": budgets, "out": out, "solver": solver}, dry_run)
     data = prepare(nnunet_raw.find(dataset_id))
-    rows = data.rows("val")
-    if not len(rows):
-        raise DataError(f"dataset {dataset_id} has no validation cases")
-    rows = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
-    loaded = chosen.load()
-    pictures = [np.asarray(data.images[rows])]
-    for budget in budgets:
-        how = default_settings(spec.precond, budget, check_solver(solver))
-        pictures.append(loaded.draw(data.tissues[rows], data.views[rows], seed, range(count), how))
+    rows = held_out_cases(data, count)
+    images = draw_held_out(chosen.load(), data, rows, chosen.spec.precond, budgets, solver, seed)
     labels = ["real", *(f"{n} NFE" for n in budgets)]
-    write_bytes(out, png(image_rows({spec.dataset_name: np.stack(pictures, axis=1)}, labels)))
+    write_bytes(out, png(image_rows({chosen.spec.dataset_name: images}, labels)))
     done(f"wrote {out}: {count} validation maps, {', '.join(labels)}")

@@ -36,14 +36,12 @@ def study_solvers(
 
     Example: echosynth study-solvers --model edm-l64 --checkpoint runs/edm-l64
     """
-    import numpy as np
-
     from echo_synth.data.maps import open_maps
     from echo_synth.evaluation import solver_study
-    from echo_synth.files import check_writable, refuse_existing, write_bytes, write_json, write_text
-    from echo_synth.generation.run import read_batch
+    from echo_synth.evaluation.map_batches import spread_maps
+    from echo_synth.files import check_writable, refuse_existing
     from echo_synth.generation.sources import choose_model, newest_maps
-    from echo_synth.report.figures import convergence_curves, png
+    from echo_synth.report.measurements import write_solver_study
 
     budgets = parse_numbers("--nfe", nfe)
     chosen = choose_model(model, checkpoint, vae, device, precision)
@@ -51,23 +49,13 @@ def study_solvers(
     folder = (out or weights.folder).absolute()
     check_writable(folder)
     refuse_existing(folder / "solvers.json", overwrite)
-    begin(
-        "study-solvers",
-        {"checkpoint": weights.folder, "nfe": budgets, "converged": converged, "count": count, "out": folder},
-        dry_run,
-    )
-    opened = open_maps(maps or newest_maps())
-    used = opened.index.iloc[np.linspace(0, len(opened.index) - 1, count).astype(int)]
-    tissues, views = read_batch(opened, used)
-    loaded = chosen.load()
-    table = solver_study.study(loaded, tissues, views, spec.precond, budgets, converged, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "solvers.csv", table.to_csv(index=False, float_format="%.6g"))
-    write_bytes(folder / "solvers.png", png(convergence_curves(table, f"{spec.title}: distance from {converged} NFE")))
+    settings = {"checkpoint": weights.folder, "nfe": budgets, "converged": converged, "count": count, "out": folder}
+    begin("study-solvers", settings, dry_run)
+    tissues, views = spread_maps(open_maps(maps or newest_maps()), count)
+    table = solver_study.study(chosen.load(), tissues, views, spec.precond, budgets, converged, seed)
+    study = solver_study.SolverStudy(table, converged, count, seed)
+    write_solver_study(study, spec.title, folder)
     recommended = solver_study.recommend(table)
-    write_json(
-        folder / "solvers.json", {"recommended": recommended, "converged_nfe": converged, "maps": count, "seed": seed}
-    )
     done(
         table.pivot(index="nfe", columns="solver", values="rmse").to_string(float_format="%.4g"),
         "nearest solver: " + ", ".join(f"{n} NFE {s}" for n, s in recommended.items()),
@@ -102,21 +90,18 @@ def benchmark(
 
     Example: echosynth benchmark --models edm-l64,edm --size tiny
     """
-    import statistics
-
-    import pandas as pd
-
     from echo_synth import specs
     from echo_synth.data.maps import open_maps
     from echo_synth.device import resolve_precision, training_device
-    from echo_synth.evaluation import throughput as timing
-    from echo_synth.files import check_writable, refuse_existing, write_bytes, write_json, write_text
-    from echo_synth.generation.engine import default_settings
-    from echo_synth.generation.run import read_batch
+    from echo_synth.evaluation import throughput
+    from echo_synth.evaluation.map_batches import first_maps
+    from echo_synth.files import check_writable, refuse_existing
     from echo_synth.generation.sources import check_solver, newest_maps
-    from echo_synth.report.figures import png, throughput_curves
+    from echo_synth.report.measurements import write_benchmark
 
-    chosen = {name.strip(): specs.diffusion_model(name.strip()) for name in models.split(",")}
+    names = [name.strip() for name in models.split(",")]
+    for name in names:
+        specs.diffusion_model(name)
     budgets = parse_numbers("--nfe", nfe)
     one_of("--measure", measure, ("stages", "whole"))
     one_of("--fast", fast, ("on", "off"))
@@ -125,37 +110,23 @@ def benchmark(
     precision = resolve_precision(precision, device)
     check_writable(out.absolute())
     refuse_existing(out / "throughput.csv", overwrite)
-    settings = {"models": list(chosen), "nfe": budgets, "size": size, "batch": batch, "repeats": repeats, "solver": solver,
-                "fast": fast, "precision": precision, "device": device, "compile": compiled}  # fmt: skip
-    resolved = begin("benchmark", settings, dry_run)
-    folder = open_maps(newest_maps())
-    used = folder.index.iloc[:batch]
-    tissues, views = read_batch(folder, used)
-    rows, parts = [], []
-    for name, spec in chosen.items():
-        loaded = timing.fresh(name, size, device, precision, fast == "on", compiled)
-        stages = timing.stages(loaded, tissues, views, repeats)
-        parts += [{"model": name, **row} for row in stages.rows()]
-        for budget in budgets:
-            row = {"model": name, "nfe": budget, "images_per_second": 1 / stages.per_image(budget)}
-            if measure == "whole":
-                measured = timing.whole(
-                    loaded, tissues, views, default_settings(spec.precond, budget, check_solver(solver)), repeats
-                )
-                row |= {"measured": statistics.median(measured), "slowest": min(measured), "fastest": max(measured)}
-            rows.append(row)
-        say(
-            f"{name}: {rows[-1]['images_per_second']:.3g} images/s at {budgets[-1]} NFE, peak memory {timing.peak_memory(device) / 2**20:.0f} MiB"
-        )
-        if name == "sdm":
-            reference = 1 / stages.per_image(1000)
-    table = pd.DataFrame(rows)
-    known = reference if "sdm" in chosen else None
-    if known:
-        table["times_sdm_1000"] = table["images_per_second"] / known
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "settings.json", resolved | timing.machine(device))
-    write_text(out / "stages.csv", pd.DataFrame(parts).to_csv(index=False, float_format="%.6g"))
-    write_bytes(out / "throughput.png", png(throughput_curves(table, known)))
-    write_text(out / "throughput.csv", table.to_csv(index=False, float_format="%.6g"))
-    done(table.to_string(index=False, float_format="%.3g"), f"wrote {out}: throughput.csv, throughput.png, stages.csv")
+    work = {"models": names, "nfe": budgets, "size": size, "batch": batch, "repeats": repeats, "solver": solver}
+    machine = {"fast": fast, "precision": precision, "device": device, "compile": compiled}
+    resolved = begin("benchmark", work | machine, dry_run)
+    tissues, views = first_maps(open_maps(newest_maps()), batch)
+    plan = throughput.BenchmarkPlan(
+        models=tuple(names),
+        budgets=tuple(budgets),
+        size=size,
+        repeats=repeats,
+        solver=solver,
+        whole=measure == "whole",
+        fast=fast == "on",
+        compiled=compiled,
+        precision=precision,
+        device=device,
+    )
+    measured = throughput.benchmark(plan, tissues, views, say)
+    write_benchmark(measured, out, resolved | throughput.machine(device))
+    table = measured.table.to_string(index=False, float_format="%.3g")
+    done(table, f"wrote {out}: throughput.csv, throughput.png, stages.csv")

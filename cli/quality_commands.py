@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -65,10 +65,12 @@ def quality(
     from echo_synth.data import nnunet_raw
     from echo_synth.device import training_device
     from echo_synth.errors import DataError
-    from echo_synth.evaluation import dataset_quality as measures
-    from echo_synth.evaluation import dataset_quality_results
-    from echo_synth.files import refuse_existing
+    from echo_synth.evaluation.dataset_quality_results import QualityInputs, judge, write_kept
+    from echo_synth.evaluation.image_sets import chosen_cases
+    from echo_synth.evaluation.segmenter_masks import segmenter_masks
+    from echo_synth.files import check_writable, refuse_existing
     from echo_synth.home import home
+    from echo_synth.report.quality_results import write_quality
     from echo_synth.report.quality_tables import quality_rows
     from echo_synth.runs.folder import newest_classifier, open_run
     from echo_synth.training.perceptual_networks import build_perceptual
@@ -83,48 +85,35 @@ def quality(
     distance = build_perceptual(perceptual, perceptual_weights)
     folder = (out or home() / "quality" / synthetic.name).absolute()
     refuse_existing(folder / "quality.json", overwrite)
-    cases = measures.chosen_cases(synthetic, count)
-    settings = begin(
-        "quality",
-        {"dataset": synthetic.path, "real": truth.path, "classifier": run.folder if run else None, "predictions": predictions,
-         "trainer": trainer, "images": len(cases), "perceptual": perceptual, "rate": rate, "low_agreement": low_agreement,
-         "drop": kept, "out": folder, "seed": seed},
-        dry_run,
-    )  # fmt: skip
+    check_writable(folder)
+    cases = chosen_cases(synthetic, count)
+    data = {"dataset": synthetic.path, "real": truth.path, "images": len(cases)}
+    judges = {"classifier": run.folder if run else None, "predictions": predictions, "trainer": trainer}
+    limits = {"perceptual": perceptual, "rate": rate, "low_agreement": low_agreement}
+    settings = begin("quality", data | judges | limits | {"drop": kept, "out": folder, "seed": seed}, dry_run)
     if run is None:
         say(f"no view classifier of {truth.name}: feature distances are left out")
-    inputs = dataset_quality_results.Inputs(
-        synthetic, truth, cases, run, predictions or _predicted(synthetic, cases, real, trainer, folder, device),
-        (perceptual, distance) if distance is not None else None, device, seed, rate, low_agreement,
-    )  # fmt: skip
-    result, table = dataset_quality_results.judge(inputs, folder, settings)
+    masks = predictions or segmenter_masks(synthetic, cases, real, trainer, folder, device)
+    if masks is None:
+        say(f"{trainer} was not trained on dataset {real}: agreement with the maps is left out")
+    inputs = QualityInputs(
+        synthetic=synthetic,
+        real=truth,
+        cases=cases,
+        classifier=run,
+        predictions=masks,
+        perceptual=(perceptual, distance) if distance is not None else None,
+        device=device,
+        seed=seed,
+        rate=rate,
+        low_agreement=low_agreement,
+    )
+    judgement = judge(inputs)
+    write_quality(judgement, folder, settings)
     if kept is not None:
-        count = dataset_quality_results.write_kept(synthetic, table, kept, settings, overwrite)
-        say(f"kept {count} of {len(table)} images: {kept}")
+        left = write_kept(synthetic, judgement.table, kept, settings, overwrite)
+        say(f"kept {left} of {len(judgement.table)} images: {kept}")
     done(
-        *(f"{name}: {value}" for name, value in quality_rows(result)),
+        *(f"{name}: {value}" for name, value in quality_rows(judgement.numbers)),
         f"wrote {folder}: quality.json, quality.csv, quality.png, nearest.png",
     )
-
-
-def _predicted(synthetic: Any, cases: Any, real: int, trainer: str, folder: Path, device: str) -> Path | None:
-    """Predictions by the segmenter of the real data, made now or before; None when it was not trained."""
-    import hashlib
-
-    from echo_synth.downstream import nnunet
-    from echo_synth.runs.folder import file_hash
-
-    trained = nnunet.trained_folder(real, trainer)
-    if not (trained / nnunet.FINAL).is_file():
-        say(f"{trainer} was not trained on dataset {real}: agreement with the maps is left out")
-        return None
-    # Named by what they depend on: the segmenter's weights and the images.
-    images = (
-        hashlib.sha256("".join(cases["case"]).encode()).hexdigest()[:8]
-        + file_hash(synthetic.path / "settings.json")[:8]
-    )
-    target = folder / f"predictions_{file_hash(trained / nnunet.FINAL)[:8]}_{images}"
-    if not target.is_dir():
-        files = [synthetic.image_path(c, s) for c, s in zip(cases["case"], cases["split"], strict=True)]
-        nnunet.predict(real, trainer, files, target, trained / "echosynth.log", device)
-    return target

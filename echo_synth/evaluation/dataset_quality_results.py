@@ -1,4 +1,4 @@
-"""quality from end to end: read, measure, write quality.json, quality.csv and plots."""
+"""quality from end to end: read both datasets, measure, and what is to be kept of the synthetic one."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from numpy.typing import NDArray
 from echo_synth.data import mix
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.errors import DataError
-from echo_synth.evaluation import dataset_quality
-from echo_synth.evaluation.dataset_quality import ImageSet, Spaces
+from echo_synth.evaluation import copies, dataset_quality
+from echo_synth.evaluation.copies import Spaces
+from echo_synth.evaluation.image_sets import ImageSet, read_images
 from echo_synth.evaluation.statistics import Resampling, summarise
-from echo_synth.files import check_writable, write_atomic, write_bytes, write_json
-from echo_synth.report import quality_figures as figures
 from echo_synth.runs.folder import ClassifierRun
 from echo_synth.vae.perceptual import FeatureDistance
 
+_KNOWN_OF_A_CASE = ("case", "source_case", "patient", "view", "phase")
+_SHOWN = 6  # pairs of images that are shown
+
 
 @dataclass(frozen=True)
-class Inputs:
+class QualityInputs:
     """What is judged, and with what.
 
     Attributes:
@@ -50,6 +52,33 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A synthetic image and its nearest training image, (256, 256) uint8 each, with their similarity in pixels."""
+
+    case: str
+    similarity: float
+    synthetic: NDArray[np.uint8]
+    training: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was measured.
+
+    Attributes:
+        numbers: quality.json's content.
+        table: quality.csv's rows, one a judged image.
+        histograms: shares (256,) of in-sector grey levels, of the synthetic and of the real images.
+        nearest: the pairs of highest similarity.
+    """
+
+    numbers: dict[str, Any]
+    table: pd.DataFrame
+    histograms: dict[str, NDArray[np.float64]]
+    nearest: list[Pair]
+
+
+@dataclass(frozen=True)
 class _Sets:
     """Images: synthetic; real ones for training, for setting thresholds (val) and for checking them (test)."""
 
@@ -59,47 +88,46 @@ class _Sets:
     test: ImageSet
 
 
-def judge(inputs: Inputs, folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Measure everything; write into `folder`. Returns quality.json's content and quality.csv's rows."""
-    check_writable(folder)
-    table = inputs.cases[[c for c in ("case", "source_case", "patient", "view", "phase") if c in inputs.cases]].reset_index(drop=True)  # fmt: skip
-    result: dict[str, Any] = {"dataset": inputs.synthetic.name, "real": inputs.real.name, "images": len(table)}
+def judge(inputs: QualityInputs) -> Judgement:
+    """Measure everything that the inputs allow.
+
+    Raises DataError for a missing prediction, an unreadable image or a `rate` that the validation images cannot set.
+    """
+    known = [c for c in _KNOWN_OF_A_CASE if c in inputs.cases]
+    table = inputs.cases[known].reset_index(drop=True)
+    numbers: dict[str, Any] = {"dataset": inputs.synthetic.name, "real": inputs.real.name, "images": len(table)}
     if inputs.predictions is not None:  # first: what is wrong with it is known before the long part
-        table = table.merge(
-            dataset_quality.agreement_with_maps(inputs.synthetic, inputs.cases, inputs.predictions), on="case"
-        )
+        scores = dataset_quality.agreement_with_maps(inputs.synthetic, inputs.cases, inputs.predictions)
+        table = table.merge(scores, on="case")
         table["low_agreement"] = table["agreement"] < inputs.low_agreement
-        result["agreement"] = _agreement(table, inputs)
-    real = dataset_quality.read_images(inputs.real, inputs.real.cases())
-    sets = _Sets(
-        dataset_quality.read_images(inputs.synthetic, inputs.cases), *(real.split(s) for s in ("train", "val", "test"))
-    )
+        numbers["agreement"] = _agreement(table, inputs)
+    sets = _read(inputs)
     features = _features(inputs, sets)
-    if features is not None and inputs.classifier is not None:
-        unseen = np.concatenate([features["val"], features["test"]])
-        result["features"] = {
-            "network": f"view classifier {inputs.classifier.folder.name}, trained on {inputs.classifier.description.trained_on}; not comparable with FID",
-            **dataset_quality.feature_distances(features["synthetic"], features["train"], unseen, inputs.seed),
-        }  # fmt: skip
+    if features is not None:
+        numbers["features"] = _feature_distances(inputs, features)
     if inputs.perceptual is not None:
-        name, distance = inputs.perceptual
-        pairs = {k: dataset_quality.diversity(s, distance, inputs.seed) for k, s in (("synthetic", sets.synthetic), ("real", sets.train))}  # fmt: skip
-        result["diversity"] = {"network": name, **pairs}
-    result |= _texture(sets)
-    spaces, result["privacy"], copies = _privacy(inputs, sets, features)
-    table = _with_neighbours(table, spaces, sets.train, copies)
-    _write(folder, result | {"settings": dict(settings)}, table, sets, spaces)
-    return result, table
+        numbers["diversity"] = _diversity(inputs.perceptual, sets, inputs.seed)
+    histograms = _histograms(sets)
+    numbers |= _texture(sets, histograms)
+    spaces, numbers["privacy"], flagged = _privacy(inputs, sets, features)
+    table = _with_neighbours(table, spaces, sets.train, flagged)
+    return Judgement(numbers, table, histograms, _nearest_pairs(table, spaces, sets))
 
 
-def _agreement(table: pd.DataFrame, inputs: Inputs) -> dict[str, Any]:
-    how, patients = Resampling(seed=inputs.seed), table["patient"].to_numpy(str)
+def _read(inputs: QualityInputs) -> _Sets:
+    real = read_images(inputs.real, inputs.real.cases())
+    synthetic = read_images(inputs.synthetic, inputs.cases)
+    return _Sets(synthetic, *(real.split(name) for name in ("train", "val", "test")))
+
+
+def _agreement(table: pd.DataFrame, inputs: QualityInputs) -> dict[str, Any]:
+    settings, patients = Resampling(seed=inputs.seed), table["patient"].to_numpy(str)
     columns = [c for c in map(str, table.columns) if c.startswith("dice_") or c == "agreement"]
-    found = {c.removeprefix("dice_"): summarise(table[c].to_numpy(float), patients, how) for c in columns}
-    return found | {"limit": inputs.low_agreement, "low": int(table["low_agreement"].sum())}
+    means = {c.removeprefix("dice_"): summarise(table[c].to_numpy(float), patients, settings) for c in columns}
+    return means | {"limit": inputs.low_agreement, "low": int(table["low_agreement"].sum())}
 
 
-def _features(inputs: Inputs, sets: _Sets) -> dict[str, NDArray[np.float64]] | None:
+def _features(inputs: QualityInputs, sets: _Sets) -> dict[str, NDArray[np.float64]] | None:
     if inputs.classifier is None:
         return None
     return {
@@ -108,9 +136,28 @@ def _features(inputs: Inputs, sets: _Sets) -> dict[str, NDArray[np.float64]] | N
     }
 
 
-def _texture(sets: _Sets) -> dict[str, Any]:
-    histograms = [dataset_quality.intensity_histogram(s) for s in (sets.synthetic, sets.train)]
-    apart = float(np.abs(np.cumsum(histograms[0]) - np.cumsum(histograms[1])).max())
+def _feature_distances(inputs: QualityInputs, features: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
+    assert inputs.classifier is not None
+    unseen = np.concatenate([features["val"], features["test"]])
+    run = inputs.classifier
+    network = f"view classifier {run.folder.name}, trained on {run.description.trained_on}"
+    distances = dataset_quality.feature_distances(features["synthetic"], features["train"], unseen, inputs.seed)
+    return {"network": f"{network}; not comparable with FID", **distances}
+
+
+def _diversity(perceptual: tuple[str, FeatureDistance], sets: _Sets, seed: int) -> dict[str, Any]:
+    name, distance = perceptual
+    synthetic, real = (dataset_quality.diversity(s, distance, seed) for s in (sets.synthetic, sets.train))
+    return {"network": name, "synthetic": synthetic, "real": real}
+
+
+def _histograms(sets: _Sets) -> dict[str, NDArray[np.float64]]:
+    synthetic, real = (dataset_quality.intensity_histogram(s) for s in (sets.synthetic, sets.train))
+    return {"synthetic": synthetic, "real": real}
+
+
+def _texture(sets: _Sets, histograms: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
+    apart = float(np.abs(np.cumsum(histograms["synthetic"]) - np.cumsum(histograms["real"])).max())
     # A few hundred images say all there is; the autocorrelation takes a while.
     some = {"synthetic": sets.synthetic, "real": sets.val}
     return {
@@ -119,52 +166,60 @@ def _texture(sets: _Sets) -> dict[str, Any]:
     }
 
 
-def _privacy(inputs: Inputs, sets: _Sets, features: Mapping[str, NDArray[np.float64]] | None) -> tuple[Spaces, dict[str, Any], NDArray[np.bool_]]:  # fmt: skip
+def _privacy(
+    inputs: QualityInputs, sets: _Sets, features: Mapping[str, NDArray[np.float64]] | None
+) -> tuple[Spaces, dict[str, Any], NDArray[np.bool_]]:
+    """Neighbours of the synthetic images, the "privacy" part of quality.json, and which of them are flagged (N,)."""
+
     def nearest(name: str) -> Spaces:
         own, known = (features[name], features["train"]) if features is not None else (None, None)
-        return dataset_quality.nearest_training(getattr(sets, name), sets.train, own, known)
+        return copies.nearest_training(getattr(sets, name), sets.train, own, known)
 
-    synthetic, val, test = (nearest(n) for n in ("synthetic", "val", "test"))
-    limits = dataset_quality.limits_of(val, inputs.rate)
+    synthetic, val, test = (nearest(name) for name in ("synthetic", "val", "test"))
+    limits = copies.limits_of(val, inputs.rate)
     if not all(np.isfinite(v) for v in limits.values()):
         least = len(limits) / (len(sets.val.pixels) + 1)
         raise DataError(
             f"--rate {inputs.rate:g}: {len(sets.val.pixels)} validation images cannot set such a threshold; use {least:.3f} or more"
         )
-    copies = synthetic.flagged(limits)
+    flagged = synthetic.flagged(limits)
     summary = {
-        "rate": inputs.rate, "limits": limits, "calibrated_on": "validation patients",
-        "synthetic": dataset_quality.privacy_summary(copies), "unseen_real": dataset_quality.privacy_summary(test.flagged(limits)),
-    }  # fmt: skip
-    return synthetic, summary, copies
+        "rate": inputs.rate,
+        "limits": limits,
+        "calibrated_on": "validation patients",
+        "synthetic": copies.privacy_summary(flagged),
+        "unseen_real": copies.privacy_summary(test.flagged(limits)),
+    }
+    return synthetic, summary, flagged
 
 
-def _with_neighbours(table: pd.DataFrame, spaces: Spaces, training: ImageSet, copies: NDArray[np.bool_]) -> pd.DataFrame:  # fmt: skip
+def _with_neighbours(
+    table: pd.DataFrame, spaces: Spaces, training: ImageSet, flagged: NDArray[np.bool_]
+) -> pd.DataFrame:
     names = training.cases["case"].to_numpy()
-    added = {"nearest_in_pixels": names[spaces.pixels.index], "similarity_in_pixels": spaces.pixels.similarity}
+    pixels = {"nearest_in_pixels": names[spaces.pixels.index], "similarity_in_pixels": spaces.pixels.similarity}
+    table = table.assign(**pixels)
     if spaces.features is not None:
-        added |= {"nearest_in_features": names[spaces.features.index], "similarity_in_features": spaces.features.similarity}  # fmt: skip
-    return table.assign(**added, copy=copies)
+        nearest = names[spaces.features.index]
+        table = table.assign(nearest_in_features=nearest, similarity_in_features=spaces.features.similarity)
+    return table.assign(copy=flagged)
 
 
-def _write(folder: Path, result: dict[str, Any], table: pd.DataFrame, sets: _Sets, spaces: Spaces) -> None:
-    histograms = {"synthetic": dataset_quality.intensity_histogram(sets.synthetic), "real": dataset_quality.intensity_histogram(sets.train)}  # fmt: skip
-    write_bytes(folder / "quality.png", figures.png(figures.overview(table, histograms, result["privacy"])))
-    order = np.argsort(-spaces.pixels.similarity)[:6]
-    pairs = [
-        (f"{table['case'][i]}\n{spaces.pixels.similarity[i]:.2f}", sets.synthetic.pixels[i], sets.train.pixels[spaces.pixels.index[i]])
-        for i in order
-    ]  # fmt: skip
-    write_bytes(folder / "nearest.png", figures.png(figures.nearest_pairs(pairs)))
-    write_atomic(folder / "quality.csv", lambda p: table.to_csv(p, index=False))
-    write_json(folder / "settings.json", result["settings"])
-    write_json(folder / "quality.json", result)
+def _nearest_pairs(table: pd.DataFrame, spaces: Spaces, sets: _Sets) -> list[Pair]:
+    similarity, index = spaces.pixels.similarity, spaces.pixels.index
+    return [
+        Pair(str(table["case"][i]), float(similarity[i]), sets.synthetic.pixels[i], sets.train.pixels[index[i]])
+        for i in np.argsort(-similarity)[:_SHOWN]
+    ]
 
 
 def write_kept(
     synthetic: RawDataset, table: pd.DataFrame, path: Path, settings: Mapping[str, Any], overwrite: bool
 ) -> int:
     """The dataset without flagged images, by reference, in the folder `path`. Returns the number kept.
+
+    Args:
+        table: quality.csv's rows.
 
     Raises DataError when nothing would be left of a split.
     """

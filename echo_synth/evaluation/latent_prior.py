@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
+from echo_synth.data.prepared import Prepared
 from echo_synth.errors import DataError
 from echo_synth.files import read_json
 
@@ -85,14 +86,14 @@ def maximum_likelihood_gamma(counts: Counts) -> dict[str, float]:
 def grid_search_gamma(counts: Counts) -> dict[str, float]:
     """Shape and rate on the grid whose density is nearest to the histogram (mean squared difference)."""
     observed = counts / counts.sum() * 256
-    best, found = np.inf, (0.0, 0.0)
+    best, nearest = np.inf, (0.0, 0.0)
     for alpha in GRID_ALPHA:
         densities = stats.gamma.pdf(LEVELS, alpha, scale=1 / GRID_BETA[:, None])
         errors = ((densities - observed) ** 2).mean(axis=1)
         at = int(errors.argmin())
         if errors[at] < best:
-            best, found = float(errors[at]), (float(alpha), float(GRID_BETA[at]))
-    return {"alpha": round(found[0], 4), "beta": round(found[1], 4)}
+            best, nearest = float(errors[at]), (float(alpha), float(GRID_BETA[at]))
+    return {"alpha": round(nearest[0], 4), "beta": round(nearest[1], 4)}
 
 
 def evaluate(name: str, parameters: dict[str, float], counts: Counts) -> Fit:
@@ -122,10 +123,24 @@ def summary(counts: Counts, dataset: str, method: str) -> dict[str, Any]:
     fits, grid = fit_all(counts), grid_search_gamma(counts)
     chosen = fits[0].parameters if method == "ml" else grid
     return {
-        **chosen, "method": method, "dataset": dataset, "pixels": int(counts.sum()),
-        "maximum_likelihood": [asdict(f) for f in fits], "grid_search": asdict(evaluate("gamma", grid, counts)),
+        **chosen,
+        "method": method,
+        "dataset": dataset,
+        "pixels": int(counts.sum()),
+        "maximum_likelihood": [asdict(f) for f in fits],
+        "grid_search": asdict(evaluate("gamma", grid, counts)),
         "paper": asdict(evaluate("gamma", {"alpha": 3.75, "beta": 10.8}, counts)),
-    }  # fmt: skip
+    }
+
+
+def fit_dataset(data: Prepared, dataset: str, method: str) -> tuple[Counts, dict[str, Any]]:
+    """Histogram (256,) of the training patients' in-sector grey levels, and the `summary` of its fits.
+
+    Raises DataError when no pixel lies inside a sector.
+    """
+    rows = data.rows("train")
+    counts = in_sector_counts((data.images[i] for i in rows), (data.tissues[i] for i in rows))
+    return counts, summary(counts, dataset, method)
 
 
 def read_prior(path: Path) -> tuple[float, float]:

@@ -1,8 +1,10 @@
-"""Is a sampler good at few NFE? Distance of N-NFE samples from the converged solution of the same noise."""
+"""How near a solver comes in N evaluations to the converged solution of the same noise."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,16 +18,48 @@ DETERMINISTIC = ("euler", "heun", "dpmpp-2m", "unipc")
 COLUMNS = ("solver", "nfe", "rmse", "rmse_low", "rmse_high", "psnr_db")
 
 
-def _distance(found: Tensor, truth: Tensor, inside: Tensor) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class SolverStudy:
+    """What was measured.
+
+    Attributes:
+        table: columns `COLUMNS`, a row for each solver and NFE.
+        converged_nfe: NFE of the solution that counts as converged.
+        maps: number of maps it was measured on.
+        seed: of the noise.
+    """
+
+    table: pd.DataFrame
+    converged_nfe: int
+    maps: int
+    seed: int
+
+    def summary(self) -> dict[str, Any]:
+        """solvers.json: the nearest solver at each NFE, and what that rests on."""
+        return {
+            "recommended": recommend(self.table),
+            "converged_nfe": self.converged_nfe,
+            "maps": self.maps,
+            "seed": self.seed,
+        }
+
+
+def _distance(field: Tensor, truth: Tensor, inside: Tensor) -> NDArray[np.float64]:
     """Root mean squared difference in the sector of each image's field, fields in [−1, 1]."""
-    squared = ((found - truth).double() ** 2 * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3))
+    squared = ((field - truth).double() ** 2 * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3))
     return squared.sqrt().cpu().numpy()
 
 
 def study(
-    generator: ImageGenerator, tissues: NDArray[np.uint8], views: NDArray[np.uint8], discretization: str, budgets: Sequence[int],
-    converged_nfe: int, seed: int, solvers: Sequence[str] = DETERMINISTIC,
-) -> pd.DataFrame:  # fmt: skip
+    generator: ImageGenerator,
+    tissues: NDArray[np.uint8],
+    views: NDArray[np.uint8],
+    discretization: str,
+    budgets: Sequence[int],
+    converged_nfe: int,
+    seed: int,
+    solvers: Sequence[str] = DETERMINISTIC,
+) -> pd.DataFrame:
     """Distance of every solver at every NFE from Heun at `converged_nfe`; steps in float64 throughout.
 
     Args:
@@ -69,9 +103,9 @@ def recommend(table: pd.DataFrame) -> dict[str, str]:
 def equal_distance(table: pd.DataFrame, baseline: str, nfe: int) -> dict[str, int]:
     """The least studied NFE at which each solver is at least as near as `baseline` at `nfe`."""
     target = float(table[(table["solver"] == baseline) & (table["nfe"] == nfe)]["rmse"].iloc[0])
-    found = {}
+    least = {}
     for solver, rows in table.groupby("solver"):
         enough = rows[rows["rmse"] <= target * (1 + 1e-9)]["nfe"]
         if len(enough):
-            found[str(solver)] = int(enough.min())
-    return found
+            least[str(solver)] = int(enough.min())
+    return least

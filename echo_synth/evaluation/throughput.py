@@ -12,20 +12,62 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from echo_synth import specs
 from echo_synth.data.nifti import write_image
 from echo_synth.diffusion.denoiser import Guided
-from echo_synth.generation.engine import ImageGenerator, SamplerSettings, image_noise
+from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings, image_noise
 from echo_synth.runs.description import build_model, describe_diffusion, describe_vae
 
-STAGES = ("modulation", "network", "decode", "write")
+SDM_NFE = 1000  # of the paper's figure 4: speeds are counted in SDM's at this many evaluations
 
 
 @dataclass(frozen=True)
-class Stages:
+class BenchmarkPlan:
+    """What is timed, and how.
+
+    Attributes:
+        models: names of presets, e.g. edm-l64.
+        budgets: NFE.
+        size: network size of all of them.
+        repeats: timings of each stage, after one that is not counted.
+        solver, whole: solver of complete trajectories, and whether they are timed too.
+        fast, compiled: as `ImageGenerator` takes them.
+    """
+
+    models: tuple[str, ...]
+    budgets: tuple[int, ...]
+    size: str
+    repeats: int
+    solver: str
+    whole: bool
+    fast: bool
+    compiled: bool
+    precision: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was measured.
+
+    Attributes:
+        table: throughput.csv: model, nfe, images_per_second; measured, slowest, fastest where complete
+            trajectories were timed; times_sdm_1000 where SDM was.
+        stages: stages.csv: model, stage, seconds_per_batch, slowest, fastest.
+        sdm_reference: images/s of SDM at 1000 NFE, or None.
+    """
+
+    table: pd.DataFrame
+    stages: pd.DataFrame
+    sdm_reference: float | None
+
+
+@dataclass(frozen=True)
+class StageTimes:
     """Seconds for one batch: of each stage once, the network once per evaluation. Lists over repeats."""
 
     batch: int
@@ -59,7 +101,9 @@ def _timed(work: Callable[[], object], repeats: int, device: str) -> list[float]
 
 
 @torch.inference_mode()
-def stages(generator: ImageGenerator, tissues: NDArray[np.uint8], views: NDArray[np.uint8], repeats: int) -> Stages:
+def time_stages(
+    generator: ImageGenerator, tissues: NDArray[np.uint8], views: NDArray[np.uint8], repeats: int
+) -> StageTimes:
     """Time each stage by itself on one batch of maps (N, 256, 256).
 
     What is not kept between evaluations (the plain way keeps nothing) is part of the network's time.
@@ -85,23 +129,73 @@ def stages(generator: ImageGenerator, tissues: NDArray[np.uint8], views: NDArray
             "decode": _timed(lambda: generator.images(x * 0.2, tissues), repeats, device),
             "write": _timed(write, repeats, device),
         }
-    return Stages(n, seconds)
+    return StageTimes(n, seconds)
 
 
-def fresh(name: str, size: str, device: str, precision: str, fast: bool, compiled: bool) -> ImageGenerator:
+def fresh(name: str, plan: BenchmarkPlan) -> ImageGenerator:
     """A generator of that model and size with untrained weights, which cost what trained ones do."""
     spec = specs.diffusion_model(name)
-    network = build_model(describe_diffusion(name, size, None)).eval().requires_grad_(False)
-    vae = build_model(describe_vae(spec.vae, size)).eval().requires_grad_(False) if spec.vae else None
-    return ImageGenerator(network, vae, device, precision, fast, compiled=compiled)
+    network = build_model(describe_diffusion(name, plan.size, None)).eval().requires_grad_(False)
+    vae = build_model(describe_vae(spec.vae, plan.size)).eval().requires_grad_(False) if spec.vae else None
+    return ImageGenerator(network, vae, plan.device, plan.precision, plan.fast, compiled=plan.compiled)
 
 
 def whole(
-    generator: ImageGenerator, tissues: NDArray[np.uint8], views: NDArray[np.uint8], how: SamplerSettings, repeats: int
+    generator: ImageGenerator,
+    tissues: NDArray[np.uint8],
+    views: NDArray[np.uint8],
+    settings: SamplerSettings,
+    repeats: int,
 ) -> list[float]:
     """Images/s of complete trajectories with decoding, one figure a repeat, after one that is not counted."""
-    taken = _timed(lambda: generator.draw(tissues, views, 0, range(len(tissues)), how), repeats, generator.device)
+    taken = _timed(lambda: generator.draw(tissues, views, 0, range(len(tissues)), settings), repeats, generator.device)
     return [len(tissues) / t for t in taken]
+
+
+def benchmark(
+    plan: BenchmarkPlan, tissues: NDArray[np.uint8], views: NDArray[np.uint8], say: Callable[[str], None]
+) -> Benchmark:
+    """Time every model of the plan on one batch of maps.
+
+    Args:
+        tissues, views: maps (N, 256, 256) and views (N,); N is the batch.
+        say: is told a line a model as it is done.
+    """
+    speeds: list[dict[str, Any]] = []
+    stages: list[dict[str, Any]] = []
+    sdm_reference = None
+    for name in plan.models:
+        generator = fresh(name, plan)
+        times = time_stages(generator, tissues, views, plan.repeats)
+        stages += [{"model": name, **row} for row in times.rows()]
+        speeds += [_speed(name, generator, times, nfe, plan, tissues, views) for nfe in plan.budgets]
+        memory = peak_memory(plan.device) / 2**20
+        speed = f"{speeds[-1]['images_per_second']:.3g} images/s at {plan.budgets[-1]} NFE"
+        say(f"{name}: {speed}, peak memory {memory:.0f} MiB")
+        if name == "sdm":
+            sdm_reference = 1 / times.per_image(SDM_NFE)
+    table = pd.DataFrame(speeds)
+    if sdm_reference:
+        table["times_sdm_1000"] = table["images_per_second"] / sdm_reference
+    return Benchmark(table, pd.DataFrame(stages), sdm_reference)
+
+
+def _speed(
+    name: str,
+    generator: ImageGenerator,
+    times: StageTimes,
+    nfe: int,
+    plan: BenchmarkPlan,
+    tissues: NDArray[np.uint8],
+    views: NDArray[np.uint8],
+) -> dict[str, Any]:
+    """A row of throughput.csv."""
+    row: dict[str, Any] = {"model": name, "nfe": nfe, "images_per_second": 1 / times.per_image(nfe)}
+    if plan.whole:
+        settings = default_settings(specs.diffusion_model(name).precond, nfe, plan.solver)
+        rates = whole(generator, tissues, views, settings, plan.repeats)
+        row |= {"measured": statistics.median(rates), "slowest": min(rates), "fastest": max(rates)}
+    return row
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 from skimage.metrics import structural_similarity
+from torch import Tensor
 from torch.nn import functional as F
 
 from echo_synth.data.prepared import Prepared
@@ -28,11 +29,13 @@ class VaeQuality:
     Attributes:
         numbers: named figures; see `measure`.
         latent_density: histogram of in-sector latents over `LATENT_BINS`.
+        prior_density: the prior's density at the centres of `LATENT_BINS`.
         pictures: (K, 3, H, W) uint8: original, latent, reconstruction.
     """
 
     numbers: dict[str, float]
     latent_density: NDArray[np.float64]
+    prior_density: NDArray[np.float64]
     pictures: NDArray[np.uint8]
 
 
@@ -62,7 +65,7 @@ def measure(vae: GammaVAE, data: Prepared, split: str, pictures: int = 4) -> Vae
     rows = data.rows(split)
     if not len(rows):
         raise DataError(f"no case in split '{split}'")
-    found: dict[str, list[float]] = {}
+    per_image: list[dict[str, float]] = []
     latents, shown = [], []
     show = set(np.linspace(0, len(rows) - 1, pictures).astype(int).tolist())
     for i, row in enumerate(track(rows, len(rows), "inspect", "images")):
@@ -70,30 +73,47 @@ def measure(vae: GammaVAE, data: Prepared, split: str, pictures: int = 4) -> Vae
         sector = torch.from_numpy(np.ascontiguousarray(data.tissues[row] > 0))[None, None].float()
         latent, drawn = vae.latent(image, sector), reconstruct(vae, image, sector)
         small, target = vae.latent_mask(sector) > 0, F.interpolate(image, size=latent.shape[-2:], mode="area")
-        inside = (sector > 0).numpy()[0, 0]
-        error = (drawn - image).numpy()[0, 0]
         z, t = latent[small].numpy(), target[small].numpy()
-        values = {
-            "mae": float(np.abs(error[inside]).mean()), "psnr_db": float(-10 * np.log10((error[inside] ** 2).mean())),
-            "ssim": _ssim(image.numpy()[0, 0], drawn.numpy()[0, 0], inside),
-            "background_max": float(drawn.numpy()[0, 0][~inside].max(initial=0)),
-            "latent_r": float(np.corrcoef(z, t)[0, 1]), "latent_rmse": float(np.sqrt(((z - t) ** 2).mean())),
-        }  # fmt: skip
-        for name, value in values.items():
-            found.setdefault(name, []).append(value)
+        per_image.append(_reconstruction(image, drawn, sector) | _latent(z, t))
         latents.append(z)
         if i in show:
             enlarged = F.interpolate(latent, size=image.shape[-2:], mode="nearest").clamp(0, 1)
             shown.append((torch.cat([image, enlarged, drawn])[:, 0] * 255).round().byte().numpy())
     pooled = np.concatenate(latents)
-    numbers = {k: float(np.max(v) if k == "background_max" else np.mean(v)) for k, v in found.items()}
-    numbers |= {
-        "latent_mean": float(pooled.mean()), "latent_std": float(pooled.std()),
-        "latent_min": float(pooled.min()), "latent_max": float(pooled.max()),
-        "prior_ks": float(stats.ks_1samp(pooled[:: max(1, len(pooled) // 200_000)], _prior(vae).cdf).statistic),
-    }  # fmt: skip
+    means = {k: float(np.mean([values[k] for values in per_image])) for k in per_image[0]}
+    means["background_max"] = max(values["background_max"] for values in per_image)
     density = np.histogram(pooled, LATENT_BINS, density=True)[0]
-    return VaeQuality(numbers, density, np.stack(shown))
+    return VaeQuality(means | _pooled(pooled, vae), density, prior_density(vae), np.stack(shown))
+
+
+def _reconstruction(image: Tensor, drawn: Tensor, sector: Tensor) -> dict[str, float]:
+    """Errors of one image (1, 1, H, W) inside its sector, and its largest value outside."""
+    a, b, inside = (x.numpy()[0, 0] for x in (image, drawn, sector > 0))
+    error = (b - a)[inside]
+    return {
+        "mae": float(np.abs(error).mean()),
+        "psnr_db": float(-10 * np.log10((error**2).mean())),
+        "ssim": _ssim(a, b, inside),
+        "background_max": float(b[~inside].max(initial=0)),
+    }
+
+
+def _latent(z: NDArray[np.float32], target: NDArray[np.float32]) -> dict[str, float]:
+    """In-sector latents (P,) of one image against the image averaged to their grid."""
+    rmse = float(np.sqrt(((z - target) ** 2).mean()))
+    return {"latent_r": float(np.corrcoef(z, target)[0, 1]), "latent_rmse": rmse}
+
+
+def _pooled(latents: NDArray[np.float32], vae: GammaVAE) -> dict[str, float]:
+    """All in-sector latents (P,) against the prior; a large number of them is thinned for the Kolmogorov distance."""
+    thinned = latents[:: max(1, len(latents) // 200_000)]
+    return {
+        "latent_mean": float(latents.mean()),
+        "latent_std": float(latents.std()),
+        "latent_min": float(latents.min()),
+        "latent_max": float(latents.max()),
+        "prior_ks": float(stats.ks_1samp(thinned, _prior(vae).cdf).statistic),
+    }
 
 
 def prior_density(vae: GammaVAE) -> NDArray[np.float64]:

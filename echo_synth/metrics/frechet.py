@@ -43,11 +43,11 @@ def kernel_distance(
     """
     size = min(size, len(a), len(b))
     rng = np.random.default_rng(seed)
-    found = [
+    distances = [
         _mmd(a[rng.choice(len(a), size, replace=False)], b[rng.choice(len(b), size, replace=False)])
         for _ in range(subsets)
     ]
-    return float(np.mean(found)), float(np.std(found))
+    return float(np.mean(distances)), float(np.std(distances))
 
 
 def _mmd(x: Features, y: Features) -> float:

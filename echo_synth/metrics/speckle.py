@@ -43,9 +43,13 @@ def speckle(image: NDArray[np.uint8], sector: NDArray[np.bool_], spacing: tuple[
     residual = np.where(sector, residual - residual[sector].mean(), 0)
     correlation = masked_autocorrelation(residual, sector)
     return Speckle(
-        float(np.sqrt(omega / 2)), omega**2 / spread if spread > 0 else float("inf"), omega, float(residual[sector].std()),
-        half_lag(correlation[:, 0]) * spacing[0], half_lag(correlation[0]) * spacing[1],
-    )  # fmt: skip
+        rayleigh_scale=float(np.sqrt(omega / 2)),
+        nakagami_m=omega**2 / spread if spread > 0 else float("inf"),
+        nakagami_omega=omega,
+        grain=float(residual[sector].std()),
+        axial_mm=half_lag(correlation[:, 0]) * spacing[0],
+        lateral_mm=half_lag(correlation[0]) * spacing[1],
+    )
 
 
 def _masked_blur(

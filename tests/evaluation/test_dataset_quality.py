@@ -17,7 +17,7 @@ from echo_synth.data import nnunet_raw
 from echo_synth.data.nifti import read_pixels
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.errors import DataError, ExistsError
-from echo_synth.evaluation import dataset_quality as measures
+from echo_synth.evaluation import copies
 from echo_synth.files import read_json
 
 
@@ -54,14 +54,13 @@ def _masks(synthetic: RawDataset, folder: Path, spoilt: str) -> Path:
 def test_a_planted_copy_is_found_and_dropped(
     home: Path, synthetic: RawDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Four phantom validation images cannot calibrate; tests/test_quality_metrics.py tests how thresholds are set.
-    monkeypatch.setattr(measures, "limits_of", lambda unseen, rate: {"pixels": 0.93})
+    # Four phantom validation images cannot calibrate; tests/metrics/test_image_quality.py tests how thresholds are set.
+    monkeypatch.setattr(copies, "limits_of", lambda unseen, rate: {"pixels": 0.93})
     cases = synthetic.cases()
     copied, spoilt = cases["case"].iloc[0], cases["case"].iloc[3]
-    quality(
-        640, 501, features=False, predictions=_masks(synthetic, tmp_path / "masks", spoilt), perceptual="none", rate=0.5, drop=641,
-        out=tmp_path / "q", device="cpu",
-    )  # fmt: skip
+    masks = _masks(synthetic, tmp_path / "masks", spoilt)
+    options = {"features": False, "predictions": masks, "perceptual": "none", "drop": 641, "device": "cpu"}
+    quality(640, 501, rate=0.5, out=tmp_path / "q", **options)
     table = pd.read_csv(tmp_path / "q/quality.csv").set_index("case")
     real = nnunet_raw.find(501).cases().query("split == 'train'")["case"].iloc[1]
     assert table.loc[copied, "copy"]
@@ -78,25 +77,26 @@ def test_a_planted_copy_is_found_and_dropped(
     assert not list(nnunet_raw.find(641).path.rglob("*.nii.gz"))
     with pytest.raises(ExistsError, match="--overwrite"):
         quality(640, 501, out=tmp_path / "q", perceptual="none", device="cpu")
-    quality(
-        640, 501, features=False, predictions=tmp_path / "masks", perceptual="none", drop=641, out=tmp_path / "q", device="cpu",
-        overwrite=True,
-    )  # fmt: skip
+    quality(640, 501, out=tmp_path / "q", overwrite=True, **options)
     assert set(nnunet_raw.find(641).cases()["case"]) == kept
 
 
 def test_a_classifiers_features_count(home: Path, synthetic: RawDataset, tmp_path: Path) -> None:
     pictures = home / "datasets/classification/Dataset501_PHANTOM"
     train_classifier(pictures, out=tmp_path / "run", epochs=1, resolution=32, batch=4, precision="fp32")
-    quality(640, 501, tmp_path / "run", trainer="none", count=4, perceptual="none", rate=0.9, out=tmp_path / "q", device="cpu")  # fmt: skip
+    options = {"trainer": "none", "perceptual": "none", "device": "cpu"}
+    quality(640, 501, tmp_path / "run", count=4, rate=0.9, out=tmp_path / "q", **options)
     result = read_json(tmp_path / "q/quality.json")
     assert result["features"]["unseen_real"]["frechet_distance"] > 0
     assert set(result["privacy"]["limits"]) == {"pixels", "features"}
     assert pd.read_csv(tmp_path / "q/quality.csv")["similarity_in_features"].between(-1, 1).all()
 
 
-def test_without_a_classifier_and_a_segmenter_the_rest_remains(home: Path, synthetic: RawDataset, tmp_path: Path) -> None:  # fmt: skip
-    quality(640, 501, trainer="nnUNetTrainerEchoSynth", count=4, rate=0.5, out=tmp_path / "q", device="cpu", perceptual="none")  # fmt: skip
+def test_without_a_classifier_and_a_segmenter_the_rest_remains(
+    home: Path, synthetic: RawDataset, tmp_path: Path
+) -> None:
+    options = {"trainer": "nnUNetTrainerEchoSynth", "perceptual": "none", "device": "cpu"}
+    quality(640, 501, count=4, rate=0.5, out=tmp_path / "q", **options)
     result = read_json(tmp_path / "q/quality.json")
     assert {"privacy", "texture", "intensity"} <= set(result)
     assert not {"features", "agreement"} & set(result)

@@ -21,9 +21,9 @@ def _counts(samples: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("alpha", "beta"), [(3.75, 22.0), (2.0, 20.0), (6.0, 30.0)])
 def test_a_known_prior_is_found(alpha: float, beta: float) -> None:
     x = stats.gamma(alpha, scale=1 / beta).rvs(400_000, random_state=1)
-    found = latent_prior.maximum_likelihood_gamma(_counts(x))
-    assert found["alpha"] == pytest.approx(alpha, rel=0.03)
-    assert found["beta"] == pytest.approx(beta, rel=0.03)
+    fitted = latent_prior.maximum_likelihood_gamma(_counts(x))
+    assert fitted["alpha"] == pytest.approx(alpha, rel=0.03)
+    assert fitted["beta"] == pytest.approx(beta, rel=0.03)
 
 
 def test_it_agrees_with_scipy() -> None:

@@ -46,12 +46,12 @@ def test_the_fast_path_changes_rounding_only() -> None:
     tissues, views = _maps(3)
     tissues = np.concatenate([tissues, tissues[:1]])  # two images of one map
     views = np.append(views, views[0])
-    how = default_settings("edm", 5, "heun")
+    settings = default_settings("edm", 5, "heun")
     noise = np.random.default_rng(0).standard_normal((4, 1, 64, 64), np.float32)
-    plain = _generator(fast=False).fields(tissues, views, noise, how)
+    plain = _generator(fast=False).fields(tissues, views, noise, settings)
     for options in ({}, {"modulation_bytes": 2_000_000}, {"modulation_bytes": 0}):
-        found = _generator(**options).fields(tissues, views, noise, how)
-        assert float((found - plain).abs().max()) < 1e-4
+        fast = _generator(**options).fields(tissues, views, noise, settings)
+        assert float((fast - plain).abs().max()) < 1e-4
 
 
 def test_ancestral_noise_depends_on_image_and_step_only() -> None:
@@ -62,9 +62,9 @@ def test_ancestral_noise_depends_on_image_and_step_only() -> None:
     assert torch.equal(second[1:], two(like[:1]))
     assert not torch.equal(first, second)
     tissues, views = _maps(2)
-    how = default_settings("edm", 4, "ddpm")
-    pair = _generator().draw(tissues, views, 0, [5, 6], how)
-    alone = _generator().draw(tissues[1:], views[1:], 0, [6], how)
+    settings = default_settings("edm", 4, "ddpm")
+    pair = _generator().draw(tissues, views, 0, [5, 6], settings)
+    alone = _generator().draw(tissues[1:], views[1:], 0, [6], settings)
     assert np.abs(pair[1].astype(int) - alone[0].astype(int)).max() <= 1
 
 
@@ -130,10 +130,9 @@ def test_vaes_side_by_side(home: Path, tmp_path: Path) -> None:
 
 
 def test_the_average_can_be_chosen_after_training(home: Path, tmp_path: Path) -> None:
-    train_commands.train(
-        "edm-l64", 501, vae=BUNDLED / "gamma-vae-64", out=tmp_path / "run", images=64, batch=8, copies=1, snapshots=4,
-        device="cpu", precision="fp32",
-    )  # fmt: skip
+    lengths = {"images": 64, "batch": 8, "copies": 1, "snapshots": 4}
+    where = {"out": tmp_path / "run", "device": "cpu", "precision": "fp32"}
+    train_commands.train("edm-l64", 501, vae=BUNDLED / "gamma-vae-64", **lengths, **where)
     assert list((tmp_path / "run/samples").glob("*.png"))
     train_commands.average_weights(tmp_path / "run", 0.1, tmp_path / "averaged")
     before, after = (load_tensors(tmp_path / n / "model.safetensors")[0] for n in ("run", "averaged"))

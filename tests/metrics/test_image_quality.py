@@ -44,9 +44,9 @@ def _grain(size: tuple[int, int], sigma: tuple[float, float], seed: int = 0) -> 
 def test_fully_developed_speckle_is_rayleigh() -> None:
     envelope = _grain((400, 400), (1.0, 2.0))
     scaled = envelope / envelope.max() * 255
-    found = speckle(scaled.astype(np.uint8), np.ones((400, 400), bool), (0.3, 0.3))
-    assert found.nakagami_m == pytest.approx(1, abs=0.06)
-    assert found.rayleigh_scale == pytest.approx(stats.rayleigh.fit((scaled / 255).ravel(), floc=0)[1], rel=0.02)
+    texture = speckle(scaled.astype(np.uint8), np.ones((400, 400), bool), (0.3, 0.3))
+    assert texture.nakagami_m == pytest.approx(1, abs=0.06)
+    assert texture.rayleigh_scale == pytest.approx(stats.rayleigh.fit((scaled / 255).ravel(), floc=0)[1], rel=0.02)
 
 
 def test_grain_is_measured_in_millimetres() -> None:
@@ -54,10 +54,11 @@ def test_grain_is_measured_in_millimetres() -> None:
     mask = np.zeros((300, 300), bool)
     mask[20:280, 40:260] = True
     noise = ndimage.gaussian_filter(np.random.default_rng(3).standard_normal((300, 300)), (1.5, 3.0))
-    found = masked_autocorrelation(np.where(mask, noise, 0), mask)
-    assert half_lag(found[:, 0]) == pytest.approx(2 * 1.5 * np.log(2) ** 0.5, rel=0.06)
-    assert half_lag(found[0]) == pytest.approx(2 * 3.0 * np.log(2) ** 0.5, rel=0.06)
-    fine, coarse = (speckle((127 + 20 * noise / noise.std()).clip(0, 255).astype(np.uint8), mask, s) for s in ((0.2, 0.1), (0.4, 0.2)))  # fmt: skip
+    correlation = masked_autocorrelation(np.where(mask, noise, 0), mask)
+    assert half_lag(correlation[:, 0]) == pytest.approx(2 * 1.5 * np.log(2) ** 0.5, rel=0.06)
+    assert half_lag(correlation[0]) == pytest.approx(2 * 3.0 * np.log(2) ** 0.5, rel=0.06)
+    image = (127 + 20 * noise / noise.std()).clip(0, 255).astype(np.uint8)
+    fine, coarse = (speckle(image, mask, spacing) for spacing in ((0.2, 0.1), (0.4, 0.2)))
     assert coarse.axial_mm > fine.axial_mm
     assert half_lag(np.array([1.0, 0.9, 0.8])) != half_lag(np.array([1.0, 0.9, 0.8]))  # NaN: never falls
 
@@ -80,18 +81,17 @@ def test_planted_copies_are_found() -> None:
         [copies[:3], np.roll(copies[3:6], 1, 2), copies[6:9, :, ::-1], np.roll(copies[9:12], -1, 1)]
     )
     limit = privacy.threshold(privacy.pixel_neighbours(unseen, training).similarity, 0.05)
-    found = privacy.pixel_neighbours(planted, training)
-    assert (found.similarity > limit).all()
-    assert found.index.tolist() == list(range(12))
+    nearest = privacy.pixel_neighbours(planted, training)
+    assert (nearest.similarity > limit).all()
+    assert nearest.index.tolist() == list(range(12))
 
 
 def test_unseen_images_are_flagged_at_the_stated_rate() -> None:
     training = _pictures(60, 1)
-    flagged = [
-        np.mean(privacy.pixel_neighbours(_pictures(60, 100 + i), training).similarity
-                > privacy.threshold(privacy.pixel_neighbours(_pictures(60, 200 + i), training).similarity, 0.1))
-        for i in range(12)
-    ]  # fmt: skip
+    flagged = []
+    for i in range(12):
+        unseen, others = (privacy.pixel_neighbours(_pictures(60, k + i), training).similarity for k in (100, 200))
+        flagged.append(np.mean(unseen > privacy.threshold(others, 0.1)))
     # 720 images: standard error 1.1 %, and as much from the thresholds.
     assert np.mean(flagged) == pytest.approx(0.1, abs=0.05)
     assert privacy.threshold(np.array([0.5, 0.6]), 0.05) == float("inf")
@@ -99,9 +99,9 @@ def test_unseen_images_are_flagged_at_the_stated_rate() -> None:
 
 def test_embedding_neighbours_by_hand() -> None:
     references = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
-    found = privacy.embedding_neighbours(np.array([[5.0, 0.1], [0.0, 3.0]]), references)
-    assert found.index.tolist() == [0, 1]
-    assert found.similarity == pytest.approx([1, 1], abs=0.01)
+    nearest = privacy.embedding_neighbours(np.array([[5.0, 0.1], [0.0, 3.0]]), references)
+    assert nearest.index.tolist() == [0, 1]
+    assert nearest.similarity == pytest.approx([1, 1], abs=0.01)
 
 
 def test_interval_of_a_share() -> None:

@@ -1,0 +1,23 @@
+"""The folder that quality leaves: quality.json, quality.csv and two figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from echo_synth.evaluation.dataset_quality_results import Judgement
+from echo_synth.files import write_atomic, write_bytes, write_json
+from echo_synth.report import quality_figures as figures
+
+
+def write_quality(judgement: Judgement, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write a judgement into `folder`; quality.json comes last, so that where it is all is."""
+    numbers, table = judgement.numbers, judgement.table
+    overview = figures.overview(table, judgement.histograms, numbers["privacy"])
+    pairs = [(f"{p.case}\n{p.similarity:.2f}", p.synthetic, p.training) for p in judgement.nearest]
+    write_bytes(folder / "quality.png", figures.png(overview))
+    write_bytes(folder / "nearest.png", figures.png(figures.nearest_pairs(pairs)))
+    write_atomic(folder / "quality.csv", lambda p: table.to_csv(p, index=False))
+    write_json(folder / "settings.json", dict(settings))
+    write_json(folder / "quality.json", numbers | {"settings": dict(settings)})
