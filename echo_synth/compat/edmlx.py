@@ -21,8 +21,11 @@ State = Mapping[str, NDArray[Any]]
 Module = TypeVar("Module", bound=torch.nn.Module)
 _MAX_LEVELS = 10_000
 _PRECONDS: dict[str, type[Precond]] = {
-    "EDMPrecond": EdmPrecond, "VEPrecond": VePrecond, "VPPrecond": VpPrecond, "iDDPMPrecond": IddpmPrecond,
-}  # fmt: skip
+    "EDMPrecond": EdmPrecond,
+    "VEPrecond": VePrecond,
+    "VPPrecond": VpPrecond,
+    "iDDPMPrecond": IddpmPrecond,
+}
 _VAE_NAMES = [
     (r"^(encoder|decoder)\.blocks\.(\d+)\.conv\.(weight|bias)$", r"\1.\2.\3"),
     (r"^(encoder|decoder)\.blocks\.(\d+)\.", r"\1.\2."),
@@ -60,11 +63,19 @@ def _build(make: Callable[[], Module], tensors: Mapping[str, Tensor], what: str)
 
 # Defaults of the reference's constructors, for settings that leave them out.
 _ADM_DEFAULTS: dict[str, Any] = {
-    "model_channels": 192, "channel_mult": (1, 2, 3, 4), "num_blocks": 3, "attn_resolutions": (32, 16, 8), "dropout": 0.1,
-}  # fmt: skip
+    "model_channels": 192,
+    "channel_mult": (1, 2, 3, 4),
+    "num_blocks": 3,
+    "attn_resolutions": (32, 16, 8),
+    "dropout": 0.1,
+}
 _SONG_DEFAULTS: dict[str, Any] = {
-    "model_channels": 128, "channel_mult": (1, 2, 2, 2), "num_blocks": 4, "attn_resolutions": (16,), "dropout": 0.1,
-}  # fmt: skip
+    "model_channels": 128,
+    "channel_mult": (1, 2, 2, 2),
+    "num_blocks": 4,
+    "attn_resolutions": (16,),
+    "dropout": 0.1,
+}
 
 
 def _shape(settings: Mapping[str, Any], n: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -72,12 +83,17 @@ def _shape(settings: Mapping[str, Any], n: Mapping[str, Any], tensors: Mapping[s
     n = {**(_ADM_DEFAULTS if n["model_type"] == "DhariwalUNet" else _SONG_DEFAULTS), **n}
     hidden = next((v.shape[0] for k, v in tensors.items() if k.endswith("mlp_shared.0.weight")), 128)
     return {
-        "resolution": int(settings["resolution"]), "classes": int(settings["num_classes"]),
-        "channels": int(n["model_channels"]), "channel_mult": [int(m) for m in n["channel_mult"]],
-        "blocks": int(n["num_blocks"]), "attention": [int(r) for r in n["attn_resolutions"]],
-        "dropout": float(n["dropout"]), "spade_hidden": int(hidden), "embedding_mult": int(n.get("channel_mult_emb", 4)),
+        "resolution": int(settings["resolution"]),
+        "classes": int(settings["num_classes"]),
+        "channels": int(n["model_channels"]),
+        "channel_mult": [int(m) for m in n["channel_mult"]],
+        "blocks": int(n["num_blocks"]),
+        "attention": [int(r) for r in n["attn_resolutions"]],
+        "dropout": float(n["dropout"]),
+        "spade_hidden": int(hidden),
+        "embedding_mult": int(n.get("channel_mult_emb", 4)),
         "out_channels": 2 if settings["precond"] == "iDDPMPrecond" else 1,
-    }  # fmt: skip
+    }
 
 
 def describe_network(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -95,15 +111,24 @@ def describe_network(settings: Mapping[str, Any], tensors: Mapping[str, Tensor])
     encoder, decoder = n.get("encoder_type", "standard"), n.get("decoder_type", "standard")
     if encoder not in ("standard", "residual") or decoder != "standard":
         raise RunError(f"encoder {encoder}, decoder {decoder}: expected standard or residual, and standard")
-    song = {"embedding_type": n.get("embedding_type", "positional"), "residual_input": encoder == "residual",
-            "noise_mult": int(n.get("channel_mult_noise", 1)), "taps": list(n.get("resample_filter", [1, 1]))}  # fmt: skip
+    song = {
+        "embedding_type": n.get("embedding_type", "positional"),
+        "residual_input": encoder == "residual",
+        "noise_mult": int(n.get("channel_mult_noise", 1)),
+        "taps": list(n.get("resample_filter", [1, 1])),
+    }
     return {"architecture": "song", "network": shape, "song": song}
 
 
 _PRECOND_ARGUMENTS = {
-    "sigma_data": "sigma_data", "beta_d": "beta_d", "beta_min": "beta_min", "M": "levels", "epsilon_t": "t_min",
-    "C_1": "c1", "C_2": "c2",
-}  # fmt: skip
+    "sigma_data": "sigma_data",
+    "beta_d": "beta_d",
+    "beta_min": "beta_min",
+    "M": "levels",
+    "epsilon_t": "t_min",
+    "C_1": "c1",
+    "C_2": "c2",
+}
 
 
 def precond_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,10 +153,8 @@ def load_denoiser(settings: Mapping[str, Any], state: State) -> Denoiser:
     if isinstance(precond, IddpmPrecond) and "u" in tensors:
         precond.u = tensors.pop("u").double()  # the levels it was trained at
     description = describe_network(settings, tensors)
-    network = _build(
-        lambda: build_network(description["architecture"], description.get("song"), **description["network"]),
-        rename_network(tensors), settings["precond"],
-    )  # fmt: skip
+    architecture, song, shape = description["architecture"], description.get("song"), description["network"]
+    network = _build(lambda: build_network(architecture, song, **shape), rename_network(tensors), settings["precond"])
     return Denoiser(network, precond).eval().requires_grad_(False)
 
 
@@ -196,11 +219,16 @@ def describe_vae(settings: Mapping[str, Any]) -> dict[str, Any]:
     Its residual blocks carry no activation, and its attention never applies its projection.
     """
     return {
-        "channels": [int(c) for c in settings["num_channels"]], "blocks": int(settings["num_res_blocks"]),
-        "norm_groups": int(settings["norm_num_groups"]), "level_attention": bool(settings["attention_levels"][-1]),
-        "mid_attention": True, "alpha_prior": float(settings["alpha_prior"]), "beta_prior": float(settings["beta_prior"]),
-        "activation": "none", "projection": False,
-    }  # fmt: skip
+        "channels": [int(c) for c in settings["num_channels"]],
+        "blocks": int(settings["num_res_blocks"]),
+        "norm_groups": int(settings["norm_num_groups"]),
+        "level_attention": bool(settings["attention_levels"][-1]),
+        "mid_attention": True,
+        "alpha_prior": float(settings["alpha_prior"]),
+        "beta_prior": float(settings["beta_prior"]),
+        "activation": "none",
+        "projection": False,
+    }
 
 
 def rename_vae(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -29,13 +29,13 @@ ImportedDescription = VaeDescription | DiffusionDescription
 
 def state_of(record: Record) -> dict[str, Tensor]:
     """The state dict of a module that was read as a Record: parameters and buffers of it and its children."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for kind in ("_parameters", "_buffers"):
-        found |= {str(k): v for k, v in _mapping(record, kind).items() if isinstance(v, Tensor)}
+        tensors |= {str(k): v for k, v in _mapping(record, kind).items() if isinstance(v, Tensor)}
     for name, child in _mapping(record, "_modules").items():
         if isinstance(child, Record):
-            found |= {f"{name}.{k}": v for k, v in state_of(child).items()}
-    return found
+            tensors |= {f"{name}.{k}": v for k, v in state_of(child).items()}
+    return tensors
 
 
 def _mapping(record: Record, name: str) -> Mapping[Any, Any]:
@@ -49,9 +49,10 @@ def _denoiser_record(content: Any) -> Record | None:
         return content if content.class_name.endswith("Precond") else None
     if isinstance(content, Mapping):
         for key in ("ema", *content):
-            found = _denoiser_record(content.get(key)) if isinstance(content.get(key), (Record, Mapping)) else None
-            if found:
-                return found
+            inner = content.get(key)
+            record = _denoiser_record(inner) if isinstance(inner, (Record, Mapping)) else None
+            if record:
+                return record
     return None
 
 

@@ -17,10 +17,17 @@ import torch
 from torch import Tensor
 
 _DTYPES = {
-    "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
-    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
-}  # fmt: skip
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
 _DTYPE_NAMES = {str(d).removeprefix("torch.") for d in _DTYPES.values()}
 _MAX_DIMENSIONS = 16
 _NUMPY_CODES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
@@ -151,10 +158,10 @@ def _storage_from_bytes(reader: Reader, data: Any) -> Any:
     """torch.storage._load_from_bytes: a storage inside a raw pickle, in torch's stream format."""
     if not isinstance(data, bytes) or reader.read_nested is None:
         raise Refused("a storage that is not plain bytes")
-    found = reader.read_nested(data, Reader(reader.budget))
-    if not isinstance(found, Storage):
-        raise Refused(f"a storage that holds {brief(found)}")
-    return found
+    storage = reader.read_nested(data, Reader(reader.budget))
+    if not isinstance(storage, Storage):
+        raise Refused(f"a storage that holds {brief(storage)}")
+    return storage
 
 
 def _persistent(reader: Reader, meta: Any) -> Shell:

@@ -44,9 +44,12 @@ def network_settings(tensors: Tensors, precond: str) -> dict[str, Any]:
         raise RunError("this U-Net has no encoder blocks (enc.<R>x<R>_block<i>)")
     attention = sorted({int(m[1]) for k in t if (m := re.match(r"enc\.(\d+)x\1_block\d+\.qkv\.", k))}, reverse=True)
     network: dict[str, Any] = {
-        "model_channels": channels, "channel_mult": [widths[s] // channels for s in sides], "num_blocks": counts[sides[0]],
-        "attn_resolutions": attention, "channel_mult_emb": int(t["map_layer0.weight"].shape[0]) // channels,
-    }  # fmt: skip
+        "model_channels": channels,
+        "channel_mult": [widths[s] // channels for s in sides],
+        "num_blocks": counts[sides[0]],
+        "attn_resolutions": attention,
+        "channel_mult_emb": int(t["map_layer0.weight"].shape[0]) // channels,
+    }
     if any("_aux_norm." in k for k in t):
         network |= {"model_type": "SongUNet", **_song_settings(t, channels)}
     else:
@@ -63,10 +66,12 @@ def _song_settings(t: Tensors, channels: int) -> dict[str, Any]:
         row = filters[0].reshape(filters[0].shape[-2:])[0].float()
         taps = [round(float(v)) for v in row / row[0]]
     return {
-        "embedding_type": "fourier" if fourier else "positional", "encoder_type": "residual" if residual else "standard",
+        "embedding_type": "fourier" if fourier else "positional",
+        "encoder_type": "residual" if residual else "standard",
         "decoder_type": "skip" if any("_aux_up" in k for k in t) else "standard",
-        "channel_mult_noise": int(t["map_layer0.weight"].shape[1]) // channels, "resample_filter": taps,
-    }  # fmt: skip
+        "channel_mult_noise": int(t["map_layer0.weight"].shape[1]) // channels,
+        "resample_filter": taps,
+    }
 
 
 def is_vae(tensors: Tensors) -> bool:
@@ -96,6 +101,10 @@ def vae_settings(tensors: Tensors) -> dict[str, Any]:
         attentions += kinds[index] == "attention"
     blocks = len(levels[-1]) - 2  # the last segment also holds the bottleneck's two
     return {
-        "alpha_prior": 3.75, "beta_prior": 10.8, "num_channels": [level[0] for level in levels], "num_res_blocks": blocks,
-        "norm_num_groups": 32, "attention_levels": [False] * (len(levels) - 1) + [attentions > 1],
-    }  # fmt: skip
+        "alpha_prior": 3.75,
+        "beta_prior": 10.8,
+        "num_channels": [level[0] for level in levels],
+        "num_res_blocks": blocks,
+        "norm_num_groups": 32,
+        "attention_levels": [False] * (len(levels) - 1) + [attentions > 1],
+    }

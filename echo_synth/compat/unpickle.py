@@ -127,12 +127,21 @@ class _Unpickler(_Base):  # type: ignore[misc]
     def _frozenset(self) -> None:
         self.append(frozenset(plain_key(i) for i in self.pop_mark()))
 
-    for _opcode, _method in (
-        (pickle.REDUCE, _reduce), (pickle.NEWOBJ, _reduce), (pickle.NEWOBJ_EX, _new_with_keywords),
-        (pickle.INST, _refuse), (pickle.OBJ, _refuse), (pickle.BUILD, _build), (pickle.SETITEM, _setitem),
-        (pickle.SETITEMS, _setitems), (pickle.DICT, _dict), (pickle.ADDITEMS, _additems), (pickle.FROZENSET, _frozenset),
-    ):  # fmt: skip
-        dispatch[_opcode[0]] = _method
+    dispatch.update(
+        {
+            pickle.REDUCE[0]: _reduce,
+            pickle.NEWOBJ[0]: _reduce,
+            pickle.NEWOBJ_EX[0]: _new_with_keywords,
+            pickle.INST[0]: _refuse,
+            pickle.OBJ[0]: _refuse,
+            pickle.BUILD[0]: _build,
+            pickle.SETITEM[0]: _setitem,
+            pickle.SETITEMS[0]: _setitems,
+            pickle.DICT[0]: _dict,
+            pickle.ADDITEMS[0]: _additems,
+            pickle.FROZENSET[0]: _frozenset,
+        }
+    )
 
 
 def load(data: bytes, reader: Reader, load_storage: Callable[[Any], Any]) -> Any:

@@ -18,6 +18,21 @@ from echo_synth.compat.unpickle import load, no_storage, scan
 from echo_synth.errors import RunError
 
 _TORCH_MAGIC, _TORCH_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+# What Python's and torch's own readers raise on files that are cut, changed or made up.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,  # RecursionError and NotImplementedError are of this kind
+    TypeError,
+    ValueError,
+    struct.error,
+)
 _CLONE_FACTOR = 4  # how much larger than their file tensors may become
 
 
@@ -38,11 +53,7 @@ def read_pickle(path: Path) -> Any:
         raise RunError(f"{path}: no such file") from None
     except Refused as e:
         raise RunError(f"{path}: refused, {e}; nothing in it was executed") from None
-    except (
-        zipfile.BadZipFile, EOFError, ValueError, TypeError, IndexError, KeyError,
-        AttributeError, OverflowError, MemoryError, RecursionError, UnicodeDecodeError, RuntimeError, OSError,
-        AssertionError, NotImplementedError, struct.error,
-    ) as e:  # fmt: skip
+    except _DAMAGE as e:
         raise RunError(f"{path}: not a readable weights file ({type(e).__name__}: {e!s:.120})") from None
 
 
@@ -98,7 +109,7 @@ def _read_stream(data: bytes, reader: Reader) -> Any:
     if not (isinstance(content, int) and content == _TORCH_MAGIC):
         return content
     at = first
-    for expected in (_TORCH_PROTOCOL, None):  # protocol number, then facts about the machine that wrote it
+    for expected in (_TORCH_PROTOCOL, None):  # protocol number, then what kind of machine wrote it
         length = scan(data[at:])
         if expected is not None and load(data[at : at + length], reader, no_storage) != expected:
             raise Refused("an unknown version of torch's stream format")
@@ -127,7 +138,7 @@ def _raw_storages(keys: Any, data: memoryview, body: bytes) -> dict[str, Storage
 
     # A first pass tells each storage's type, without which its length is unknown.
     load(body, Reader(0, survey=True), note)
-    found: dict[str, Storage] = {}
+    storages: dict[str, Storage] = {}
     at = 0
     for key in keys if isinstance(keys, list) else []:
         if key not in types:
@@ -137,6 +148,6 @@ def _raw_storages(keys: Any, data: memoryview, body: bytes) -> dict[str, Storage
         end = at + 8 + count * dtype.itemsize
         if count != expected or end > len(data):
             raise Refused(f"storage {printable(key)} holds {count} numbers, {expected} were announced")
-        found[key] = Storage(dtype, bytes(data[at + 8 : end]))
+        storages[key] = Storage(dtype, bytes(data[at + 8 : end]))
         at = end
-    return found
+    return storages

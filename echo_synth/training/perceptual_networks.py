@@ -68,12 +68,12 @@ class _Taps(nn.Module):
         self.layers, self.taps = layers, taps
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        found = []
+        outputs = []
         for name, layer in self.layers.named_children():
             x = layer(x)
             if name in self.taps:
-                found.append(x)
-        return found
+                outputs.append(x)
+        return outputs
 
 
 def _efflite0(path: Path | None) -> FeatureDistance:

@@ -85,17 +85,16 @@ def _tree(reference: types.SimpleNamespace, state: dict[str, Tensor], root: nn.M
 
 
 def _network_state() -> tuple[dict[str, Tensor], dict[str, object]]:
-    settings = {
-        "precond": "EDMPrecond", "resolution": 16, "num_classes": 10,
-        "network": {"model_type": "DhariwalUNet", "model_channels": 16, "channel_mult": [1, 2], "num_blocks": 2, "attn_resolutions": [8]},
-    }  # fmt: skip
+    network: dict[str, object] = {"model_type": "DhariwalUNet", "model_channels": 16, "channel_mult": [1, 2]}
+    network |= {"num_blocks": 2, "attn_resolutions": [8]}
+    settings = {"precond": "EDMPrecond", "resolution": 16, "num_classes": 10, "network": network}
     shape = edmlx.describe_network(settings, {"mlp_shared.0.weight": torch.zeros(12, 10, 3, 3)})["network"]
     with torch.random.fork_rng():
         torch.manual_seed(4)
-        network = edmlx.build_network("adm", **shape)
-        for p in network.parameters():
+        module = edmlx.build_network("adm", **shape)
+        for p in module.parameters():
             nn.init.normal_(p, std=0.1)
-    return {f"model.{k}": v for k, v in network.state_dict().items()}, settings
+    return {f"model.{k}": v for k, v in module.state_dict().items()}, settings
 
 
 def _write_network(reference: types.SimpleNamespace, path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
@@ -189,9 +188,16 @@ class _Calls:
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize(
     ("function", "named"),
-    [(os.system, r"(posix|nt)\.system"), (eval, r"\w+\.eval"), (exec, r"\w+\.exec"), (getattr, r"\w+\.getattr"),
-     (__import__, r"\w+\.__import__"), (torch.load, r"torch\.serialization\.load"), (io.open, r"(_io|io)\.open")],
-)  # fmt: skip
+    [
+        (os.system, r"(posix|nt)\.system"),
+        (eval, r"\w+\.eval"),
+        (exec, r"\w+\.exec"),
+        (getattr, r"\w+\.getattr"),
+        (__import__, r"\w+\.__import__"),
+        (torch.load, r"torch\.serialization\.load"),
+        (io.open, r"(_io|io)\.open"),
+    ],
+)
 def test_calls_are_refused_by_name(function: object, named: str, protocol: int, tmp_path: Path) -> None:
     mark = tmp_path / "executed"
     argument = f"touch {mark}" if function is os.system else f"open({str(mark)!r}, 'w')"
@@ -295,10 +301,12 @@ def test_one_storage_named_often_is_not_multiplied(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "state",
-    [{"quant_conv_mu.conv.weight": torch.ones(1), "encoder.blocks.0.conv1.foo": torch.ones(3)},
-     {"quant_conv_mu.conv.weight": torch.ones(1), "encoder.blocks.0.conv1.conv.weight": torch.zeros(16384, 0)},
-     {"enc.16x16_conv.weight": torch.ones(4, 1, 3, 3), "dec.x.mlp_shared.0.weight": torch.ones(3)}],
-)  # fmt: skip
+    [
+        {"quant_conv_mu.conv.weight": torch.ones(1), "encoder.blocks.0.conv1.foo": torch.ones(3)},
+        {"quant_conv_mu.conv.weight": torch.ones(1), "encoder.blocks.0.conv1.conv.weight": torch.zeros(16384, 0)},
+        {"enc.16x16_conv.weight": torch.ones(4, 1, 3, 3), "dec.x.mlp_shared.0.weight": torch.ones(3)},
+    ],
+)
 def test_parameters_of_nothing_known_are_named(state: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(RunError, match=r"x\.pth"):
@@ -320,8 +328,15 @@ def test_a_storage_of_the_wrong_size_is_refused(tmp_path: Path) -> None:
 
 def test_a_tensor_larger_than_its_storage_is_refused(tmp_path: Path) -> None:
     storage = torch.zeros(4).untyped_storage()
-    wide = _Calls(torch._utils._rebuild_tensor_v2, torch.storage.TypedStorage(wrap_storage=storage, dtype=torch.float32, _internal=True),
-                  0, (1 << 20, 1 << 20), (0, 0), False, OrderedDict())  # fmt: skip
+    wide = _Calls(
+        torch._utils._rebuild_tensor_v2,
+        torch.storage.TypedStorage(wrap_storage=storage, dtype=torch.float32, _internal=True),
+        0,
+        (1 << 20, 1 << 20),
+        (0, 0),
+        False,
+        OrderedDict(),
+    )
     torch.save({"w": wide}, tmp_path / "x.pth")
     with pytest.raises(RunError, match=r"a tensor of size .* in a storage of 4 numbers"):
         read_pickle(tmp_path / "x.pth")

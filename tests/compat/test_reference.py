@@ -31,8 +31,8 @@ def _case(name: str) -> tuple[dict, dict[str, np.ndarray], np.lib.npyio.NpzFile]
     return settings, {k: seeded(k, s) for k, s in settings["parameters"].items()}, np.load(FOLDER / f"{name}.npz")
 
 
-def _difference(found: torch.Tensor, expected: np.ndarray) -> float:
-    return float(np.abs(found.numpy() - expected).max() / np.abs(expected).max())
+def _difference(ours: torch.Tensor, expected: np.ndarray) -> float:
+    return float(np.abs(ours.numpy() - expected).max() / np.abs(expected).max())
 
 
 NETWORKS = sorted(p.stem for p in FOLDER.glob("*.json") if "precond" in p.read_text())
@@ -41,16 +41,16 @@ NETWORKS = sorted(p.stem for p in FOLDER.glob("*.json") if "precond" in p.read_t
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(name: str) -> None:
     settings, state, arrays = _case(name)
-    found = edmlx.load_network(settings, state)(arrays["x"], arrays["sigma"], arrays["labels"])
-    assert _difference(found, arrays["denoised"]) < TOLERANCE
+    denoised = edmlx.load_network(settings, state)(arrays["x"], arrays["sigma"], arrays["labels"])
+    assert _difference(denoised, arrays["denoised"]) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_settings_can_be_read_off_the_parameters(name: str) -> None:
     settings, state, arrays = _case(name)
     read = infer.network_settings({k: torch.from_numpy(v) for k, v in state.items()}, settings["precond"])
-    found = edmlx.load_network(read, state)(arrays["x"], arrays["sigma"], arrays["labels"])
-    assert _difference(found, arrays["denoised"]) < TOLERANCE
+    denoised = edmlx.load_network(read, state)(arrays["x"], arrays["sigma"], arrays["labels"])
+    assert _difference(denoised, arrays["denoised"]) < TOLERANCE
 
 
 def test_gamma_vae() -> None:

@@ -180,10 +180,10 @@ def test_unipc_integrates_polynomials_exactly() -> None:
     """Its weights are those of ∫ e^(−(λ_t − λ)) p(λ) dλ for every polynomial that its nodes determine."""
     for h in (0.03, 0.4, 0.6, 3.0):
         nodes = torch.tensor([-2.3, -0.7, 0.0, 1.0], dtype=torch.float64)
-        found = unipc.weights(nodes, torch.tensor(h, dtype=torch.float64))
+        weights = unipc.weights(nodes, torch.tensor(h, dtype=torch.float64))
         for degree in range(4):
             expected, _ = integrate.quad(_moment, 0, 1, args=(h, degree), epsabs=1e-14)
-            assert float((found * nodes**degree).sum()) == pytest.approx(expected, rel=1e-9)
+            assert float((weights * nodes**degree).sum()) == pytest.approx(expected, rel=1e-9)
 
 
 def test_ancestral_sampling_of_gaussian_data() -> None:
@@ -213,21 +213,23 @@ def test_the_reference_sampler_agrees(key: str) -> None:
     solver, discretization, schedule, scaling, steps = key.split("|")
     arrays = np.load(REFERENCE)
     nfe = 2 * int(steps) - 1 if solver == "heun" else int(steps)
-    found = sample(
-        mixture_denoiser(), torch.from_numpy(arrays["latents"]), nfe=nfe, solver=solver, discretization=discretization,
-        schedule=schedule, scaling=scaling,
-    )  # fmt: skip
+    options = {"solver": solver, "discretization": discretization, "schedule": schedule, "scaling": scaling}
+    drawn = sample(mixture_denoiser(), torch.from_numpy(arrays["latents"]), nfe=nfe, **options)
     loose = (discretization, schedule, scaling) == ("ve", "vp", "vp")  # two runs of the reference differ by 6e-7
-    assert np.abs(found.numpy() - arrays[key]).max() < (1e-6 if loose else 1e-9)
+    assert np.abs(drawn.numpy() - arrays[key]).max() < (1e-6 if loose else 1e-9)
 
 
 def test_churn_keeps_the_distribution_of_gaussian_data() -> None:
     d = 0.5
     generator = torch.Generator().manual_seed(0)
-    result = sample(
-        lambda x, s: x * d**2 / (d**2 + s**2), torch.randn(20000, generator=generator, dtype=torch.float64), nfe=799,
-        solver="heun", churn=60, draw=lambda x: torch.randn(x.shape, generator=generator, dtype=x.dtype),
-    )  # fmt: skip
+
+    def draw(x: torch.Tensor) -> torch.Tensor:
+        return torch.randn(x.shape, generator=generator, dtype=torch.float64)
+
+    def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return x * d**2 / (d**2 + sigma**2)
+
+    result = sample(denoise, draw(torch.empty(20000)), nfe=799, solver="heun", churn=60, draw=draw)
     # Standard error of a variance over n samples is var·sqrt(2/n) = 1 %: 5 % is five of them.
     assert float(result.var()) == pytest.approx(d**2, rel=0.05)
 

@@ -26,8 +26,8 @@ def test_it_reconstructs_an_average_that_ran_along(std: float, tmp_path: Path) -
             module.weight.copy_((walk + torch.randn(64, generator=generator))[None])
         truth.update(module.parameters(), step)
         snapshots.update(step, write=True)
-    found, step = average_of(tmp_path, std)
-    error = (found["weight"] - truth.average[0]).norm() / truth.average[0].norm()
+    averaged, step = average_of(tmp_path, std)
+    error = (averaged["weight"] - truth.average[0]).norm() / truth.average[0].norm()
     nearest = min((t.average[0] - truth.average[0]).norm() for t in snapshots.tracks) / truth.average[0].norm()
     assert step == steps
     assert error < max(0.03, 0.5 * float(nearest) if std not in STDS else 0.03)

@@ -38,11 +38,11 @@ def test_kl_and_its_gradient_are_the_integral(a: float, c: float) -> None:
     ours = kl_gamma(alpha, beta, other, torch.tensor(d, dtype=torch.float64))
     assert float(ours.detach()) == pytest.approx(_quadrature(a, b, c, d), rel=1e-6, abs=1e-8)
     gradients = torch.autograd.grad(ours, (alpha, beta, other))
-    for i, found in enumerate(gradients):
+    for i, gradient in enumerate(gradients):
         point = [a, b, c, d]
         h = 1e-4 * point[i]
         above, below = (_quadrature(*[v + s * h * (j == i) for j, v in enumerate(point)]) for s in (1, -1))
-        assert float(found) == pytest.approx((above - below) / (2 * h), rel=1e-4, abs=1e-4)
+        assert float(gradient) == pytest.approx((above - below) / (2 * h), rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("direction", ["prior-posterior", "posterior-prior"])

@@ -71,9 +71,9 @@ def test_it_is_the_distance_of_the_lpips_package(kind: str, architecture: str, t
     images, blurred, _ = _pair()
     with torch.no_grad():
         expected = theirs(images.expand(-1, 3, -1, -1), blurred.expand(-1, 3, -1, -1), normalize=True).flatten()
-        found = ours(images, blurred, torch.ones_like(images))
-    assert torch.allclose(found, expected, rtol=1e-3)
-    assert found[0] > 0
+        distances = ours(images, blurred, torch.ones_like(images))
+    assert torch.allclose(distances, expected, rtol=1e-3)
+    assert distances[0] > 0
 
 
 def test_radimagenet_takes_numbered_layers(tmp_path: Path) -> None:
