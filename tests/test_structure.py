@@ -22,6 +22,7 @@ ROOMS = [
         "files",
         "claims",
         "folders",
+        "outputs",
         "progress",
         "parallel",
         "device",
