@@ -116,7 +116,9 @@ def fields(generator: ImageGenerator, maps: Maps, how: SamplerSettings) -> tuple
     return found, generator.images(found, maps[0])
 
 
-def difference(one: tuple[Tensor, NDArray[np.uint8]], other: tuple[Tensor, NDArray[np.uint8]], inside: NDArray[np.bool_]) -> str:  # fmt: skip
+def difference(
+    one: tuple[Tensor, NDArray[np.uint8]], other: tuple[Tensor, NDArray[np.uint8]], inside: NDArray[np.bool_]
+) -> str:
     grey = (one[1].astype(float) - other[1])[inside]
     rms = max(float(np.sqrt((grey**2).mean())), 1e-9)
     return (
@@ -179,8 +181,10 @@ def main() -> None:
     ratio = cost["plain"] / cost["fast, bf16"]
     print(f"equal NFE: {ratio:.2f} times the reference's images/s")
     for solver, enough in solver_study.equal_distance(table, "heun", arguments.reference_nfe).items():
-        print(f"equal distance ({solver} at {enough} for Heun at {arguments.reference_nfe}): "
-              f"{ratio * arguments.reference_nfe / enough:.1f} times")  # fmt: skip
+        print(
+            f"equal distance ({solver} at {enough} for Heun at {arguments.reference_nfe}): "
+            f"{ratio * arguments.reference_nfe / enough:.1f} times"
+        )
 
 
 if __name__ == "__main__":

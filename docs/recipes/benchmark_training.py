@@ -76,8 +76,10 @@ def main() -> None:
             f"{name}: {n / statistics.median(taken):.3f} images/s (slowest {n / max(taken):.3f}, fastest {n / min(taken):.3f})"
         )
     parameters = sum(p.numel() for p in denoiser.parameters()) / 1e6
-    print(f"{arguments.model} {arguments.size} ({parameters:.0f} M parameters), batch {n}, {precision} on {device}: "
-          f"ratio {statistics.median(slow) / statistics.median(fast):.2f}")  # fmt: skip
+    print(
+        f"{arguments.model} {arguments.size} ({parameters:.0f} M parameters), batch {n}, {precision} on {device}: "
+        f"ratio {statistics.median(slow) / statistics.median(fast):.2f}"
+    )
 
 
 if __name__ == "__main__":

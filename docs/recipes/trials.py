@@ -39,8 +39,12 @@ def environment(home: Path) -> dict[str, str]:
 def start(home: Path, *options: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*launcher, *COMMAND, *map(str, options)],
-        env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+        env=environment(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def finish(home: Path, *options: object, launcher: tuple[str, ...] = ()) -> str:
@@ -61,8 +65,10 @@ def digest(home: Path, dataset_id: int) -> dict[str, str]:
     files = [p for f in folders for p in sorted(f.rglob("*")) if p.is_file() and p.name not in UNSTABLE]
     return {
         f"{i}/{p.relative_to(f)}": hashlib.sha256(p.read_bytes()).hexdigest()
-        for i, f in enumerate(folders) for p in files if p.is_relative_to(f)
-    }  # fmt: skip
+        for i, f in enumerate(folders)
+        for p in files
+        if p.is_relative_to(f)
+    }
 
 
 def images_of(home: Path, dataset_id: int) -> int:
@@ -92,13 +98,22 @@ def kills(home: Path, count: int, number: int, nfe: int) -> bool:
     finish(home, *options, "--dataset-id", 612)
     same = digest(home, 611) == digest(home, 612)
     rows = pd.read_parquet(raw(home, 612) / "manifest.parquet")
-    print(f"images after each kill: {done}; {'same' if same else 'DIFFERENT'} {len(digest(home, 612))} files; "
-          f"manifest {len(rows)} rows, {rows['image'].nunique()} images")  # fmt: skip
+    print(
+        f"images after each kill: {done}; {'same' if same else 'DIFFERENT'} {len(digest(home, 612))} files; "
+        f"manifest {len(rows)} rows, {rows['image'].nunique()} images"
+    )
     integrity = subprocess.run(
-        [sys.executable, "-c", "from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity as v; "
-         f"v({str(raw(home, 612))!r}, num_processes=2)"],
-        env=environment(home), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity as v; "
+            f"v({str(raw(home, 612))!r}, num_processes=2)",
+        ],
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     print("nnU-Net's integrity check:", "passes" if not integrity.returncode else integrity.stderr[-300:])
     return same and not integrity.returncode and rows["image"].nunique() == len(rows) == count
 

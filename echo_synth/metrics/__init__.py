@@ -6,5 +6,11 @@ from echo_synth.metrics.overlap import dice, structure_mask
 from echo_synth.metrics.surface import SurfaceDistances, surface_distances
 
 __all__ = [
-    "SurfaceDistances", "dice", "largest_component", "patient_interval", "structure_mask", "subset_bootstrap", "surface_distances",
-]  # fmt: skip
+    "SurfaceDistances",
+    "dice",
+    "largest_component",
+    "patient_interval",
+    "structure_mask",
+    "subset_bootstrap",
+    "surface_distances",
+]

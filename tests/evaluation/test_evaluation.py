@@ -67,8 +67,18 @@ def test_perfect_predictions(home: Path, tmp_path: Path) -> None:
     assert endo["hd_mm"]["mean"] == 0
     table = pd.read_csv(tmp_path / "eval/per_case.csv")
     assert list(table.columns[:11]) == [
-        "case", "patient", "view", "phase", "structure", "dice", "hd_mm", "hd95_mm", "assd_mm", "hd_px", "empty_prediction",
-    ]  # fmt: skip
+        "case",
+        "patient",
+        "view",
+        "phase",
+        "structure",
+        "dice",
+        "hd_mm",
+        "hd95_mm",
+        "assd_mm",
+        "hd_px",
+        "empty_prediction",
+    ]
     assert len(table) == 12
     written = {"summary.md", "scores.png", "settings.json", "volumes.csv", "bland_altman.png", "worst.png"}
     assert written <= {p.name for p in (tmp_path / "eval").iterdir()}

@@ -9,7 +9,14 @@ from tests.experiment.sweeps import FINGERPRINTS, GRID, cells_of, keys_of
 
 def test_the_grid_has_a_cell_for_each_combination() -> None:
     cells = cells_of({"seeds": [0, 1]})
-    assert {"edm-l64_nfe5_seed0", "edm-l64_nfe5_seed1", "edm-l64_nfe20_seed0", "edm-l64_nfe20_seed1", "real", "mixed"} == set(cells)  # fmt: skip
+    assert {
+        "edm-l64_nfe5_seed0",
+        "edm-l64_nfe5_seed1",
+        "edm-l64_nfe20_seed0",
+        "edm-l64_nfe20_seed1",
+        "real",
+        "mixed",
+    } == set(cells)
     assert [s.kind for s in cells["real"].stages] == ["data", "segmenter", "predict", "classifier", "evaluate"]
     assert [s.kind for s in cells["mixed"].stages] == ["data", "segmenter", "predict", "evaluate"]
 
@@ -36,7 +43,12 @@ def test_rows_of_one_model_share_what_they_have_in_common() -> None:
         "few": {"model": "edm-l64", "nfe": [20], "count": 4},
         "twin": {"model": "edm-l64", "nfe": [20]},
     }
-    cells = {c.name: c for c in build_cells(SweepSpec.model_validate(GRID | {"models": rows}), FINGERPRINTS | {"few": "w", "twin": "w"})}  # fmt: skip
+    cells = {
+        c.name: c
+        for c in build_cells(
+            SweepSpec.model_validate(GRID | {"models": rows}), FINGERPRINTS | {"few": "w", "twin": "w"}
+        )
+    }
     few, whole, twin = (cells[f"{row}_nfe20_seed0"] for row in ("few", "edm-l64", "twin"))
     assert few.columns["count"] == few.stages[0].config["count"] == 4
     assert few.stages[0].config["model"] == "edm-l64"

@@ -15,7 +15,10 @@ from tests.experiment.sweeps import GRID
 def test_auto_is_settled_before_the_sweep_and_a_study_changes_auto_only(home: Path, tmp_path: Path) -> None:
     run = tmp_path / "edm-l64"
     shutil.copytree(specs.root() / "bundled/edm-l64", run)
-    rows = {"edm-l64": {"nfe": [20], "checkpoint": str(run)}, "fixed": {"model": "edm-l64", "nfe": [20], "solver": "euler", "checkpoint": str(run)}}  # fmt: skip
+    rows = {
+        "edm-l64": {"nfe": [20], "checkpoint": str(run)},
+        "fixed": {"model": "edm-l64", "nfe": [20], "solver": "euler", "checkpoint": str(run)},
+    }
     spec = SweepSpec.model_validate(GRID | {"models": rows})
     before = find_inputs(spec)
     assert before.solvers == {("edm-l64", 20): "unipc", ("fixed", 20): "euler"}

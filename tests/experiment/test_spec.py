@@ -33,16 +33,28 @@ def test_a_row_may_not_take_the_name_of_the_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": {}}, "did you mean 'models'"), ({"reference": "x"}, "reference: x; expected one of"),
+        ({"model": {}}, "did you mean 'models'"),
+        ({"reference": "x"}, "reference: x; expected one of"),
         ({"cells": {"m": {"kind": "mix", "base": "y"}}, "reference": None}, r"cells\.m\.base: y"),
-        ({"cells": {"real": {"kind": "real"}, "z": {"kind": "mix", "base": "real"}}}, "real is a real cell; expected a synthetic"),
-        ({"cells": {"real": {"kind": "real", "patients": 3}, "z": {"kind": "filtered", "base": "edm-l64_nfe5_seed0"}}}, "kind real with all patients"),
+        (
+            {"cells": {"real": {"kind": "real"}, "z": {"kind": "mix", "base": "real"}}},
+            "real is a real cell; expected a synthetic",
+        ),
+        (
+            {
+                "cells": {
+                    "real": {"kind": "real", "patients": 3},
+                    "z": {"kind": "filtered", "base": "edm-l64_nfe5_seed0"},
+                }
+            },
+            "kind real with all patients",
+        ),
         ({"compare": {"c": ["mixed", "reel"]}}, r"compare\.c: reel; expected one of the cells: .*real"),
         ({"compare": {"c": ["real", "mixed"]}, "segmenter": None}, r"compare\.c: expected a segmenter"),
         ({"compare": {"c": ["real", "real"]}}, r"compare\.c: real twice"),
         ({"models": {"edm-l46": {"nfe": [1]}}}, "did you mean 'edm-l64'"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_in_a_spec_are_named(change: dict[str, object], message: str, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(GRID | change))
     with pytest.raises(SpecError, match=message):

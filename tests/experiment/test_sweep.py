@@ -17,9 +17,15 @@ from cli.sweep_commands import sweep
 def _small(folder: Path) -> Path:
     """Without nnU-Net: real and one model, a classifier each."""
     spec = {
-        "real": 501, "count": 8, "batch": 4, "models": {"edm-l64": {"nfe": [1]}}, "segmenter": None, "repeats": 20,
-        "cells": {"real": {"kind": "real"}}, "classifier": {"epochs": 1, "resolution": 32},
-    }  # fmt: skip
+        "real": 501,
+        "count": 8,
+        "batch": 4,
+        "models": {"edm-l64": {"nfe": [1]}},
+        "segmenter": None,
+        "repeats": 20,
+        "cells": {"real": {"kind": "real"}},
+        "classifier": {"epochs": 1, "resolution": 32},
+    }
     (folder / "small.yaml").write_text(yaml.safe_dump(spec))
     return folder / "small.yaml"
 
