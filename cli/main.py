@@ -20,12 +20,24 @@ from cli import (
     sweep_commands,
     train_commands,
 )
+from cli.command import Application, tell_interrupted
+from cli.screen import show_everything
 
-app = typer.Typer(
+EPILOG = """\b
+Environment:
+  ECHOSYNTH_HOME   where runs, maps and datasets go (default ./echosynth_home)
+  nnUNet_raw, nnUNet_preprocessed, nnUNet_results   nnU-Net's own folders (default below ECHOSYNTH_HOME/nnunet)
+  ECHOSYNTH_DEBUG  1: as --debug
+
+\b
+Exit codes: 0 done, 1 an error in one or two lines, 2 wrong usage, 130 interrupted.
+"""
+
+app = Application(
     name="echosynth",
     help="Synthetic echocardiograms that train real models: CAMUS, Γ-VAE, semantic diffusion, nnU-Net, statistics.",
+    epilog=EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -57,18 +69,21 @@ def _version(value: bool) -> None:
 @app.callback()
 def _root(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    debug: bool = typer.Option(False, "--debug", help="With any command: the full traceback of an error."),
 ) -> None:
-    """Add --debug to any command for a full traceback. Files go below ECHOSYNTH_HOME (default ./echosynth_home)."""
+    # What --debug does is done in `main`, which takes it off the command line wherever it stands.
+    pass
 
 
 def main() -> None:
     """Console entry point. Exit codes: 0 done, 1 a clear error, 2 wrong usage, 130 interrupted."""
+    show_everything()
     debug = "--debug" in sys.argv or bool(os.environ.get("ECHOSYNTH_DEBUG"))
     sys.argv = [a for a in sys.argv if a != "--debug"]
     try:
         app()
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues or starts again safely", file=sys.stderr)
+    except KeyboardInterrupt:  # before a command began
+        tell_interrupted()
         sys.exit(130)
     except Exception as e:
         if debug:

@@ -108,26 +108,8 @@ def test_the_plugin_stands_alone() -> None:
         assert not [n for n in _imports(path) if n.split(".")[0] in ("echo_synth", "cli", "data_specs")]
 
 
-def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; from cli.main import app; print([m for m in ('torch', 'numpy', 'pandas', 'monai', 'pydantic') if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert result.stdout.strip() == "[]"
-
-
 def test_small_models_load_without_monai() -> None:
     """It takes longer to import than all the rest, and only attention of larger VAEs needs it."""
     code = "import sys; from echo_synth.runs import description, folder; description.build_model(folder.bundled_run('gamma-vae-64').description); print('monai' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "False"
-
-
-def test_every_command_explains_itself() -> None:
-    import typer
-
-    from cli.main import app
-
-    group = typer.main.get_command(app)
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
-        assert "Example:" in (command.help or ""), name
-        for parameter in command.params:
-            assert getattr(parameter, "help", "x"), f"{name} {parameter.name} has no help"

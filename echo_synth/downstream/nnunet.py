@@ -8,11 +8,10 @@ from __future__ import annotations
 import ast
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from echo_synth.data import nnunet_raw
 from echo_synth.data.nnunet_raw import ENDING
@@ -21,7 +20,7 @@ from echo_synth.files import check_writable, read_json
 from echo_synth.folders import new_folder
 from echo_synth.home import NNUNET_FOLDERS, nnunet_folder, plugin_folder
 from echo_synth.parallel import available_cores
-from echo_synth.progress import Meter
+from echo_synth.progress import Meter, output_to
 
 PLANS, CONFIGURATION, FOLD = "nnUNetPlans", "2d", 0
 FINAL, LATEST = "checkpoint_final.pth", "checkpoint_latest.pth"
@@ -42,8 +41,8 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def _nnunet(log: Path, extra: dict[str, str] | None = None) -> Iterator[None]:
-    """nnU-Net's environment around a piece of work, its output appended to `log`.
+def _nnunet(log: Path, extra: dict[str, str] | None = None) -> Iterator[TextIO]:
+    """nnU-Net's environment around a piece of work, its output appended to `log`; yields where people watch.
 
     Raises RunError with the log's name for whatever nnU-Net raises, and when nnU-Net was loaded
     with other folders in this process: it reads them once.
@@ -51,15 +50,14 @@ def _nnunet(log: Path, extra: dict[str, str] | None = None) -> Iterator[None]:
     wanted = environment() | (extra or {})
     before = {k: os.environ.get(k) for k in wanted}
     os.environ.update(wanted)
-    log.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(log, "a", encoding="utf-8") as output, redirect_stdout(output), redirect_stderr(output):
+        with output_to(log) as watching:
             from nnunetv2 import paths
 
             for name in NNUNET_FOLDERS:
                 if Path(getattr(paths, name)) != Path(wanted[name]):
                     raise RunError(f"{name} was {getattr(paths, name)} when this process began, now {wanted[name]}; start a new one")  # fmt: skip
-            yield
+            yield watching
     except (RunError, DataError):
         raise
     except (Exception, SystemExit) as e:
@@ -154,7 +152,7 @@ def train(dataset_id: int, trainer: str, log: Path, device: str = "cpu", extra: 
     if (folder / FINAL).is_file():
         return folder
     resume = (folder / LATEST).is_file()
-    with _meter_outside() as make, _nnunet(log, extra):
+    with _nnunet(log, extra) as watching, _meters(watching) as make:
         import torch
         from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
@@ -191,7 +189,11 @@ def predict(
     if not (folder / FINAL).is_file():
         raise RunError(f"{folder / FINAL}: missing; run 'echosynth train-segmenter --dataset-id {dataset_id} --trainer {trainer}' first")  # fmt: skip
     check_writable(out.absolute().parent)
-    with new_folder(out.absolute(), "predict-segmenter", overwrite) as target, _meter_outside() as make, _nnunet(log):
+    with (
+        new_folder(out.absolute(), "predict-segmenter", overwrite) as target,
+        _nnunet(log) as watching,
+        _meters(watching) as make,
+    ):
         import torch
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -234,13 +236,12 @@ def _counted(work: Callable[..., Any], meter: Meter) -> Callable[..., Any]:
 
 
 @contextmanager
-def _meter_outside() -> Iterator[Callable[[int, str, str, int], Meter]]:
-    """Makes meters that go on writing to the terminal while everything else goes into a log."""
-    terminal = sys.stderr
+def _meters(watching: TextIO) -> Iterator[Callable[[int, str, str, int], Meter]]:
+    """Makes meters that are shown where people watch while everything else goes into a log."""
     made: list[Meter] = []
 
     def make(total: int, label: str, unit: str, done: int) -> Meter:
-        made.append(Meter(total, label, unit, done, stream=terminal))
+        made.append(Meter(total, label, unit, done, stream=watching))
         return made[-1]
 
     try:

@@ -18,6 +18,7 @@ REAL, SYNTHETIC = 501, 601
 TRAINER = "nnUNetTrainerEchoSynth_cpu"
 _FIXED_MINUTES = 3.5  # go to what does not scale with the training lengths
 _FULL_MINUTES = 12.0  # of the lengths below, measured on two cores
+_PATIENTS, _MINUTES_OF_ALL_PATIENTS, _FEWEST_PATIENTS = 40, 6.0, 8  # with less time, fewer are simulated
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,10 @@ class Demo:
         """Of the full training lengths."""
         return max(0.02, (self.minutes - _FIXED_MINUTES) / (_FULL_MINUTES - _FIXED_MINUTES))
 
+    @property
+    def _patients(self) -> int:
+        return max(_FEWEST_PATIENTS, min(_PATIENTS, round(_PATIENTS * self.minutes / _MINUTES_OF_ALL_PATIENTS)))
+
     def _images(self, full: int) -> str:
         return f"--images={max(16, round(full * self._share))}"
 
@@ -95,7 +100,7 @@ class Demo:
         return f"--epochs={max(1, round(full * self._share))}"
 
     def _phantom(self) -> list[str]:
-        return ["phantom", str(self.out / "phantom"), "--patients=40", self._seed]
+        return ["phantom", str(self.out / "phantom"), f"--patients={self._patients}", self._seed]
 
     def _convert(self) -> list[str]:
         source = self.out / "phantom"

@@ -1,0 +1,70 @@
+"""What every command does around its work: check its options, explain itself in full, and say how to go on after Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperCommand
+
+from cli.limits import refusal
+
+if TYPE_CHECKING:
+    from typer._click.core import Context
+
+
+class Command(TyperCommand):
+    """A command whose options are checked against `limits` before its function is called."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        _refuse_empty(args)
+        rest = super().parse_args(ctx, args)
+        for parameter in () if ctx.resilient_parsing else self.params:
+            value = ctx.params.get(parameter.name or "")
+            why = refusal(self.name or "", parameter.name or "", value)
+            if why:
+                option = max(parameter.opts, key=len)
+                raise typer.BadParameter(f"'{_shown(value)}'; {why}", ctx=ctx, param_hint=option)
+        return rest
+
+    def invoke(self, ctx: Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            tell_interrupted()
+            raise typer.Exit(130) from None
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """The first paragraph of the help, whole."""
+        return " ".join((self.help or "").partition("\n\n")[0].split())
+
+
+class Application(typer.Typer):
+    """A Typer application whose commands are `Command`s."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
+        return super().command(name, cls=Command, **settings)
+
+
+def tell_interrupted() -> None:
+    """What the interrupted work saved, and the command that continues it."""
+    from echo_synth import interrupt
+
+    told = interrupt.message() or f"continue with: {interrupt.continue_with()}"
+    print(f"interrupted; {told}", file=sys.stderr)
+
+
+def _refuse_empty(args: list[str]) -> None:
+    """No option takes an empty value, and an empty path would be the current folder."""
+    for before, value in zip(["", *args], args, strict=False):
+        name, equals, given = value.partition("=")
+        if value == "" or (name.startswith("--") and equals and not given):
+            option = name if name.startswith("--") else before
+            raise typer.BadParameter("''; expected a value", param_hint=option if option.startswith("--") else None)
+
+
+def _shown(value: object) -> str:
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(value))
+    return text if len(text) <= 80 else f"{text[:77]}..."

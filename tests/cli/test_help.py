@@ -1,0 +1,70 @@
+"""Help: complete, on every terminal, and quick."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from cli.main import app
+from tests.cli.terminal import ROOT, echosynth
+
+
+def _help(*words: str, **environment: str) -> str:
+    result = subprocess.run(
+        echosynth(*words, "--help"),
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        check=True,
+    )
+    assert not result.stderr
+    return result.stdout.decode("cp1252" if "cp1252" in environment.values() else "utf-8")
+
+
+def test_every_command_explains_itself() -> None:
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        assert "Example:" in (command.help or ""), name
+        for parameter in command.params:
+            assert getattr(parameter, "help", "x"), f"{name} {parameter.name} has no help"
+
+
+def test_the_overview_is_complete() -> None:
+    shown = _help()
+    for words in ("--debug", "ECHOSYNTH_HOME", "Exit codes", "130 interrupted", "--install-completion"):
+        assert words in shown
+    assert "…" not in shown
+    assert "..." not in shown.replace("[ARGS]...", "")
+
+
+@pytest.mark.parametrize("words", [(), ("train",), ("fit-prior",)])
+def test_help_on_a_terminal_that_lacks_greek(words: tuple[str, ...]) -> None:
+    shown = _help(*words, PYTHONIOENCODING="cp1252", LANG="C", LC_ALL="C")
+    assert "Gamma" in shown
+    assert "?" not in shown
+
+
+def test_help_in_ascii() -> None:
+    assert "echosynth_home" in _help(PYTHONIOENCODING="ascii", LANG="C", LC_ALL="C")
+
+
+def test_an_error_on_a_terminal_that_lacks_greek() -> None:
+    result = subprocess.run(
+        echosynth("report", "Γ-missing"),
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "Gamma-missing" in result.stderr
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("torch", "numpy", "pandas", "monai", "pydantic", "yaml", "rich.progress")
+    code = f"import sys; from cli.main import app; print([m for m in {heavy} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "[]"

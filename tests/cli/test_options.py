@@ -1,0 +1,91 @@
+"""Values of options that cannot be are refused before any work, with the option's name and what it accepts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli import main as entry
+
+TRAIN = "train --model edm-l64 --dataset-id 501"
+VAE = "train-vae --model gamma-vae-64 --dataset-id 501"
+GENERATE = "generate --model edm-l64 --nfe 1"
+
+
+def _run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["echosynth", *words])
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "option", "accepted"),
+    [
+        (f"{GENERATE} --device mps", "--device", "auto, cpu, cuda or cuda:N"),
+        (f"{GENERATE} --device 0", "--device", "cuda:N"),
+        (f"{GENERATE} --device meta", "--device", "cuda:N"),
+        (f"{GENERATE} --device cuda:-1", "--device", "cuda:N"),
+        (f"{TRAIN} --device gpu", "--device", "cuda:N"),
+        (f"{GENERATE} --precision int8", "--precision", "auto, fp32, bf16 or fp16"),
+        (f"{TRAIN} --lr -1", "--lr", "above 0"),
+        (f"{TRAIN} --lr inf", "--lr", "above 0"),
+        (f"{VAE} --lr nan", "--lr", "above 0"),
+        (f"{VAE} --lr 0", "--lr", "above 0"),
+        (f"{TRAIN} --seed {2**63}", "--seed", str(2**63 - 1)),
+        (f"{GENERATE} --seed {'9' * 30}", "--seed", str(2**63 - 1)),
+        (f"{GENERATE} --count {'9' * 30}", "--count", "from 1 to 1000000"),
+        (f"{GENERATE} --batch 1000000000", "--batch", "from 1 to 65536"),
+        (f"{TRAIN} --micro-batch 1000000", "--micro-batch", "65536"),
+        (f"{TRAIN} --copies 1000000000", "--copies", "1000"),
+        ("train-classifier DIR --lr nan", "--lr", "above 0"),
+        ("train-classifier DIR --batch 1", "--batch", "from 2"),
+        ("train-classifier DIR --resolution 100000", "--resolution", "4096"),
+        (f"bootstrap-eval --repeats {'9' * 30}", "--repeats", "1000000"),
+        ("make-maps --dataset-id 501 --workers 100000", "--workers", "1024"),
+        ("mix-datasets --real 501 --dataset-id 701 --share nan", "--share", "from 0 to 1"),
+        ("sweep smoke --cluster foo", "--cluster", "local or slurm"),
+        ("sweep smoke --hours nan", "--hours", "0.1"),
+        ("demo --minutes nan", "--minutes", "greater than or equal to 1"),
+        ("average-weights RUN --std nan --out OUT", "--std", "0.25"),
+        ("make-maps --dataset-id 501 --out=", "--out", "a value"),
+        (f"{GENERATE} --dataset-id {'9' * 30}", "--dataset-id", "number"),
+    ],
+)
+def test_an_impossible_value_is_named(
+    line: str, option: str, accepted: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(line.split(" "), monkeypatch) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert option in message
+    assert accepted in message
+
+
+@pytest.mark.parametrize("path", ["", "a\nb", "tab\there", "\udcff"])
+def test_paths_that_cannot_be_shown_are_refused(
+    path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _run(["make-maps", "--dataset-id", "501", "--out", path], monkeypatch) == 2
+    assert "--out" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_possible_passes() -> None:
+    from cli.limits import refusal
+
+    for option, value in [
+        ("device", "cuda:1"),
+        ("device", "cpu"),
+        ("seed", 2**63 - 1),
+        ("lr", 1e-9),
+        ("share", 0.0),
+        ("batch", 1),
+        ("out", "käse/β"),
+        ("synthetic", [601, 602]),
+        ("epochs", None),
+        ("resume", True),
+    ]:
+        assert refusal("train", option, value) is None

@@ -1,0 +1,23 @@
+"""Commands on a terminal: the whole chain, its segmenter included, ends well and shows its progress; Ctrl-C tells how to go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.terminal import echosynth, in_terminal
+
+
+@pytest.mark.xdist_group("nnunet")
+def test_the_demo_ends_well_on_a_terminal(tmp_path: Path) -> None:
+    """train-segmenter and predict-segmenter are among its stages, each with the terminal as its output."""
+    ended = in_terminal(echosynth("demo", "--out", str(tmp_path / "demo"), "--minutes", "1"), seconds=1800)
+    assert ended.status == 0, ended.screen[-3000:]
+    assert (tmp_path / "demo" / "report.html").is_file()
+    for shown in ("segmenter", "iterations", "segment ", "weights: ", "segmentations", "report: "):
+        assert shown in ended.screen
+    log = next((tmp_path / "demo").rglob("echosynth.log")).read_text()
+    assert "This is the configuration used by this training" in log
+    assert "This is the configuration used by this training" not in ended.screen
+    assert "closed file" not in ended.screen
