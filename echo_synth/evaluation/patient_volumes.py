@@ -20,7 +20,7 @@ from echo_synth.types import PHASES, VIEWS, CaseId
 
 MEASURES = ("edv_ml", "esv_ml", "ef_percent")
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
-_CAVITY, _MYOCARDIUM = 1, 2
+_CAVITY, _MYOCARDIUM, _ATRIUM = 1, 2, 3
 _COLUMNS = ("patient", "convention", *MEASURES)
 
 
@@ -40,7 +40,8 @@ def case_axes(masks: CaseMasks) -> VentricleAxes:
 
 def mask_axis(mask: Image2D) -> LongAxis:
     """Long axis and discs of one mask, labels as nnU-Net's datasets have them."""
-    return long_axis(mask.pixels == _CAVITY, mask.pixels == _MYOCARDIUM, mask.spacing)
+    cavity, myocardium, atrium = (mask.pixels == label for label in (_CAVITY, _MYOCARDIUM, _ATRIUM))
+    return long_axis(cavity, myocardium, mask.spacing, atrium)
 
 
 def patient_volumes(axes: Mapping[CaseId, LongAxis]) -> pd.DataFrame:

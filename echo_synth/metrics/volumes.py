@@ -19,9 +19,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial.distance import pdist, squareform
 
 from echo_synth.metrics.components import largest_component
+from echo_synth.metrics.valve import valve_ends
 
 DISCS = 20
 Convention = Literal["camus", "clinical"]
@@ -54,24 +54,31 @@ class Volumes:
         return 100 * (1 - self.esv / self.edv) if self.edv > 0 else float("nan")
 
 
-def long_axis(cavity: NDArray[np.bool_], myocardium: NDArray[np.bool_], spacing: tuple[float, float]) -> LongAxis:
-    """Long axis and disc diameters of a ventricle (H, W), of its largest component.
+def long_axis(
+    cavity: NDArray[np.bool_],
+    myocardium: NDArray[np.bool_],
+    spacing: tuple[float, float],
+    atrium: NDArray[np.bool_] | None = None,
+) -> LongAxis:
+    """Long axis and disc diameters of a ventricle (H, W), of its largest component with holes filled.
 
-    The mitral plane is where the cavity's outline does not touch myocardium; its ends are the
-    two points there that lie farthest apart. The apex is the point of the cavity farthest from
-    their middle. A diameter is the area of the cavity's slice divided by the slice's height.
+    The axis runs from the middle of the mitral valve (`valve.valve_ends`: the contact with the
+    atrium, or the longest gap in the wall) to the point of the cavity that is farthest from it,
+    the apex. A diameter is the area of the cavity's slice divided by the slice's height.
 
     Args:
         spacing: size of a pixel, (row, column), mm.
+        atrium: the left atrium, of which the largest component counts; None where there is no mask of it.
 
     Returns:
         length and diameters of 0 for an empty cavity.
     """
-    cavity = largest_component(cavity)
+    cavity = ndimage.binary_fill_holes(largest_component(cavity))
     if not cavity.any():
         return LongAxis(0.0, np.zeros(DISCS))
     pixel = np.asarray(spacing)
-    middle = _mitral_points(cavity, myocardium, spacing).mean(0)
+    atrium = np.zeros_like(cavity) if atrium is None else largest_component(atrium)
+    middle = valve_ends(cavity, myocardium, atrium, spacing).mean(0)
     points = np.argwhere(cavity) * pixel
     apex = points[np.linalg.norm(points - middle, axis=1).argmax()]
     length = float(np.linalg.norm(apex - middle))
@@ -83,20 +90,6 @@ def long_axis(cavity: NDArray[np.bool_], myocardium: NDArray[np.bool_], spacing:
     along = ((points + parts - middle) @ ((apex - middle) / length)).ravel()
     area, _ = np.histogram(along, bins=DISCS, range=(0, length))
     return LongAxis(length, area * (pixel.prod() / _FINE**2) / (length / DISCS))
-
-
-def _mitral_points(
-    cavity: NDArray[np.bool_], myocardium: NDArray[np.bool_], spacing: tuple[float, float]
-) -> NDArray[np.float64]:
-    """Both ends of the mitral plane, (2, 2) mm; the outline's where no part of it is free of myocardium."""
-    outline = cavity & ~ndimage.binary_erosion(cavity)
-    free = outline & ~ndimage.binary_dilation(myocardium, np.ones((3, 3)))
-    points = np.argwhere(free if free.any() else outline) * np.asarray(spacing)
-    if len(points) == 1:
-        return np.repeat(points, 2, axis=0).astype(np.float64)
-    apart = squareform(pdist(points))
-    ends: NDArray[np.float64] = points[list(np.unravel_index(apart.argmax(), apart.shape))]
-    return ends
 
 
 def biplane_volumes(axes: Mapping[tuple[str, str], LongAxis], convention: Convention) -> Volumes:
