@@ -7,13 +7,33 @@ from pathlib import Path
 from echo_synth.errors import EchoSynthError
 from echo_synth.files import disk_error
 
+_MEMORY = "out of memory; use a smaller --batch, --size or number of --workers"
+
 
 def explain(e: Exception) -> str:
-    """One or two lines for any exception; unexpected ones say how to see the traceback."""
+    """One or two lines for any exception; unexpected ones say how to see the traceback.
+
+    Bad input is told by the readers, which know the file and what was expected of it. What is
+    mapped here can happen anywhere: the disk and the memory.
+    """
     if isinstance(e, EchoSynthError):
         return str(e)
-    if isinstance(e, OSError) and e.filename:
-        return str(disk_error(e, Path(str(e.filename))))
-    if isinstance(e, MemoryError):
-        return "out of memory; use a smaller --batch or --size"
+    if isinstance(e, OSError):
+        return _explain_system(e)
+    if isinstance(e, MemoryError) or _is_torch_memory(e):
+        return _MEMORY
     return f"unexpected {type(e).__name__}: {e}\nRun again with --debug for the traceback; this is likely a defect."
+
+
+def _explain_system(e: OSError) -> str:
+    if e.filename:
+        return str(disk_error(e, Path(str(e.filename))))
+    return f"the system refused: {e.strerror or e}"
+
+
+def _is_torch_memory(e: Exception) -> bool:
+    """torch has no class of its own for the CPU's memory."""
+    words = str(e)
+    return isinstance(e, RuntimeError) and (
+        type(e).__name__ == "OutOfMemoryError" or "can't allocate memory" in words or "not enough memory" in words
+    )

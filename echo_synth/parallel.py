@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
+
+from echo_synth.errors import DataError
 
 A = TypeVar("A")
 R = TypeVar("R")
+_FEWEST_ITEMS = 8  # fewer are done before processes have started
 
 
 def available_cores() -> int:
@@ -40,19 +48,59 @@ def _children_with_one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _children_without_interrupts() -> Iterator[None]:
+    """Processes started in the block never see Ctrl-C, not even while they import: this one ends them. Ctrl-C waits for the block's end."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """In a worker: end when the process that started it is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
+
+
 def parallel_map(function: Callable[[A], R], items: Sequence[A], workers: int | None = None) -> Iterator[R]:
     """`function` over `items` in order, in `workers` processes (default: all cores).
 
-    The first exception cancels what has not started and is raised here.
+    The first exception cancels what has not started and is raised here; so is Ctrl-C, which ends
+    the workers at once. After either nothing is written any more. Workers end with this process.
+
+    Raises DataError when a worker was killed, often by the system for want of memory.
     """
     workers = min(workers or available_cores(), max(1, len(items)))
-    if workers == 1 or len(items) < 8:
+    if workers == 1 or len(items) < _FEWEST_ITEMS:
         yield from map(function, items)
         return
-    spawn = get_context("spawn")
-    with _children_with_one_thread(), ProcessPoolExecutor(workers, mp_context=spawn) as pool:
-        try:
-            yield from pool.map(function, items, chunksize=max(1, min(16, len(items) // (4 * workers))))
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)  # nothing may write after the caller cleans up
-            raise
+    chunk = max(1, min(16, len(items) // (4 * workers)))
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
+    processes: list[BaseProcess] = []
+    try:
+        with _children_with_one_thread(), _children_without_interrupts():
+            results = pool.map(function, items, chunksize=chunk)
+            processes = [p for p in multiprocessing.active_children() if p not in others]
+        yield from results
+    except BrokenProcessPool:
+        raise DataError(
+            "a worker process was killed, often by the system for want of memory; run again with fewer --workers"
+        ) from None
+    except (KeyboardInterrupt, GeneratorExit):
+        for process in processes:
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

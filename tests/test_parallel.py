@@ -1,0 +1,109 @@
+"""Work in processes: in order, with the first error, ended by Ctrl-C, and gone with the process that started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from echo_synth.errors import DataError
+from echo_synth.parallel import parallel_map
+from tests.cli.terminal import ROOT
+
+
+def _square(number: int) -> int:
+    if number < 0:
+        raise DataError("below zero")
+    return number * number
+
+
+def _die(number: int) -> int:
+    os._exit(1) if number == 3 else None
+    return number
+
+
+def _note_and_wait(file: str) -> None:
+    Path(file).write_text(str(os.getpid()))
+    time.sleep(120)
+
+
+def test_results_come_in_order() -> None:
+    assert list(parallel_map(_square, range(20), 2)) == [n * n for n in range(20)]
+
+
+def test_the_first_error_is_raised_here() -> None:
+    with pytest.raises(DataError, match="below zero"):
+        list(parallel_map(_square, [*range(8), -1, *range(8)], 2))
+
+
+def test_a_killed_worker_is_told() -> None:
+    with pytest.raises(DataError, match="a worker process was killed"):
+        list(parallel_map(_die, range(16), 2))
+
+
+def _start(folder: Path) -> subprocess.Popen[str]:
+    code = f"""
+from echo_synth.parallel import parallel_map
+from tests.test_parallel import _note_and_wait
+if __name__ == "__main__":
+    try:
+        list(parallel_map(_note_and_wait, [f"{folder}/{{i}}" for i in range(16)], 2))
+    except KeyboardInterrupt:
+        raise SystemExit(130)
+"""
+    (folder / "work.py").write_text(code)
+    return subprocess.Popen(
+        [sys.executable, str(folder / "work.py")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _alive(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
+
+
+def _wait_until(folder: Path, workers: int) -> list[int]:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        numbers = [f.read_text() for f in folder.glob("[0-9]*")]
+        if len(numbers) >= workers and all(numbers):
+            return [int(n) for n in numbers]
+        time.sleep(0.1)
+    raise AssertionError("no workers")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed alone", "interrupted as a group"])
+def test_workers_end_with_their_parent(how: signal.Signals, tmp_path: Path) -> None:
+    process = _start(tmp_path)
+    workers = _wait_until(tmp_path, 2)
+    os.kill(process.pid, how) if how == signal.SIGKILL else os.killpg(process.pid, how)
+    _, errors = process.communicate(timeout=60)
+    deadline = time.monotonic() + 30
+    while any(map(_alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(_alive, workers))
+    assert "Traceback" not in errors
+    assert process.returncode == (130 if how == signal.SIGINT else -how)
+
+
+def test_ctrl_c_while_workers_start_is_quiet(tmp_path: Path) -> None:
+    process = _start(tmp_path)
+    deadline = time.monotonic() + 60
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while len(children.read_text().split()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
