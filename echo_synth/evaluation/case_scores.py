@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TypedDict
 
 import numpy as np
@@ -16,8 +16,25 @@ from echo_synth.metrics.overlap import dice, structure_mask
 from echo_synth.metrics.surface import surface_distances
 from echo_synth.types import CaseId
 
-METRICS = ("dice", "hd_mm", "hd95_mm", "assd_mm", "hd_px")
 PIXELS = 256  # "pixels" are those of a 256 x 256 grid, whatever the file's own
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of per_case.csv that is averaged, compared and reported: its heading in tables, and its decimals."""
+
+    heading: str
+    digits: int = 2
+
+
+# What is listed here is a field of `CaseScore`; statistics, tables and comparisons follow this list.
+METRICS: dict[str, Metric] = {
+    "dice": Metric("Dice", digits=3),
+    "hd_mm": Metric("Hausdorff, mm"),
+    "hd95_mm": Metric("HD95, mm"),
+    "assd_mm": Metric("ASSD, mm"),
+    "hd_px": Metric("Hausdorff, px"),
+}
 
 
 class CaseScore(TypedDict):

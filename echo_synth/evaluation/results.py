@@ -18,17 +18,8 @@ class Estimate(TypedDict):
     n_patients: int
 
 
-class StructureScores(TypedDict):
-    """Scores of one structure. Distances in mm at native spacing; hd_px in pixels of a 256 x 256 grid."""
-
-    dice: Estimate
-    hd_mm: Estimate
-    hd95_mm: Estimate
-    assd_mm: Estimate
-    hd_px: Estimate
-    empty_predictions: int
-
-
+# Of one structure: an Estimate for each of `case_scores.METRICS`, in its units, and the number of "empty_predictions".
+StructureScores = Mapping[str, Estimate | int]
 Segmentation = Mapping[str, StructureScores]  # by structure: lv_endo, lv_epi, la
 
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from echo_synth.generation.engine import ImageGenerator, SamplerSettings, image_noise
 from echo_synth.progress import Meter
+from echo_synth.sampling import SOLVERS
 
-DETERMINISTIC = ("euler", "heun", "dpmpp-2m", "unipc")
+DETERMINISTIC = tuple(name for name, solver in SOLVERS.items() if not solver.stochastic)
 COLUMNS = ("solver", "nfe", "rmse", "rmse_low", "rmse_high", "psnr_db")
 
 

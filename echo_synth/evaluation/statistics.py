@@ -57,7 +57,7 @@ def segmentation_metrics(per_case: pd.DataFrame, resampling: Resampling) -> Segm
 def _structure(rows: pd.DataFrame, resampling: Resampling) -> StructureScores:
     patients = rows["patient"].to_numpy(str)
     scores = {m: summarise(rows[m].to_numpy(float), patients, resampling) for m in METRICS}
-    return cast(StructureScores, scores | {"empty_predictions": int(rows["empty_prediction"].sum())})
+    return {**scores, "empty_predictions": int(rows["empty_prediction"].sum())}
 
 
 def grouped_metrics(per_case: pd.DataFrame, resampling: Resampling) -> Mapping[str, Mapping[str, Segmentation]]:

@@ -8,14 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from echo_synth.evaluation.case_scores import METRICS
+
 STRUCTURES = {"lv_endo": "LV endocardium", "lv_epi": "LV epicardium", "la": "Left atrium"}
-METRICS = {
-    "dice": "Dice",
-    "hd_mm": "Hausdorff, mm",
-    "hd95_mm": "HD95, mm",
-    "assd_mm": "ASSD, mm",
-    "hd_px": "Hausdorff, px",
-}
 VOLUMES = {"edv_ml": "EDV, ml", "esv_ml": "ESV, ml", "ef_percent": "EF, %"}
 _VIEWS = {
     "accuracy": "Accuracy",
@@ -28,7 +23,6 @@ _AGAINST_CFG = {
     "EF, % against the cfg": "ef_percent_against_cfg",
     "reference masks' EF against the cfg": "reference_ef_percent_against_cfg",
 }
-_DIGITS = {"dice": 3}
 Rows = list[list[str]]
 
 
@@ -75,9 +69,9 @@ def _views(entries: Mapping[str, Any]) -> Section:
 
 
 def _segmentation(entries: Mapping[str, Any]) -> Section:
-    rows = [["Structure", *METRICS.values(), "Empty"]]
+    rows = [["Structure", *(metric.heading for metric in METRICS.values()), "Empty"]]
     for key, entry in entries.items():
-        cells = [cell(entry[m], _DIGITS.get(m, 2)) for m in METRICS]
+        cells = [cell(entry.get(name, {}), metric.digits) for name, metric in METRICS.items()]
         rows.append([STRUCTURES.get(key, key), *cells, str(entry["empty_predictions"])])
     first = next(iter(entries.values()))["dice"]
     note = "An empty prediction has Dice 0 and the image's diagonal as its distances."
@@ -108,9 +102,11 @@ def _number(value: float | None, digits: int = 1) -> str:
 
 def _paired(metrics: Mapping[str, Any]) -> Iterator[Section]:
     for name, structures in metrics.get("paired_baselines", {}).items():
-        rows = [["Structure", *(f"Δ {m}" for m in METRICS.values())]]
+        rows = [["Structure", *(f"Δ {metric.heading}" for metric in METRICS.values())]]
         for key, entry in structures.items():
-            cells = [f"{cell(entry[m], _DIGITS.get(m, 2))}, p {_p(entry[m]['p_holm'])}" for m in METRICS]
+            cells = [
+                f"{cell(entry[name], metric.digits)}, p {_p(entry[name]['p_holm'])}" for name, metric in METRICS.items()
+            ]
             rows.append([STRUCTURES.get(key, key), *cells])
         note = "Predictions minus baseline on the same images; p by flipping patients' signs, after Holm's correction."
         yield Section(f"Difference to {name}", rows, note)
