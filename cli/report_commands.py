@@ -21,6 +21,9 @@ def report(
         Path, typer.Argument(metavar="DIR", help="Folder with evaluations, datasets and runs at any depth.")
     ],
     out: Annotated[Path | None, typer.Option(help="Default: DIR/report.html.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another web page too; the command's own page always is.")
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Write one self-contained page with every table and figure below DIR.
@@ -29,11 +32,12 @@ def report(
     """
     from echo_synth.errors import DataError
     from echo_synth.files import write_text
-    from echo_synth.report.page import build
+    from echo_synth.report.page import build, check_target
 
     if not folder.is_dir():
         raise DataError(f"{folder}: not a folder; expected one with results")
-    target = out or folder / "report.html"
-    begin("report", {"folder": folder.absolute(), "out": target.absolute()}, dry_run)
+    target = (out or folder / "report.html").absolute()
+    check_target(target, overwrite)
+    begin("report", {"folder": folder.absolute(), "out": target}, dry_run)
     write_text(target, build(folder.absolute()))
     done(f"report: {target}")

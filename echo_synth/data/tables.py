@@ -148,17 +148,22 @@ def read_cases(path: Path, needed: Sequence[str] | None = None) -> pd.DataFrame:
     Raises DataError when it is missing, not a table, a value is none that the column may hold, a
     case is listed twice, or a patient is in more than one split.
     """
+    return read_table(path, CASES, needed)
+
+
+def read_table(path: Path, declared: Table, needed: Sequence[str] | None = None) -> pd.DataFrame:
+    """A CSV file with the columns of `declared`; raises DataError as `read_cases`."""
     if not path.is_file():
-        raise DataError(f"{path}: missing; was this dataset made by '{CASES.made_by}'?")
+        raise DataError(f"{path}: missing; was this folder made by '{declared.made_by}'?")
     text = _read_text(path)
-    names = {c.name: str for c in CASES.columns if c.kind in ("name", "text")}
+    names = {c.name: str for c in declared.columns if c.kind in ("name", "text")}
     try:
         table = pd.read_csv(io.StringIO(text), dtype=names, keep_default_na=False, na_values=[""])  # type: ignore[arg-type]
     except (ValueError, OverflowError, RecursionError) as e:  # pandas' parser errors are ValueErrors
         raise DataError(f"{path}: not a table ({str(e).splitlines()[0]:.100})") from None
     if not isinstance(table.index, pd.RangeIndex):  # pandas' reading of rows that are longer than the header
         raise DataError(f"{path}: its rows have more cells than its header has columns")
-    return validate(table, CASES, path, needed)
+    return validate(table, declared, path, needed)
 
 
 def read_index(path: Path) -> pd.DataFrame:

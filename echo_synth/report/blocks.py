@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from echo_synth.report.tables import Rows
@@ -75,13 +74,6 @@ class PageSection:
 
     title: str
     blocks: Sequence[Block]
-
-
-def pictures_in(folder: Path, known: Mapping[str, tuple[str, str]]) -> Iterator[Picture]:
-    """Those of the pictures `known` (file name: alternative text, caption) that `folder` holds."""
-    for name, (alt, caption) in known.items():
-        if (folder / name).is_file():
-            yield Picture((folder / name).read_bytes(), alt, caption)
 
 
 def keep_together(text: str) -> str:

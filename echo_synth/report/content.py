@@ -1,97 +1,151 @@
-"""What a folder holds that a page can show: sweeps, evaluations, judged datasets, datasets, training runs."""
+"""What a folder holds that a page can show: sweeps, evaluations, judged datasets, datasets, training runs.
+
+A file that cannot be shown (damaged, or of another program) keeps nothing else from the page: it is
+named at its end with what is wrong with it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-import pandas as pd
+from echo_synth.errors import DataError
+from echo_synth.report import figures, reading, tables
+from echo_synth.report.blocks import Block, Gallery, Note, PageSection, Picture, Settings, Table
+from echo_synth.report.captions import EVALUATION_PICTURES, QUALITY_PICTURES, SWEEP_PICTURES, Caption
+from echo_synth.report.quality_tables import quality_rows, recall_rows
 
-from echo_synth.files import read_json
-from echo_synth.report import figures, tables
-from echo_synth.report.blocks import Block, Gallery, Note, PageSection, Picture, Settings, Table, pictures_in
-from echo_synth.report.quality_tables import quality_rows
-
-# What each command draws: file, alternative text, caption.
-_EVALUATION_PICTURES = {
-    "scores.png": (
-        "Box plots of Dice and Hausdorff distance by structure",
-        "Each point is one held-out image; with a baseline, a line joins the same image's two points.",
-    ),
-    "bland_altman.png": (
-        "Bland-Altman plots of end-diastolic volume, end-systolic volume and ejection fraction",
-        "Each point is a patient; solid line: bias, dashed: limits of agreement.",
-    ),
-    "classification.png": (
-        "Confusion matrix and reliability curve of the view classifier",
-        "Left: counts of held-out images. Right: observed share against claimed probability, area by number of images.",
-    ),
-    "worst.png": (
-        "The eight cases of lowest Dice with predicted and reference outlines",
-        "The worst cases: prediction solid in the colours of the label maps, reference dashed white.",
-    ),
-}
-_SWEEP_PICTURES = {
-    "images.png": (
-        "Images by model and number of network evaluations, all of one label map",
-        "One label map drawn by every model at every number of network evaluations (NFE).",
-    ),
-    "scores.png": (
-        "Dice, Hausdorff distance and view accuracy against the number of network evaluations",
-        "What models trained on synthetic images alone reach on real patients; bands: patient-level 95 % intervals, dashed: trained on real images, dotted: on noise.",
-    ),
-    "throughput.png": (
-        "Images a second against the number of network evaluations",
-        "Throughput as measured while the sweep ran.",
-    ),
-    "pareto.png": (
-        "Dice of the LV endocardium against seconds an image",
-        "The grey line joins the cells that no other beats in both; numbers are NFE.",
-    ),
-}
-_QUALITY_PICTURES = {
-    "quality.png": (
-        "Intensity histograms, agreement with the guiding maps, similarity to the nearest training image",
-        "Intensity histograms, agreement with the guiding maps, similarity to the nearest training image.",
-    ),
-    "nearest.png": (
-        "The six synthetic images nearest to a training image, above that training image",
-        "The six synthetic images nearest to a training image, above that training image.",
-    ),
-}
+T = TypeVar("T")
 _STAGE = re.compile(r"evaluate-[0-9a-f]{12}")
 _DATASET_SETTINGS = ("model", "size", "nfe", "solver", "count", "seed", "precision", "trained_on")
 
 
 def sections_of(folder: Path) -> list[PageSection]:
     """Everything found below `folder`, in the order in which it is read."""
-    return [*_sweeps(folder), *_evaluations(folder), *_qualities(folder), *_datasets(folder), *_runs(folder)]
+    page = _Page(folder)
+    parts = (page.sweeps, page.evaluations, page.qualities, page.datasets, page.runs, page.left_out)
+    return [section for part in parts for section in part()]
 
 
-def _sweeps(folder: Path) -> Iterator[PageSection]:
-    for file in sorted(folder.rglob("results.csv")):
-        table = pd.read_csv(file)
-        if "cell" not in table:
-            continue
-        name = str(file.parent.relative_to(folder)) if file.parent != folder else folder.name
-        cells = Table(tables.sweep_rows(table), "Cells, each judged on the held-out real patients", name)
-        blocks: list[Block] = [cells, Note("mean [patient-level 95 % interval]")]
-        blocks += _comparisons(file.parent / "comparisons.csv", name)
-        yield PageSection(f"Experiment: {name}", [*blocks, *pictures_in(file.parent, _SWEEP_PICTURES)])
+@dataclass
+class _Page:
+    """Makes the sections of a folder, and keeps account of the files that were left out."""
+
+    folder: Path
+    refused: list[str] = field(default_factory=list)
+
+    def _read(self, reader: Callable[[Path], T], file: Path) -> T | None:
+        """What `reader` makes of a file, or None, noted, where it is not what its name says."""
+        try:
+            return reader(file)
+        except DataError as e:
+            self.refused.append(str(e))
+            return None
+
+    def _name(self, file: Path) -> str:
+        """Where a file lies: its folder, from the page's own."""
+        return str(file.parent.relative_to(self.folder)) if file.parent != self.folder else self.folder.name
+
+    def _pictures(self, folder: Path, captions: Mapping[str, Caption]) -> Iterator[Picture]:
+        for name, (alt, caption) in captions.items():
+            if (folder / name).is_file() and (png := self._read(reading.read_png, folder / name)):
+                yield Picture(png, alt, caption)
+
+    def sweeps(self) -> Iterator[PageSection]:
+        for file in sorted(self.folder.rglob("results.csv")):
+            table = self._read(reading.read_sweep_results, file)
+            if table is None:
+                continue
+            name = self._name(file)
+            cells = Table(tables.sweep_rows(table), "Cells, each judged on the held-out real patients", name)
+            blocks: list[Block] = [cells, Note(tables.HOW_TO_READ)]
+            blocks += self._comparisons(file.parent / "comparisons.csv", name)
+            yield PageSection(f"Experiment: {name}", [*blocks, *self._pictures(file.parent, SWEEP_PICTURES)])
+
+    def _comparisons(self, file: Path, sweep: str) -> Iterator[Block]:
+        table = self._read(reading.read_comparisons, file) if file.is_file() else None
+        if table is None:
+            return
+        yield Table(tables.comparison_rows(table), "Pairs of cells on the same images", sweep)
+        yield Note(
+            "cell minus the other [patient-level 95 % interval]; p by flipping patients’ signs, "
+            "after Holm’s correction over the pairs, each column by itself"
+        )
+
+    def evaluations(self) -> Iterator[PageSection]:
+        for file in sorted(self.folder.rglob("metrics.json")):
+            if _in_a_sweep(file):
+                continue  # a cell, which the sweep's table shows
+            metrics = self._read(reading.read_metrics, file)
+            if metrics is None:
+                continue
+            name = self._name(file)
+            blocks: list[Block] = [Note(tables.HOW_TO_READ)]
+            for section in tables.sections(metrics):
+                blocks.append(Table(section.rows, section.title, name))
+                blocks += [Note(section.note)] if section.note else []
+            # A picture of a part that these numbers do not have is of an earlier evaluation.
+            current = {
+                n: c for part, known in EVALUATION_PICTURES.items() if metrics.get(part) for n, c in known.items()
+            }
+            blocks += self._pictures(file.parent, current)
+            yield PageSection(f"Evaluation: {name}", [*blocks, Settings(metrics.get("settings") or {})])
+
+    def qualities(self) -> Iterator[PageSection]:
+        files = sorted(self.folder.rglob("quality.json"))
+        results = {f: q for f in files if (q := self._read(reading.read_quality, f)) is not None}
+        names = _told_apart({file: str(result["dataset"]) for file, result in results.items()}, self.folder)
+        for file, result in results.items():
+            rows = [["Measure", "Value"], *([measure, value] for measure, value in quality_rows(result))]
+            blocks: list[Block] = [Table(rows, "Against the real data", names[file])]
+            if len(recall := recall_rows(result["privacy"])) > 1:
+                blocks += [Table(recall, "Planted copies that are found", names[file]), Note(_RECALL_NOTE)]
+            blocks += self._pictures(file.parent, QUALITY_PICTURES)
+            yield PageSection(f"Quality: {names[file]}", [*blocks, Settings(result.get("settings") or {})])
+
+    def datasets(self) -> Iterator[PageSection]:
+        names = _told_apart({f: f.parent.name for f in sorted(self.folder.rglob("preview.png"))}, self.folder)
+        for file, dataset in names.items():
+            settings = self._read(reading.read_settings, file.parent / "settings.json") or {}
+            rows = [["Setting", "Value"], *([k, str(settings[k])] for k in _DATASET_SETTINGS if k in settings)]
+            blocks: list[Block] = [
+                *self._pictures(file.parent, {"preview.png": _PREVIEW}),
+                Table(rows, "How it was drawn", dataset),
+                Settings(settings),
+            ]
+            yield PageSection(f"Synthetic dataset: {dataset}", blocks)
+
+    def runs(self) -> Iterator[PageSection]:
+        curves = [c for file in sorted(self.folder.rglob("history.csv")) if (c := self._loss_curves(file)) is not None]
+        if curves:
+            yield PageSection("Training", [Gallery(curves)])
+
+    def _loss_curves(self, file: Path) -> Picture | None:
+        history = self._read(reading.read_history, file) if _has_rows(file) else None
+        if history is None:
+            return None
+        run = file.parent.name
+        png = figures.png(figures.history_curves(history, run))
+        return Picture(png, f"Loss curves of {run}", f"{run}: {history['images'].max():.0f} images seen")
+
+    def left_out(self) -> Iterator[PageSection]:
+        """Last of all, when everything was read."""
+        if self.refused:
+            yield PageSection("Left out", [Note(reason) for reason in self.refused])
 
 
-def _comparisons(file: Path, sweep: str) -> Iterator[Block]:
-    if not file.is_file():
-        return
-    text_columns = dict.fromkeys(tables.COMPARISON_NAMES, str)
-    table = pd.read_csv(file, dtype=text_columns, keep_default_na=False, na_values=[""])
-    yield Table(tables.comparison_rows(table), "Pairs of cells on the same images", sweep)
-    yield Note(
-        "cell minus the other [patient-level 95 % interval]; p by flipping patients’ signs, "
-        "after Holm’s correction over the pairs, each column by itself"
-    )
+_PREVIEW = (
+    "Grid of synthetic echocardiograms above their label maps",
+    "The first images of the dataset, each above the map it was drawn from.",
+)
+_RECALL_NOTE = (
+    "Training images, changed and offered as if they were drawn: how many the thresholds above find "
+    "[95 % interval over patients]."
+)
 
 
 def _in_a_sweep(file: Path) -> bool:
@@ -100,62 +154,16 @@ def _in_a_sweep(file: Path) -> bool:
     return bool(_STAGE.fullmatch(stage.name)) and (stage.parent.parent / "results.csv").is_file()
 
 
-def _evaluations(folder: Path) -> Iterator[PageSection]:
-    for file in sorted(folder.rglob("metrics.json")):
-        if _in_a_sweep(file):
-            continue  # a cell, which the sweep's table shows
-        metrics = read_json(file)
-        name = str(file.parent.relative_to(folder)) or file.parent.name
-        blocks: list[Block] = [Note("mean ± standard deviation over bootstrap repeats [patient-level 95 % interval]")]
-        for section in tables.sections(metrics):
-            blocks.append(Table(section.rows, section.title, name))
-            blocks += [Note(section.note)] if section.note else []
-        blocks += pictures_in(file.parent, _EVALUATION_PICTURES)
-        yield PageSection(f"Evaluation: {name}", [*blocks, Settings(metrics.get("settings", {}))])
-
-
-def _qualities(folder: Path) -> Iterator[PageSection]:
-    results = {file: read_json(file) for file in sorted(folder.rglob("quality.json"))}
-    names = _told_apart({file: result["dataset"] for file, result in results.items()}, folder)
-    for file, result in results.items():
-        rows = [["Measure", "Value"], *([measure, value] for measure, value in quality_rows(result))]
-        blocks: list[Block] = [
-            Table(rows, "Against the real data", names[file]),
-            *pictures_in(file.parent, _QUALITY_PICTURES),
-        ]
-        yield PageSection(f"Quality: {names[file]}", [*blocks, Settings(result.get("settings", {}))])
-
-
 def _told_apart(names: Mapping[Path, str], folder: Path) -> dict[Path, str]:
     """Names by file; where two are the same, as in the stages of a sweep, with the place of the file."""
     repeated = {name for name, count in Counter(names.values()).items() if count > 1}
     return {f: f"{name} ({f.parent.relative_to(folder)})" if name in repeated else name for f, name in names.items()}
 
 
-def _datasets(folder: Path) -> Iterator[PageSection]:
-    names = _told_apart({f: f.parent.name for f in sorted(folder.rglob("preview.png"))}, folder)
-    for file, dataset in names.items():
-        settings_file = file.parent / "settings.json"
-        settings = read_json(settings_file) if settings_file.is_file() else {}
-        rows = [["Setting", "Value"], *([k, str(settings[k])] for k in _DATASET_SETTINGS if k in settings)]
-        preview = Picture(
-            file.read_bytes(),
-            "Grid of synthetic echocardiograms above their label maps",
-            "The first images of the dataset, each above the map it was drawn from.",
-        )
-        blocks: list[Block] = [preview, Table(rows, "How it was drawn", dataset), Settings(settings)]
-        yield PageSection(f"Synthetic dataset: {dataset}", blocks)
-
-
-def _runs(folder: Path) -> Iterator[PageSection]:
-    curves = [c for file in sorted(folder.rglob("history.csv")) if (c := _loss_curves(file)) is not None]
-    if curves:
-        yield PageSection("Training", [Gallery(curves)])
-
-
-def _loss_curves(file: Path) -> Picture | None:
-    history, run = pd.read_csv(file), file.parent.name
-    if history.empty:
-        return None
-    png = figures.png(figures.history_curves(history, run))
-    return Picture(png, f"Loss curves of {run}", f"{run}: {history['images'].max()} images seen")
+def _has_rows(file: Path) -> bool:
+    """Whether more than a header was logged; a training has just begun where not."""
+    try:
+        with open(file, "rb") as lines:
+            return bool(lines.readline(10_000).strip()) and bool(lines.readline(10_000).strip())
+    except OSError:
+        return True  # its reader says what is wrong

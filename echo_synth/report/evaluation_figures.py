@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from echo_synth.metrics import classification as views
-from echo_synth.report.figures import png
+from echo_synth.report.figures import as_label, png
 from echo_synth.report.palette import BLUE, GREY, ORANGE, tissue_colour
 from echo_synth.report.tables import STRUCTURES, VOLUMES
 
@@ -45,7 +45,7 @@ def score_boxes(per_case: pd.DataFrame, baseline: tuple[str, pd.DataFrame] | Non
         axis.spines[["top", "right"]].set_visible(False)
     if baseline:
         handles = [plt.Line2D([], [], color=c, marker=".", linestyle="") for *_, c in sets]
-        axes[0].legend(handles, [n for n, *_ in sets], frameon=False, fontsize=8, loc="lower left")
+        axes[0].legend(handles, [as_label(name) for name, *_ in sets], frameon=False, fontsize=8, loc="lower left")
     figure.tight_layout()
     return figure
 

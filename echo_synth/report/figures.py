@@ -29,6 +29,11 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def as_label(name: str) -> str:
+    """A name from outside as text in a figure: no mathematics between dollar signs, nothing that no font has."""
+    return name.encode("utf-8", "replace").decode("utf-8").replace("$", r"\$")[:200]
+
+
 def history_curves(history: pd.DataFrame, title: str) -> Figure:
     """Training and validation loss against images seen."""
     figure, axis = plt.subplots(figsize=(5.2, 3.2))
@@ -38,8 +43,8 @@ def history_curves(history: pd.DataFrame, title: str) -> Figure:
             continue
         name = "loss" if split == "train" else rows["name"].iloc[0]
         rows = rows[rows["name"] == name]
-        axis.plot(rows["images"], rows["value"], color=colour, label=f"{split} {name}")
-    axis.set(xlabel="images seen", ylabel="loss", title=title, yscale="log")
+        axis.plot(rows["images"], rows["value"], color=colour, label=as_label(f"{split} {name}"))
+    axis.set(xlabel="images seen", ylabel="loss", title=as_label(title), yscale="log")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     return figure
@@ -101,7 +106,9 @@ def throughput_curves(
     figure, axis = plt.subplots(figsize=(6.4, 4.2))
     for name, rows in table.groupby("model", sort=False):
         colour = colours[str(name)] if colours else None
-        axis.plot(rows["nfe"], rows["images_per_second"], color=colour, marker="o", markersize=3, label=str(name))
+        axis.plot(
+            rows["nfe"], rows["images_per_second"], color=colour, marker="o", markersize=3, label=as_label(str(name))
+        )
     axis.set(yscale="log", ylabel="images/s")
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")

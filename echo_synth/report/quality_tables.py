@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from echo_synth.report.tables import cell
+from echo_synth.report.tables import Rows, cell
 
 Line = tuple[str, str]
 _DISTANCES = {"kernel_distance": "Kernel distance", "frechet_distance": "Fréchet distance"}
@@ -20,13 +20,13 @@ _TEXTURE = {
 def quality_rows(result: Mapping[str, Any]) -> list[Line]:
     """What matters most in a quality.json: measure and value."""
     rows: list[Line] = []
-    if "features" in result:
+    if result.get("features"):
         rows += _features(result["features"])
-    if "diversity" in result:
+    if result.get("diversity"):
         rows.append(_diversity(result["diversity"]))
     rows.append(("Kolmogorov distance of grey levels", f"{result['intensity']['kolmogorov_distance']:.3f}"))
     rows += _texture(result["texture"])
-    if "agreement" in result:
+    if result.get("agreement"):
         rows.append(_agreement(result["agreement"]))
     return [*rows, *_privacy(result["privacy"])]
 
@@ -63,3 +63,13 @@ def _privacy(privacy: Mapping[str, Any]) -> Iterator[Line]:
         low, high = entry["ci95"]
         share = f"{entry['flagged']} of {entry['images']}, {entry['share']:.1%}"
         yield label, f"{share} [{low:.1%}, {high:.1%}]"
+
+
+def recall_rows(privacy: Mapping[str, Any]) -> Rows:
+    """How many planted copies are found, a row a kind and size of change; the header alone where none were planted."""
+    rows = [["Change", "Found", "Share"]]
+    for entry in privacy.get("recall") or []:
+        low, high = entry["ci95"]
+        interval = "" if None in (low, high) else f" [{low:.0%}, {high:.0%}]"
+        rows.append([entry["change"], f"{entry['found']} of {entry['planted']}", f"{entry['share']:.0%}{interval}"])
+    return rows

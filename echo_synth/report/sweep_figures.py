@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from echo_synth.report.figures import evaluations_axis, throughput_curves
+from echo_synth.report.figures import as_label, evaluations_axis, throughput_curves
 from echo_synth.report.palette import GREY, tissue_image
 
 SCORES = {
@@ -35,7 +35,7 @@ def colours(table: pd.DataFrame) -> dict[str, str]:
 def label_of(row: str, rows: pd.DataFrame, table: pd.DataFrame) -> str:
     """Name of a row of the grid, with its number of images where the table has several."""
     several = grid(table)["count"].nunique() > 1
-    return f"{row}, {rows['count'].iloc[0]:.0f} images" if several else row
+    return as_label(f"{row}, {rows['count'].iloc[0]:.0f} images" if several else row)
 
 
 def scores(table: pd.DataFrame) -> Figure | None:
@@ -175,6 +175,6 @@ def image_grid(
     for (name, nfe), image in images.items():
         axis = axes[names.index(name), 1 + budgets.index(nfe)]
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-        axis.set_title(f"{name}, {nfe} NFE", fontsize=9)
+        axis.set_title(as_label(f"{name}, {nfe} NFE"), fontsize=9)
     figure.tight_layout(pad=0.4, h_pad=1.5)
     return figure

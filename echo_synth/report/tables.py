@@ -23,6 +23,8 @@ _AGAINST_CFG = {
     "EF, % against the cfg": "ef_percent_against_cfg",
     "reference masks' EF against the cfg": "reference_ef_percent_against_cfg",
 }
+FEW = 10  # patients, below which an interval says less than it seems to
+HOW_TO_READ = "mean [patient-level 95 % interval]"
 Rows = list[list[str]]
 
 
@@ -35,17 +37,19 @@ class Section:
     note: str = ""
 
 
-def cell(entry: Mapping[str, Any], digits: int) -> str:
-    """'0.912 ± 0.004 [0.900, 0.923]': mean, bootstrap standard deviation, patient-level 95 % interval."""
-    if entry.get("mean") is None:
+def cell(entry: Mapping[str, Any] | None, digits: int) -> str:
+    """'0.912 [0.900, 0.923]': mean and patient-level 95 % interval, where there are patients enough for one.
+
+    The paper's "±" (`std`, the spread over subsets of 80 % of the images) is about 0.3 times the
+    standard error over patients; beside an interval it would be read as one, so it stays in metrics.json.
+    """
+    if not entry or entry.get("mean") is None:
         return "–"
     text = f"{entry['mean']:.{digits}f}"
-    if entry.get("std") is not None:
-        text += f" ± {entry['std']:.{digits}f}"
     interval = entry.get("ci95")
-    if interval and None not in interval:
-        text += f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
-    return text
+    if not interval or None in interval or entry.get("n_patients") in (0, 1):
+        return text
+    return f"{text} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
 
 
 def sections(metrics: Mapping[str, Any]) -> list[Section]:
@@ -65,24 +69,40 @@ def sections(metrics: Mapping[str, Any]) -> list[Section]:
 
 def _views(entries: Mapping[str, Any]) -> Section:
     rows = [[label, cell(entries[k], 3)] for k, label in _VIEWS.items() if k in entries]
-    return Section("View classification", [["Measure", "Value"], *rows])
+    note = few_patients(entries.get("accuracy") or {})
+    return Section("View classification", [["Measure", "Value"], *rows], note)
 
 
 def _segmentation(entries: Mapping[str, Any]) -> Section:
     rows = [["Structure", *(metric.heading for metric in METRICS.values()), "Empty"]]
     for key, entry in entries.items():
-        cells = [cell(entry.get(name, {}), metric.digits) for name, metric in METRICS.items()]
-        rows.append([STRUCTURES.get(key, key), *cells, str(entry["empty_predictions"])])
-    first = next(iter(entries.values()))["dice"]
+        cells = [cell(entry.get(name), metric.digits) for name, metric in METRICS.items()]
+        rows.append([STRUCTURES.get(key, key), *cells, _count(entry.get("empty_predictions"))])
+    first = next(iter(entries.values())).get("dice") or {}
+    counts = f"{_count(first.get('n_images'))} images of {_count(first.get('n_patients'))} patients"
     note = "An empty prediction has Dice 0 and the image's diagonal as its distances."
-    return Section(f"Segmentation, {first['n_images']} images of {first['n_patients']} patients", rows, note)
+    return Section(f"Segmentation, {counts}", rows, f"{note} {few_patients(first)}".strip())
+
+
+def few_patients(entry: Mapping[str, Any]) -> str:
+    """What to say of an interval that rests on fewer than ten patients; empty where there are more."""
+    patients = entry.get("n_patients")
+    if patients is None or patients >= FEW:
+        return ""
+    if patients < 2:
+        return "One patient: no interval can be given."
+    return f"Only {patients} patients: intervals over so few are too narrow."
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else str(value)
 
 
 def _volumes(entries: Mapping[str, Any]) -> Section:
     rows = [["Measure", "Bias", "Limits of agreement", "Mean absolute error", "r", "Patients"]]
     rows += [_agreement(label, entries[k]) for k, label in VOLUMES.items()]
     rows += [_agreement(f"{label}, clinical", entries["clinical"][k]) for k, label in VOLUMES.items()]
-    rows += [_agreement(label, entries[k]) for label, k in _AGAINST_CFG.items() if k in entries]
+    rows += [_agreement(label, entries[k]) for label, k in _AGAINST_CFG.items() if entries.get(k)]
     note = (
         "Biplane method of discs against the reference masks, in CAMUS's convention (one disc height for both phases) "
         "unless the row says clinical (each phase its own)."
@@ -101,15 +121,19 @@ def _number(value: float | None, digits: int = 1) -> str:
 
 
 def _paired(metrics: Mapping[str, Any]) -> Iterator[Section]:
-    for name, structures in metrics.get("paired_baselines", {}).items():
+    for name, structures in (metrics.get("paired_baselines") or {}).items():
         rows = [["Structure", *(f"Δ {metric.heading}" for metric in METRICS.values())]]
         for key, entry in structures.items():
-            cells = [
-                f"{cell(entry[name], metric.digits)}, p {_p(entry[name]['p_holm'])}" for name, metric in METRICS.items()
-            ]
+            cells = [_tested(entry.get(name), metric.digits) for name, metric in METRICS.items()]
             rows.append([STRUCTURES.get(key, key), *cells])
         note = "Predictions minus baseline on the same images; p by flipping patients' signs, after Holm's correction."
         yield Section(f"Difference to {name}", rows, note)
+
+
+def _tested(entry: Mapping[str, Any] | None, digits: int) -> str:
+    """A difference with its interval, and its p-value where it was tested."""
+    p = (entry or {}).get("p_holm")
+    return cell(entry, digits) if p is None else f"{cell(entry, digits)}, p {_p(p)}"
 
 
 def _p(value: float) -> str:
@@ -117,17 +141,24 @@ def _p(value: float) -> str:
 
 
 def _groups(groups: Mapping[str, Any]) -> Section:
-    rows = [["Group", "Images", *(f"{label}, Dice" for label in STRUCTURES.values()), "LV endocardium, Hausdorff mm"]]
-    for group, members in groups.items():
-        for name, entry in members.items():
-            dices = [cell(entry[s]["dice"], 3) if s in entry else "–" for s in STRUCTURES]
-            endo = entry.get("lv_endo", {})
-            images = str(endo.get("dice", {}).get("n_images", "–"))
-            rows.append([f"{group} {name}", images, *dices, cell(endo.get("hd_mm", {}), 2)])
-    return Section("By view, phase and image quality", rows)
+    dices = [f"{label}, Dice" for label in STRUCTURES.values()]
+    rows = [["Group", "Images", "Patients", *dices, "LV endocardium, Hausdorff mm"]]
+    rows += [_group(f"{group} {name}", entry) for group, members in groups.items() for name, entry in members.items()]
+    note = f"Groups of one patient have no interval; over fewer than {FEW} patients intervals are too narrow."
+    return Section("By view, phase and image quality", rows, note)
 
 
-_SWEEP_SCORES = {
+def _group(name: str, entry: Mapping[str, Any]) -> list[str]:
+    scores = {structure: entry.get(structure) or {} for structure in STRUCTURES}
+    endo = scores["lv_endo"]
+    counted = endo.get("dice") or {}
+    patients = counted.get("n_patients")
+    marked = f"{patients} (few)" if patients is not None and patients < FEW else _count(patients)
+    dices = [cell(s.get("dice"), 3) for s in scores.values()]
+    return [name, _count(counted.get("n_images")), marked, *dices, cell(endo.get("hd_mm"), 2)]
+
+
+SWEEP_SCORES = {
     "dice_lv_endo": ("Dice, LV endocardium", 3),
     "dice_lv_epi": ("Dice, LV epicardium", 3),
     "dice_la": ("Dice, left atrium", 3),
@@ -139,7 +170,7 @@ _SWEEP_SCORES = {
 
 def sweep_rows(table: pd.DataFrame) -> Rows:
     """The readable part of a sweep's results.csv: one row a cell, mean and patient-level interval of each score."""
-    scores = {k: v for k, v in _SWEEP_SCORES.items() if k in table and table[k].notna().any()}
+    scores = {k: v for k, v in SWEEP_SCORES.items() if k in table and table[k].notna().any()}
     rows = [["Cell", "Images", "Seconds an image", *(label for label, _ in scores.values()), "Stages"]]
     for _, row in table.iterrows():
         images = f"{row['count']:.0f}" if pd.notna(row.get("count")) else "–"
@@ -154,7 +185,7 @@ COMPARISON_NAMES = ("comparison", "cell", "baseline")  # free text in a spec: "N
 
 def comparison_rows(table: pd.DataFrame) -> Rows:
     """The readable part of a sweep's comparisons.csv: one row a pair, Dice of each structure and Hausdorff distance."""
-    shown = {k: _SWEEP_SCORES[k] for k in ("dice_lv_endo", "dice_lv_epi", "dice_la", "hd_mm_lv_endo")}
+    shown = {k: SWEEP_SCORES[k] for k in ("dice_lv_endo", "dice_lv_epi", "dice_la", "hd_mm_lv_endo")}
     rows = [["Comparison", "Cell", "Minus", *(f"Δ {label}" for label, _ in shown.values())]]
     for (name, cell_name, baseline), entries in table.groupby(list(COMPARISON_NAMES), sort=False):
         by_score = {f"{e['metric']}_{e['structure']}": e for e in entries.to_dict("records")}
@@ -184,7 +215,7 @@ def markdown(rows: Rows) -> str:
 
 def summary(metrics: Mapping[str, Any]) -> str:
     """summary.md."""
-    parts = ["# Evaluation\n", "mean ± standard deviation over bootstrap repeats [patient-level 95 % interval]\n"]
+    parts = ["# Evaluation\n", f"{HOW_TO_READ}\n"]
     for section in sections(metrics):
         parts += [f"## {section.title}\n", markdown(section.rows), *([section.note + "\n"] if section.note else [])]
     return "\n".join(parts)

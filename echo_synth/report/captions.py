@@ -1,0 +1,61 @@
+"""Alternative texts and captions of the pictures that commands leave, by file name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Caption = tuple[str, str]  # alternative text, caption
+
+# Of bootstrap-eval, by the part of metrics.json that each shows.
+EVALUATION_PICTURES: Mapping[str, Mapping[str, Caption]] = {
+    "segmentation": {
+        "scores.png": (
+            "Box plots of Dice and Hausdorff distance by structure",
+            "Each point is one held-out image; with a baseline, a line joins the same image's two points.",
+        ),
+        "worst.png": (
+            "The eight cases of lowest Dice with predicted and reference outlines",
+            "The worst cases: prediction solid in the colours of the label maps, reference dashed white.",
+        ),
+    },
+    "volumes": {
+        "bland_altman.png": (
+            "Bland-Altman plots of end-diastolic volume, end-systolic volume and ejection fraction",
+            "Each point is a patient; solid line: bias, dashed: limits of agreement.",
+        ),
+    },
+    "classification": {
+        "classification.png": (
+            "Confusion matrix and reliability curve of the view classifier",
+            "Left: counts of held-out images. Right: observed share against claimed probability, area by number of images.",
+        ),
+    },
+}
+SWEEP_PICTURES: Mapping[str, Caption] = {
+    "images.png": (
+        "Images by model and number of network evaluations, all of one label map",
+        "One label map drawn by every model at every number of network evaluations (NFE).",
+    ),
+    "scores.png": (
+        "Dice, Hausdorff distance and view accuracy against the number of network evaluations",
+        "What models trained on synthetic images alone reach on real patients; bands: patient-level 95 % intervals, dashed: trained on real images, dotted: on noise.",
+    ),
+    "throughput.png": (
+        "Images a second against the number of network evaluations",
+        "Throughput as measured while the sweep ran.",
+    ),
+    "pareto.png": (
+        "Dice of the LV endocardium against seconds an image",
+        "The grey line joins the cells that no other beats in both; numbers are NFE.",
+    ),
+}
+QUALITY_PICTURES: Mapping[str, Caption] = {
+    "quality.png": (
+        "Intensity histograms, agreement with the guiding maps, similarity to the nearest training image",
+        "Intensity histograms, agreement with the guiding maps, similarity to the nearest training image.",
+    ),
+    "nearest.png": (
+        "The six synthetic images nearest to a training image, above that training image",
+        "The six synthetic images nearest to a training image, above that training image.",
+    ),
+}

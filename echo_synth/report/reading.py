@@ -1,0 +1,137 @@
+"""Readers of what the page shows: each gives a file's content, or raises DataError that names the file and what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel, ValidationError
+
+from echo_synth.data.tables import Column, Table, read_table
+from echo_synth.errors import DataError
+from echo_synth.files import read_json
+from echo_synth.report import tables
+from echo_synth.report.schemas import MetricsFile, QualityFile
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MOST_PNG_BYTES = 1 << 25
+
+HISTORY = Table(
+    "history.csv",
+    "echosynth train",
+    "",
+    (
+        Column("images", "number", "seen so far", needed=True, low=0, high=1e12),
+        Column("split", "text", "of which the value is", needed=True),
+        Column("name", "text", "of the value, e.g. loss", needed=True),
+        Column("value", "number", "mean since the row before", needed=True),
+    ),
+)
+
+
+def _scores(names: Mapping[str, object], suffixes: tuple[str, ...]) -> list[Column]:
+    return [Column(f"{name}{suffix}", "number", "a score") for name in names for suffix in suffixes]
+
+
+SWEEP_RESULTS = Table(
+    "results.csv",
+    "echosynth sweep",
+    "cell",
+    (
+        Column("cell", "text", "name of the cell", needed=True),
+        Column("state", "text", "done, or stages done of all", needed=True),
+        Column("count", "number", "images drawn", low=0),
+        Column("seconds_per_image", "number", "of drawing", "s", low=0),
+        *_scores(tables.SWEEP_SCORES, ("", "_low", "_high")),
+    ),
+)
+
+COMPARISONS = Table(
+    "comparisons.csv",
+    "echosynth sweep",
+    "",
+    (
+        *(Column(name, "text", "name", needed=True) for name in tables.COMPARISON_NAMES),
+        *(Column(name, "text", "what is compared", needed=True) for name in ("structure", "metric")),
+        *(Column(name, "number", "of the difference", needed=False) for name in ("difference", "low", "high")),
+        Column("p_holm", "number", "after Holm's correction", low=0, high=1),
+    ),
+)
+
+
+def read_history(path: Path) -> pd.DataFrame:
+    """history.csv of a run that has logged something, columns of HISTORY and others."""
+    return read_table(path, HISTORY)
+
+
+def read_sweep_results(path: Path) -> pd.DataFrame:
+    """results.csv of a sweep; a score that has a mean has both ends of its interval."""
+    table = read_table(path, SWEEP_RESULTS)
+    for score in (s for s in tables.SWEEP_SCORES if s in table):
+        lacking = [f"{score}{end}" for end in ("_low", "_high") if f"{score}{end}" not in table]
+        if lacking:
+            raise DataError(f"{path}: no column '{lacking[0]}'; expected the results.csv of 'echosynth sweep'")
+    return table
+
+
+def read_comparisons(path: Path) -> pd.DataFrame:
+    """comparisons.csv of a sweep."""
+    return read_table(
+        path, COMPARISONS, [c.name for c in COMPARISONS.columns if c.needed] + ["difference", "low", "high", "p_holm"]
+    )
+
+
+def read_metrics(path: Path) -> Mapping[str, Any]:
+    """metrics.json of bootstrap-eval, checked against `MetricsFile`."""
+    content = _read_object(path, "bootstrap-eval")
+    if content and not set(content) & set(MetricsFile.model_fields):
+        raise DataError(
+            f"{path}: has none of the parts of an evaluation; expected the one of 'echosynth bootstrap-eval'"
+        )
+    return _checked(path, content, MetricsFile, "bootstrap-eval")
+
+
+def read_quality(path: Path) -> Mapping[str, Any]:
+    """quality.json of quality, checked against `QualityFile`."""
+    return _checked(path, _read_object(path, "quality"), QualityFile, "quality")
+
+
+def read_settings(path: Path) -> Mapping[str, Any]:
+    """settings.json of any command; empty where there is none."""
+    return _read_object(path, "a command") if path.is_file() else {}
+
+
+def read_png(path: Path) -> bytes:
+    """The bytes of a PNG file."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_MOST_PNG_BYTES + 1)
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read ({e.strerror or e})") from None
+    if not content.startswith(_PNG) or len(content) > _MOST_PNG_BYTES:
+        raise DataError(f"{path}: not a PNG image of at most {_MOST_PNG_BYTES >> 20} MiB")
+    return content
+
+
+def _read_object(path: Path, made_by: str) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a {type(content).__name__}, expected the JSON object of 'echosynth {made_by}'")
+    return content
+
+
+def _checked(path: Path, content: dict[str, Any], schema: type[BaseModel], made_by: str) -> Mapping[str, Any]:
+    """`content` itself once it fits: what the schema does not name is kept."""
+    try:
+        schema.model_validate(content)
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(
+            f"{path}: {where:.200}: {first['msg']:.100}; expected the {path.name} of 'echosynth {made_by}'"
+        ) from None
+    except RecursionError:
+        raise DataError(f"{path}: nested without end") from None
+    return content
