@@ -8,15 +8,16 @@ import sys
 import typer
 
 from cli import (
+    classifier_commands,
     data_commands,
     demo,
-    downstream_commands,
     evaluate_commands,
     generate_commands,
     inspect_commands,
     measure_commands,
     quality_commands,
     report_commands,
+    segmenter_commands,
     sweep_commands,
     train_commands,
 )
@@ -48,7 +49,8 @@ for group in (
     generate_commands,
     inspect_commands,
     measure_commands,
-    downstream_commands,
+    segmenter_commands,
+    classifier_commands,
     evaluate_commands,
     report_commands,
     quality_commands,

@@ -1,19 +1,22 @@
 """nnU-Net trainers for echocardiograms, found through nnUNet_extTrainer.
 
-This folder is on nnU-Net's path alone: nothing of echo_synth may be imported here.
+Nothing of echo_synth may be imported in this folder. budgets.json says how long and how large each is:
 
-| trainer | epochs x iterations | batch | network |
-|---|---|---|---|
-| nnUNetTrainerEchoSynth | 250 x 250 (the paper's) | 16 | as planned |
-| nnUNetTrainerEchoSynth_25epochs | 25 x 250 | 16 | as planned |
-| nnUNetTrainerEchoSynth_cpu | 24 x 50 | 12 | a quarter of the width, at half resolution |
-| nnUNetTrainerEchoSynth_cpu256 | 24 x 50 | 12 | half width |
-| nnUNetTrainerEchoSynth_smoke | 1 x 2 | 2 | a quarter of the width |
+| trainer | is |
+|---|---|
+| nnUNetTrainerEchoSynth | the paper's budget |
+| nnUNetTrainerEchoSynth_25epochs | a tenth of it |
+| nnUNetTrainerEchoSynth_cpu | the standard short budget on a CPU |
+| nnUNetTrainerEchoSynth_cpu_pooled | its predecessor: 2 x 2 averaging before the network, bilinear enlargement after it |
+| nnUNetTrainerEchoSynth_cpu256 | half width at full resolution |
+| nnUNetTrainerEchoSynth_smoke | seconds: does the whole chain run? |
 
 ECHOSYNTH_NNUNET_EPOCHS, _ITERATIONS and _BATCH override the numbers of any of them;
-ECHOSYNTH_NNUNET_SEED makes a training repeatable (slower: augmentation moves into the training
-process); ECHOSYNTH_NNUNET_FLIP=1 adds horizontal flips, which swap the heart's sides;
-ECHOSYNTH_NNUNET_PRECISION=fp32 does without autocast on a CPU.
+ECHOSYNTH_NNUNET_SEED makes a training repeatable; ECHOSYNTH_NNUNET_FLIP=1 adds horizontal flips,
+which swap the heart's sides; ECHOSYNTH_NNUNET_PRECISION=fp32 does without autocast on a CPU.
+
+The network sees whole images with a background of 0 (`whole_images`), augmented with rotation, scale,
+shift, gain, gamma, noise and blur (`augmentation`).
 
 A dataset.json with "sampling" (`echosynth mix-datasets` writes it) says which share of the
 training images comes from each source dataset, whatever their sizes.
@@ -21,66 +24,38 @@ training images comes from each source dataset, whatever their sizes.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from batchgeneratorsv2.helpers.scalar_type import RandomScalar
-from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
-from batchgeneratorsv2.transforms.intensity.contrast import BGContrast
-from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
-from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
-from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
-from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
-from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
-from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
-from batchgeneratorsv2.transforms.utils.random import RandomTransform
-from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
+from nnunetv2.paths import nnUNet_raw
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from torch.nn import functional as F
 
-_ROTATION_RAD = math.radians(15)
-_MOST_REPEATS = 200  # of one case in the list that training draws from
-_COLUMNS = 1  # the lateral axis of a 2-D image
+from nnunet_plugin import folds, whole_images
+from nnunet_plugin.augmentation import Ranges, augment
+from nnunet_plugin.budgets import Budget, budget_of
+from nnunet_plugin.loading import Batch, CaseLoader
+from nnunet_plugin.mixture import repeated_cases
+from nnunet_plugin.networks import (
+    PooledNetwork,
+    SubpixelNetwork,
+    autocast,
+    cpu_has_bf16,
+    labels_at,
+    narrower,
+    with_stages,
+)
 
-
-def repeated_cases(cases: Sequence[str], sources: Mapping[str, Any], shares: Mapping[str, float]) -> list[str]:
-    """`cases`, each as often as makes uniform draws from the list hit every source dataset with its share.
-
-    Whole numbers of repeats come within a hundredth of the shares, or as near as 200 repeats can.
-
-    Args:
-        sources: dataset.json's "dataset": case to its image files, whose path names the source.
-        shares: by source dataset, adding up to 1.
-    """
-    members: dict[str, list[str]] = defaultdict(list)
-    for case in cases:
-        path = str(sources[case]["images"][0]).replace("\\", "/")
-        members[next(part for part in reversed(path.split("/")) if part in shares)].append(case)
-    weight = {s: shares[s] / len(m) for s, m in members.items() if shares[s] > 0}
-    best, error = dict.fromkeys(weight, 1), math.inf
-    for scale in range(1, _MOST_REPEATS + 1):
-        tried = {s: max(1, round(scale * w / min(weight.values()))) for s, w in weight.items()}
-        if max(tried.values()) > _MOST_REPEATS and math.isfinite(error):
-            break
-        total = sum(n * len(members[s]) for s, n in tried.items())
-        off = max(
-            abs(n * len(members[s]) / total - shares[s] / sum(shares[k] for k in weight)) for s, n in tried.items()
-        )
-        if off < error:
-            best, error = tried, off
-        if error < 0.005:
-            break
-    return [case for source, n in best.items() for case in members[source] * n]
+_LARGEST_GRADIENT = 12  # norm, as in nnU-Net
+_VALIDATION_SEED, _AUGMENTATION_SEED = 1, 2  # streams apart from the one that draws training cases
+_RANK_STEP = 7919
 
 
 def seed_everything(seed: int) -> None:
@@ -92,113 +67,22 @@ def seed_everything(seed: int) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-class SectorPreserving(BasicTransform):
-    """Spatial, then intensity transforms that leave everything outside the sector at the background value.
-
-    The background is the image's smallest value: black before nnU-Net's normalisation, a
-    negative constant after it. Zero padding would otherwise come in as mid-grey.
-    """
-
-    def __init__(self, spatial: BasicTransform, intensity: list[BasicTransform]) -> None:
-        super().__init__()
-        self.spatial, self.intensity = spatial, intensity
-
-    def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
-        background = data_dict["image"].amin()
-        data_dict["image"] = data_dict["image"] - background
-        data_dict = self.spatial(**data_dict)
-        outside = data_dict["image"] <= 1e-6
-        for transform in self.intensity:
-            data_dict = transform(**data_dict)
-        data_dict["image"] = torch.where(outside, 0.0, data_dict["image"]) + background
-        return data_dict
-
-
-def echo_transforms(patch_size: Any, deep_supervision_scales: Any, flip: bool = False) -> ComposeTransforms:
-    """Augmentation a probe could produce: small rotation, scale and shift; gain, gamma, noise, blur. Mirroring on request."""
-    spatial = SpatialTransform(
-        patch_size, patch_center_dist_from_border=0, random_crop=False, p_elastic_deform=0,
-        p_rotation=0.5, rotation=(-_ROTATION_RAD, _ROTATION_RAD), p_scaling=0.5, scaling=(0.8, 1.25),
-        p_synchronize_scaling_across_axes=1, bg_style_seg_sampling=False, border_mode_seg="constant", padding_value_seg=-1,
-    )  # fmt: skip
-    gain = MultiplicativeBrightnessTransform(BGContrast((0.75, 1.25)), synchronize_channels=True, p_per_channel=1)
-    gamma = GammaTransform(
-        BGContrast((0.7, 1.5)), p_invert_image=0, synchronize_channels=True, p_per_channel=1, p_retain_stats=0
-    )
-    noise = GaussianNoiseTransform(noise_variance=(0, 0.05), p_per_channel=1, synchronize_channels=True)
-    blur = GaussianBlurTransform(
-        blur_sigma=(0.5, 1.2), synchronize_channels=True, synchronize_axes=False, p_per_channel=1
-    )
-    intensity = [
-        RandomTransform(gain, apply_probability=0.3), RandomTransform(gamma, apply_probability=0.3),
-        RandomTransform(noise, apply_probability=0.15), RandomTransform(blur, apply_probability=0.2),
-    ]  # fmt: skip
-    transforms: list[BasicTransform] = [SectorPreserving(spatial, intensity), RemoveLabelTansform(-1, 0)]
-    if flip:
-        transforms.insert(1, MirrorTransform(allowed_axes=(_COLUMNS,)))
-    if deep_supervision_scales is not None:
-        transforms.append(DownsampleSegForDSTransform(ds_scales=deep_supervision_scales))
-    return ComposeTransforms(transforms)
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies in bf16; where it is emulated autocast is slower than float32."""
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as f:
-            flags = next((line for line in f if line.startswith("flags")), "")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-class HalfResolution(torch.nn.Module):
-    """A U-Net between 2 x 2 averaging of the image and bilinear enlargement of the logits.
-
-    Takes and gives what the network that was planned does: (N, C, H, W) to (N, K, H, W), with deep
-    supervision a list that begins at full resolution. A quarter of the computation and more: the
-    finest stage alone is the dearest.
-    """
-
-    def __init__(self, network: torch.nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    @property
-    def decoder(self) -> torch.nn.Module:
-        """Where nnU-Net switches deep supervision."""
-        return self.network.decoder  # type: ignore[return-value]
-
-    def forward(self, x: torch.Tensor) -> Any:
-        output = self.network(F.avg_pool2d(x, 2))
-        finest = output[0] if isinstance(output, (list, tuple)) else output
-        enlarged = F.interpolate(finest, scale_factor=2, mode="bilinear", align_corners=False)
-        return [enlarged, *output] if isinstance(output, (list, tuple)) else enlarged
-
-
-def without_finest_stage(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """nnU-Net's settings of a network with one stage less; widths stay those of the finest stages."""
-    kept = settings["n_stages"] - 1
-    shorter = dict(settings) | {"n_stages": kept}
-    for name in ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage"):
-        shorter[name] = settings[name][:kept]
-    shorter["n_conv_per_stage_decoder"] = settings["n_conv_per_stage_decoder"][: kept - 1]
-    return shorter
+def _number(name: str, default: int) -> int:
+    """A positive whole number from the environment. Raises RuntimeError for anything else."""
+    text = os.environ.get(f"ECHOSYNTH_NNUNET_{name}", str(default))
+    if not text.isdecimal() or int(text) < 1:
+        raise RuntimeError(f"ECHOSYNTH_NNUNET_{name}={text}: expected a whole number of at least 1")
+    return int(text)
 
 
 class nnUNetTrainerEchoSynth(nnUNetTrainer):
     """The paper's settings: Adam 1e-4, 250 epochs, 2d."""
 
-    epochs, iterations, val_iterations, batch = 250, 250, 50, 16
-    rate = 1e-4
-    width = 1.0
-    half_resolution = False
-    full_validation = True
-
     def __init__(
         self,
         plans: dict[str, Any],
         configuration: str,
-        fold: int,
+        fold: int | str,
         dataset_json: dict[str, Any],
         device: torch.device = torch.device("cuda"),
     ) -> None:
@@ -206,59 +90,92 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
             raise RuntimeError(
                 f"{type(self).__name__} trains 2-D echocardiograms, found configuration '{configuration}'; use 2d"
             )
+        self.budget: Budget = budget_of(type(self))
+        self.raw_files = _raw_files(plans["dataset_name"], dataset_json)
+        _take_whole_images(plans, configuration, self.raw_files)
         super().__init__(plans, configuration, fold, dataset_json, device)
         seed = os.environ.get("ECHOSYNTH_NNUNET_SEED")
         self.seed = int(seed) if seed else None
         if self.seed is not None:
             seed_everything(self.seed)  # the network's first weights are drawn after this
-        self.initial_lr = self.rate
-        self.num_epochs = int(os.environ.get("ECHOSYNTH_NNUNET_EPOCHS", self.epochs))
-        self.num_iterations_per_epoch = int(os.environ.get("ECHOSYNTH_NNUNET_ITERATIONS", self.iterations))
-        self.num_val_iterations_per_epoch = min(self.val_iterations, self.num_iterations_per_epoch)
+        self.base_seed = int.from_bytes(os.urandom(6), "big") if self.seed is None else self.seed
+        self.initial_lr = self.budget.rate
+        self.num_epochs = _number("EPOCHS", self.budget.epochs)
+        self.num_iterations_per_epoch = _number("ITERATIONS", self.budget.iterations)
+        self.num_val_iterations_per_epoch = min(self.budget.validation_iterations, self.num_iterations_per_epoch)
         # nnU-Net caps the planned batch at 5 % of the dataset; comparisons across dataset sizes need one batch.
-        self.configuration_manager.configuration["batch_size"] = int(
-            os.environ.get("ECHOSYNTH_NNUNET_BATCH", self.batch)
-        )
+        self.configuration_manager.configuration["batch_size"] = _number("BATCH", self.budget.batch)
         self.save_every = 5  # what a kill may cost, in epochs
         wanted = os.environ.get("ECHOSYNTH_NNUNET_PRECISION") != "fp32"
         self._autocast = device.type == "cuda" or (device.type == "cpu" and cpu_has_bf16() and wanted)
-
-    @classmethod
-    def _features(cls, planned: list[int]) -> list[int]:
-        return [max(8, int(f * cls.width)) for f in planned]
+        self.ranges = Ranges(flip=0.5 if os.environ.get("ECHOSYNTH_NNUNET_FLIP") == "1" else 0.0)
+        self.inference_allowed_mirroring_axes = None  # mirrored hearts do not exist in CAMUS's views
+        self.iteration = 0
+        self._trained_here = False
 
     @classmethod
     def build_network_architecture(  # type: ignore[override]
-        cls, plans_manager: Any, configuration_manager: Any, num_input_channels: int, num_output_channels: int,
+        cls,
+        plans_manager: Any,
+        configuration_manager: Any,
+        num_input_channels: int,
+        num_output_channels: int,
         enable_deep_supervision: bool = True,
-    ) -> torch.nn.Module:  # fmt: skip
-        settings = dict(configuration_manager.network_arch_init_kwargs)
-        settings["features_per_stage"] = cls._features(settings["features_per_stage"])
-        if cls.half_resolution:
-            settings = without_finest_stage(settings)
+    ) -> torch.nn.Module:
+        budget = budget_of(cls)
+        settings = narrower(configuration_manager.network_arch_init_kwargs, budget.width)
+        if budget.network != "planned":
+            settings = with_stages(settings, settings["n_stages"] - 1)
+        pixels = 4 if budget.network == "subpixel" else 1  # of the image in one of the network's
         network = get_network_from_plans(
-            configuration_manager.network_arch_class_name, settings, configuration_manager.network_arch_init_kwargs_req_import,
-            num_input_channels, num_output_channels, allow_init=True, deep_supervision=enable_deep_supervision,
-        )  # fmt: skip
-        return HalfResolution(network) if cls.half_resolution else network
+            configuration_manager.network_arch_class_name,
+            settings,
+            configuration_manager.network_arch_init_kwargs_req_import,
+            num_input_channels * pixels,
+            num_output_channels * pixels,
+            allow_init=True,
+            deep_supervision=enable_deep_supervision,
+        )
+        wrapper = {"planned": None, "pooled": PooledNetwork, "subpixel": SubpixelNetwork}[budget.network]
+        return network if wrapper is None else wrapper(network)
+
+    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+        scales = super()._get_deep_supervision_scales()
+        return scales[:-1] if scales and self.budget.network == "subpixel" else scales
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         optimizer = torch.optim.Adam(self.network.parameters(), self.initial_lr)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[RandomScalar, bool, Any, Any]:
-        _, dummy, _, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        # nnU-Net enlarges the patch for rotations and pads with 0, which is mid-grey after its normalisation.
-        initial_patch = list(self.configuration_manager.patch_size)
-        # Mirrored hearts do not exist in CAMUS's views: neither trained on nor averaged over at prediction.
-        self.inference_allowed_mirroring_axes = None
-        return (-_ROTATION_RAD, _ROTATION_RAD), dummy, initial_patch, None
+    def initialize(self) -> None:
+        """nnU-Net's, once the cases are there as this trainer's plans want them."""
+        if self.local_rank == 0:
+            self._preprocess_if_needed()
+        if self.is_ddp:
+            torch.distributed.barrier()
+        super().initialize()
 
-    @staticmethod
-    def get_training_transforms(
-        patch_size: Any, rotation_for_DA: Any, deep_supervision_scales: Any, *args: Any, **kwargs: Any
-    ) -> BasicTransform:
-        return echo_transforms(patch_size, deep_supervision_scales, os.environ.get("ECHOSYNTH_NNUNET_FLIP") == "1")
+    def _preprocess_if_needed(self) -> None:
+        folder = Path(self.preprocessed_dataset_folder)
+        plans, name = self.plans_manager.plans, self.configuration_name
+        if not self.raw_files:
+            if not whole_images.source_of(folder):
+                raise RuntimeError(
+                    f"{folder}: no whole images prepared there, and nnUNet_raw does not hold the dataset"
+                )
+            return
+        if not whole_images.is_preprocessed(self.raw_files, plans, name, folder):
+            self.print_to_log_file(f"preprocessing {len(self.raw_files)} whole images into {folder}")
+            workers = int(os.environ.get("nnUNet_def_n_proc", "1"))  # noqa: SIM112
+            whole_images.preprocess(self.raw_files, plans, name, self.dataset_json, folder, workers)
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """The fold of splits_final.json. Raises RuntimeError for a fold that it does not hold, or patients on both sides."""
+        if self.fold != "all":
+            folds.check(
+                Path(self.preprocessed_dataset_folder_base), _raw_folder(self.plans_manager.dataset_name), self.fold
+            )
+        return super().do_split()
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         training, validation = super().get_tr_and_val_datasets()
@@ -267,85 +184,149 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
             training.identifiers = repeated_cases(training.identifiers, self.dataset_json["dataset"], shares)
         return training, validation
 
-    def get_dataloaders(self) -> tuple[Any, Any]:
-        if self.seed is not None:
-            os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112  worker processes hand over batches in any order
-        return super().get_dataloaders()
-
-    def on_train_epoch_start(self) -> None:
-        super().on_train_epoch_start()
-        if self.seed is not None:  # by epoch, so that a resumed training draws what an unbroken one does
-            rank = self.local_rank if self.is_ddp else 0
-            seed_everything(self.seed + 1000 * (self.current_epoch + 1) + 7919 * rank)
-
-    def save_checkpoint(self, filename: str) -> None:
-        """Under a temporary name first: a kill while writing leaves the last good one."""
-        partial = f"{filename}.partial"
-        super().save_checkpoint(partial)
-        if self.local_rank == 0 and os.path.isfile(partial):
-            os.replace(partial, filename)
+    def get_dataloaders(self) -> tuple[CaseLoader, CaseLoader]:
+        training, validation = self.get_tr_and_val_datasets()
+        patch = self.configuration_manager.patch_size
+        rank = _RANK_STEP * (self.local_rank if self.is_ddp else 0)
+        train_loader = CaseLoader(training, self.batch_size, patch, self.base_seed + rank)
+        val_loader = CaseLoader(validation, self.batch_size, patch, self.base_seed + rank + _VALIDATION_SEED)
+        return train_loader, val_loader
 
     def on_train_start(self) -> None:
         super().on_train_start()
+        whole_images.note_source(Path(self.preprocessed_dataset_folder), Path(self.output_folder))
+        self._trained_here = True
         if self.device.type == "cpu" and hasattr(os, "sched_getaffinity"):
-            # OMP_NUM_THREADS=1 is for nnU-Net's worker processes; by now they run. One thread here costs 1.7 times.
-            torch.set_num_threads(len(os.sched_getaffinity(0)))
+            # OMP_NUM_THREADS=1 is for nnU-Net's worker processes. One thread here costs 1.7 times.
+            torch.set_num_threads(_threads())
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        # By epoch, so that a resumed training draws what an unbroken one does.
+        self.iteration = self.current_epoch * self.num_iterations_per_epoch
+        self.dataloader_train.go_to(self.iteration)
+        self.dataloader_val.go_to(self.current_epoch * self.num_val_iterations_per_epoch)
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        self.dataloader_train.close()
+        self.dataloader_val.close()
+
+    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
+        """nnU-Net's. Raises RuntimeError where the images or labels changed since the training began."""
+        if not self.was_initialized:
+            self.initialize()
+        whole_images.check_source(Path(self.preprocessed_dataset_folder), Path(self.output_folder))
+        super().load_checkpoint(filename_or_checkpoint)
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Under a temporary name first: a kill while writing leaves the last good one."""
+        if self.disable_checkpointing:
+            super().save_checkpoint(filename)
+            return
+        partial = f"{filename}.partial"
+        super().save_checkpoint(partial)
+        if self.local_rank == 0:
+            os.replace(partial, filename)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """nnU-Net's sliding-window validation; left out at short budgets, where it takes as long as the training."""
-        if self.full_validation:
+        """nnU-Net's sliding-window validation; left out after a short training, where it takes as long, unless asked for.
+
+        --val and --npz ask for it.
+        """
+        if self.budget.full_validation or save_probabilities or not self._trained_here:
             super().perform_actual_validation(save_probabilities)
         else:
-            self.print_to_log_file(f"{type(self).__name__} ends here; nnUNetv2_predict judges it on held-out patients")
+            self.print_to_log_file(f"{type(self).__name__} ends here; run the same command with --val to validate")
 
-    def _forward_context(self) -> Any:
-        dtype = torch.float16 if self.device.type == "cuda" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype=dtype, enabled=self._autocast)
+    def _prepared(self, batch: Batch, training: bool) -> dict[str, Any]:
+        """Tensors on the device, augmented in training, labels at every scale of deep supervision."""
+        images, labels = batch["data"].to(self.device), batch["target"].to(self.device)
+        if training:
+            seed = hash((self.base_seed, _AUGMENTATION_SEED, self.iteration, self.local_rank))
+            images, labels = augment(images, labels, self.ranges, torch.Generator().manual_seed(seed % 2**63))
+        scales = self._get_deep_supervision_scales() if self.enable_deep_supervision else None
+        return {"data": images, "target": labels_at(labels, scales)}
 
-    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def train_step(self, batch: Batch) -> dict[str, Any]:  # type: ignore[override]
+        prepared = self._prepared(batch, training=True)
+        if self.budget.schedule == "cosine":
+            self._set_cosine_rate()
+        self.iteration += 1
         if self.device.type == "cuda":
-            return super().train_step(batch)
-        data = batch["data"].to(self.device)
-        target = [t.to(self.device) for t in batch["target"]] if isinstance(batch["target"], list) else batch["target"]
+            return super().train_step(prepared)
         self.optimizer.zero_grad(set_to_none=True)
-        with self._forward_context():
-            output = self.network(data)
+        with autocast(self.device, self._autocast):
+            output = self.network(prepared["data"])
         output = [o.float() for o in output] if isinstance(output, (list, tuple)) else output.float()
-        loss = self.loss(output, target)
+        loss = self.loss(output, prepared["target"])
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), _LARGEST_GRADIENT)
         self.optimizer.step()
         return {"loss": loss.detach().cpu().numpy()}
 
-    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def _set_cosine_rate(self) -> None:
+        """From nothing to the full rate over the first hundredth, then down to 0 along half a cosine."""
+        total = self.num_epochs * self.num_iterations_per_epoch
+        warm = min(1.0, (self.iteration + 1) / max(1, total // 100))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.initial_lr * warm * 0.5 * (1 + math.cos(math.pi * self.iteration / total))
+
+    def validation_step(self, batch: Batch) -> dict[str, Any]:  # type: ignore[override]
+        prepared = self._prepared(batch, training=False)
         if self.device.type == "cuda":
-            return super().validation_step(batch)
-        with self._forward_context():
-            return super().validation_step(batch)
+            return super().validation_step(prepared)
+        with autocast(self.device, self._autocast):
+            return super().validation_step(prepared)
+
+
+def _threads() -> int:
+    """Cores this process may use, or fewer where ECHOSYNTH_NNUNET_THREADS says so."""
+    return min(len(os.sched_getaffinity(0)), _number("THREADS", len(os.sched_getaffinity(0))))
+
+
+def _raw_folder(dataset: str) -> Path | None:
+    """The raw dataset, where this machine has it: a cluster may hold preprocessed cases alone."""
+    if not nnUNet_raw.is_set():
+        return None
+    folder = Path(str(nnUNet_raw)) / dataset
+    return folder if (folder / "dataset.json").is_file() else None
+
+
+def _raw_files(dataset: str, dataset_json: dict[str, Any]) -> dict[str, tuple[Path, Path]]:
+    raw = _raw_folder(dataset)
+    if raw is None:
+        return {}
+    current = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
+    if current != dataset_json:
+        raise RuntimeError(f"{raw / 'dataset.json'}: changed since the dataset was planned; plan it again")
+    return whole_images.raw_files(raw, dataset_json)
+
+
+def _take_whole_images(plans: dict[str, Any], configuration: str, files: dict[str, tuple[Path, Path]]) -> None:
+    """Change nnU-Net's own plans to whole images, with preprocessed cases in a folder of their own."""
+    if whole_images.takes_whole_images(plans, configuration):
+        return
+    identifier = whole_images.identifier(plans, configuration)
+    whole_images.plan_whole_images(plans, configuration, whole_images.common_size([i for i, _ in files.values()]))
+    plans["configurations"][configuration]["data_identifier"] = f"{identifier}_whole"
 
 
 class nnUNetTrainerEchoSynth_25epochs(nnUNetTrainerEchoSynth):
     """A tenth of the paper's budget."""
 
-    epochs = 25
-
 
 class nnUNetTrainerEchoSynth_cpu(nnUNetTrainerEchoSynth):
-    """The standard short budget on a CPU: a quarter of the width at half resolution, 1200 iterations of 12 images."""
-
-    epochs, iterations, val_iterations, batch = 24, 50, 4, 12
-    rate = 1e-3  # 1e-4 is for 62 500 iterations; 1200 need larger steps
-    width, half_resolution, full_validation = 0.25, True, False
+    """The standard short budget on a CPU."""
 
 
-class nnUNetTrainerEchoSynth_cpu256(nnUNetTrainerEchoSynth_cpu):
-    """The same number of steps at full resolution and half width: for CPUs that multiply in bf16, else five times the time."""
+class nnUNetTrainerEchoSynth_cpu_pooled(nnUNetTrainerEchoSynth):
+    """The former standard: at half resolution, by averaging, a quarter of the width."""
 
-    width, half_resolution = 0.5, False
+
+class nnUNetTrainerEchoSynth_cpu256(nnUNetTrainerEchoSynth):
+    """Full resolution and half width: for CPUs that multiply in bf16, else five times the time."""
 
 
 class nnUNetTrainerEchoSynth_smoke(nnUNetTrainerEchoSynth):
     """Seconds: does the whole chain run?"""
-
-    epochs, iterations, val_iterations, batch = 1, 2, 1, 2
-    width, full_validation = 0.25, False

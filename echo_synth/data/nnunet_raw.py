@@ -165,7 +165,7 @@ def next_free_id(first: int) -> int:
 def dataset_json(training_cases: int) -> dict[str, Any]:
     """dataset.json with nnU-Net's required keys only, in their documented form."""
     return {
-        "channel_names": {"0": "ultrasound"},
+        "channel_names": {"0": "rescale_to_0_1"},  # nnU-Net's name for a normalisation that keeps black at 0
         "labels": specs.labels().nnunet_labels,
         "numTraining": training_cases,
         "file_ending": ENDING,

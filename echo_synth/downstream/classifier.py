@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from echo_synth.claims import claim, lock_in
 from echo_synth.data.augment import ColourRanges, GeometricRanges, colour, draw_affine, draw_colour, warp
 from echo_synth.data.resize import resize_grey
 from echo_synth.errors import DataError, RunError
-from echo_synth.files import write_json
 from echo_synth.runs.description import build_model, describe_classifier
-from echo_synth.runs.folder import DESCRIPTION, ClassifierRun
+from echo_synth.runs.folder import ClassifierRun, file_hash
+from echo_synth.runs.start import start_run
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.loop import Engine
 from echo_synth.training.streams import Stream, generator, sample_indices
@@ -35,10 +37,22 @@ class Pictures:
     classes: NDArray[np.int64]
     names: list[str]
 
+    def fingerprint(self) -> str:
+        """Changes when any pixel, class, name or the order does."""
+        digest = hashlib.sha256("\n".join(self.names).encode())
+        digest.update(self.classes.tobytes())
+        digest.update(self.pixels.tobytes())
+        return digest.hexdigest()[:16]
+
 
 def read_pictures(folder: Path, resolution: int) -> Pictures:
     """All FOLDER/{2CH,4CH}/*.png on a square grid. Raises DataError when there are none, or one is unreadable."""
-    files = [(path, label) for label, view in enumerate(VIEWS) for path in sorted((folder / view).glob("*.png"))]
+    files = [
+        (path, label)
+        for label, view in enumerate(VIEWS)
+        for path in sorted((folder / view).glob("*.png"))
+        if not path.name.startswith(".")
+    ]
     if not files:
         raise DataError(f"{folder}: no images; expected {folder}/2CH/*.png and {folder}/4CH/*.png")
     pixels = np.empty((len(files), resolution, resolution), np.uint8)
@@ -51,9 +65,17 @@ def read_pictures(folder: Path, resolution: int) -> Pictures:
     return Pictures(pixels, np.asarray([label for _, label in files]), [path.stem for path, _ in files])
 
 
+def patient_of(name: str) -> str:
+    """Patient of an image's name. Raises DataError for a name that is no case's."""
+    try:
+        return CaseId.parse(name).patient
+    except ValueError as e:
+        raise DataError(f"{name}.png: {e}; rename the images of the classification folder so") from None
+
+
 def check_patients_apart(train: Pictures, other: Pictures, what: str) -> None:
     """Raise DataError when a patient is in both sets."""
-    shared = {CaseId.parse(n).patient for n in train.names} & {CaseId.parse(n).patient for n in other.names}
+    shared = {patient_of(n) for n in train.names} & {patient_of(n) for n in other.names}
     if shared:
         raise DataError(
             f"{sorted(shared)[0]} and {len(shared) - 1} more are in train and in {what}; splits must not share patients"
@@ -107,36 +129,81 @@ def probabilities(module: nn.Module, pixels: NDArray[np.uint8], device: str, bat
     return result
 
 
-def train_classifier(
-    images: Path, folder: Path, architecture: str, resolution: int, training: TrainingSpec, seed: int,
-    precision: str, device: str, resume: bool, resolved: Mapping[str, Any], pretrained: Path | None = None,
-) -> Mapping[str, float]:  # fmt: skip
-    """Train on IMAGES/train, choose by IMAGES/val; returns the best validation's numbers.
+@dataclass(frozen=True)
+class ClassifierSettings:
+    """Resolved settings of one training.
 
-    Raises DataError when a split is missing or shares patients with the other.
+    Attributes:
+        architecture: timm's name.
+        resolution: side of the images, pixels.
+        training: length, batch and rate.
+        precision: fp32, bf16 or fp16.
+        pretrained: safetensors file with timm's names to start from, or None.
     """
-    train, val = read_pictures(images / "train", resolution), read_pictures(images / "val", resolution)
+
+    architecture: str
+    resolution: int
+    training: TrainingSpec
+    seed: int
+    precision: str
+    device: str
+    pretrained: Path | None = None
+
+
+def train_classifier(
+    images: Path, folder: Path, settings: ClassifierSettings, resume: bool, resolved: Mapping[str, Any]
+) -> Mapping[str, float]:
+    """Train on IMAGES/train, choose by IMAGES/val; returns the best validation's numbers: loss, accuracy, images.
+
+    Args:
+        folder: run folder; a run in it is continued with `resume` and replaced without.
+        resolved: what settings.json says.
+
+    Raises:
+        DataError: a split is missing, shares patients with the other, or holds files of other names.
+        RunError: the run to be resumed was started with other settings or other images.
+        HeldError: another process trains in `folder`.
+    """
+    side = settings.resolution
+    train, val = read_pictures(images / "train", side), read_pictures(images / "val", side)
     check_patients_apart(train, val, "val")
-    fresh = describe_classifier(architecture, resolution, VIEWS)
-    description = fresh.model_copy(update={"trained_on": images.name})
-    module = build_model(description, seed)
-    if pretrained is not None:
-        _load_backbone(module, pretrained)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / DESCRIPTION, description.as_json())
-    write_json(folder / "settings.json", resolved)
-    module.to(device).to(memory_format=torch.channels_last)
-    task = ClassifierTask(train, val, device, seed)
-    identity = {
-        "images": str(images),
-        "architecture": architecture,
-        "resolution": resolution,
-        **training.model_dump(include={"batch", "lr", "images"}),
-    }
-    engine = Engine(
-        module, task.loss, task.validate, training, folder, seed, identity, precision, device, validations=10
+    description = describe_classifier(settings.architecture, side, VIEWS).model_copy(
+        update={"trained_on": images.resolve().name}
     )
-    return engine.run(resume)
+    module = build_model(description, settings.seed)
+    if settings.pretrained is not None:
+        _load_backbone(module, settings.pretrained)
+    identity = _identity(settings, train, val)
+    with claim(lock_in(folder)):
+        start_run(folder, description, resolved, identity, resume)
+        module.to(settings.device).to(memory_format=torch.channels_last)
+        task = ClassifierTask(train, val, settings.device, settings.seed)
+        engine = Engine(
+            module,
+            task.loss,
+            task.validate,
+            settings.training,
+            folder,
+            settings.seed,
+            identity,
+            settings.precision,
+            settings.device,
+            validations=10,
+        )
+        return engine.run(resume)
+
+
+def _identity(settings: ClassifierSettings, train: Pictures, val: Pictures) -> dict[str, Any]:
+    """What a resumed run must share with its beginning: settings, and images by content."""
+    start = file_hash(settings.pretrained) if settings.pretrained else None
+    return {
+        "architecture": settings.architecture,
+        "resolution": settings.resolution,
+        "images": {"train": train.fingerprint(), "val": val.fingerprint()},
+        "weights": start,
+        **settings.training.model_dump(include={"batch", "lr", "images"}),
+        "seed": settings.seed,
+    }
 
 
 def _load_backbone(module: nn.Module, path: Path) -> None:
@@ -169,7 +236,10 @@ def predict_views(run: ClassifierRun, images: Path, device: str) -> pd.DataFrame
     pictures = read_pictures(folder, run.description.resolution)
     module = run.load().to(device).to(memory_format=torch.channels_last)
     probability = probabilities(module, pictures.pixels, device)
-    return pd.DataFrame(
-        {"image": pictures.names, "patient": [CaseId.parse(n).patient for n in pictures.names],
-         "view": [VIEWS[c] for c in pictures.classes], "probability_4CH": probability}
-    )  # fmt: skip
+    columns = {
+        "image": pictures.names,
+        "patient": [patient_of(n) for n in pictures.names],
+        "view": [VIEWS[c] for c in pictures.classes],
+        "probability_4CH": probability,
+    }
+    return pd.DataFrame(columns)

@@ -5,22 +5,20 @@ What runs is what nnU-Net's commands run, so plans, weights and predictions are 
 
 from __future__ import annotations
 
-import ast
 import os
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 from echo_synth.data import nnunet_raw
-from echo_synth.data.nnunet_raw import ENDING
+from echo_synth.data.nnunet_raw import ENDING, RawDataset
 from echo_synth.errors import DataError, RunError
-from echo_synth.files import check_writable, read_json
-from echo_synth.folders import new_folder
+from echo_synth.files import read_json, write_json
 from echo_synth.home import NNUNET_FOLDERS, nnunet_folder, plugin_folder
 from echo_synth.parallel import available_cores
 from echo_synth.progress import Meter, output_to
+from nnunet_plugin.budgets import Budget, budgets
 
 PLANS, CONFIGURATION, FOLD = "nnUNetPlans", "2d", 0
 FINAL, LATEST = "checkpoint_final.pth", "checkpoint_latest.pth"
@@ -41,13 +39,13 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def _nnunet(log: Path, extra: dict[str, str] | None = None) -> Iterator[TextIO]:
+def _nnunet(log: Path, extra: Mapping[str, str] | None = None) -> Iterator[TextIO]:
     """nnU-Net's environment around a piece of work, its output appended to `log`; yields where people watch.
 
     Raises RunError with the log's name for whatever nnU-Net raises, and when nnU-Net was loaded
     with other folders in this process: it reads them once.
     """
-    wanted = environment() | (extra or {})
+    wanted = environment() | dict(extra or {})
     before = {k: os.environ.get(k) for k in wanted}
     os.environ.update(wanted)
     try:
@@ -56,7 +54,10 @@ def _nnunet(log: Path, extra: dict[str, str] | None = None) -> Iterator[TextIO]:
 
             for name in NNUNET_FOLDERS:
                 if Path(getattr(paths, name)) != Path(wanted[name]):
-                    raise RunError(f"{name} was {getattr(paths, name)} when this process began, now {wanted[name]}; start a new one")  # fmt: skip
+                    before_now = getattr(paths, name)
+                    raise RunError(
+                        f"{name} was {before_now} when this process began, now {wanted[name]}; start a new one"
+                    )
             yield watching
     except (RunError, DataError):
         raise
@@ -70,67 +71,87 @@ def _nnunet(log: Path, extra: dict[str, str] | None = None) -> Iterator[TextIO]:
 
 def check_trainer(name: str) -> None:
     """Raises RunError when the plugin has no trainer of that name."""
-    text = (plugin_folder() / "echosynth_trainers.py").read_text(encoding="utf-8")
-    known = re.findall(r"^class (nnUNetTrainer\w*)", text, re.MULTILINE)
+    trainer_budget(name)
+
+
+def trainer_budget(name: str) -> Budget:
+    """Length and size of a training with the plugin's trainer `name`. Raises RunError when there is none of that name."""
+    known = budgets()
     if name not in known:
         raise RunError(f"--trainer {name}: not a trainer of the plugin; expected one of {', '.join(known)}")
+    return known[name]
 
 
-def trainer_facts(name: str) -> dict[str, Any]:
-    """What the plugin's trainer `name` is by default: epochs, iterations, batch, rate, width, … as its class states them.
-
-    Read off the file, which is loaded nowhere but in nnU-Net.
-
-    Raises RunError when the plugin has no trainer of that name.
-    """
-    check_trainer(name)
-    tree = ast.parse((plugin_folder() / "echosynth_trainers.py").read_text(encoding="utf-8"))
-    classes = {c.name: c for c in tree.body if isinstance(c, ast.ClassDef)}
-    facts: dict[str, Any] = {}
-    current: str | None = name
-    while current in classes:
-        own = classes[current]
-        facts = _class_values(own) | facts
-        current = own.bases[0].id if own.bases and isinstance(own.bases[0], ast.Name) else None
-    return facts
-
-
-def _class_values(definition: ast.ClassDef) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for line in definition.body:
-        if isinstance(line, ast.Assign):
-            value, target = ast.literal_eval(line.value), line.targets[0]
-            names = [ast.unparse(t) for t in target.elts] if isinstance(target, ast.Tuple) else [ast.unparse(target)]
-            found |= dict(zip(names, value if isinstance(target, ast.Tuple) else (value,), strict=True))
-    return found
+def plans_file(dataset: RawDataset) -> Path:
+    """nnU-Net's plans of a dataset, made or not."""
+    return nnunet_folder("nnUNet_preprocessed") / dataset.name / f"{PLANS}.json"
 
 
 def is_planned(dataset_id: int) -> bool:
-    """Whether the dataset, as it is now, was planned and its training cases preprocessed."""
+    """Whether the dataset, with the images and labels that it holds now, was planned and preprocessed."""
     dataset = nnunet_raw.find(dataset_id)
-    folder = nnunet_folder("nnUNet_preprocessed") / dataset.name
-    done = folder / f"{PLANS}_{CONFIGURATION}"
-    same = all(
-        not (dataset.path / f).is_file()
-        or ((folder / f).is_file() and read_json(folder / f) == read_json(dataset.path / f))
-        for f in ("dataset.json", "splits_final.json")
-    )
-    return (
-        same
-        and (folder / f"{PLANS}.json").is_file()
-        and len(list(done.glob("*.pkl"))) >= nnunet_raw.training_count(dataset)
-    )
+    folder = plans_file(dataset).parent
+    for name in ("dataset.json", "splits_final.json"):
+        raw, copied = dataset.path / name, folder / name
+        if raw.is_file() and not (copied.is_file() and read_json(copied) == read_json(raw)):
+            return False
+    if not plans_file(dataset).is_file():
+        return False
+    from nnunet_plugin import whole_images
+
+    files = whole_images.raw_files(dataset.path, read_json(dataset.path / "dataset.json"))
+    plans = read_json(plans_file(dataset))
+    preprocessed = folder / whole_images.identifier(plans, CONFIGURATION)
+    return whole_images.is_preprocessed(files, plans, CONFIGURATION, preprocessed)
 
 
 def plan_and_preprocess(dataset_id: int, log: Path) -> None:
-    """Fingerprint, 2d plans, preprocessing, integrity check of a raw dataset."""
+    """Integrity check, fingerprint, 2d plans for whole images and preprocessed cases of a raw dataset."""
+    dataset = nnunet_raw.find(dataset_id)
+    folder = plans_file(dataset).parent
     with _nnunet(log):
         from nnunetv2.experiment_planning import plan_and_preprocess_api as api
 
+        from nnunet_plugin import whole_images
+
+        (folder / "splits_final.json").unlink(missing_ok=True)  # nnU-Net stops at a copy of earlier ones
         workers = available_cores()
         api.extract_fingerprints([dataset_id], num_processes=workers, check_dataset_integrity=True, verbose=False)
         api.plan_experiments([dataset_id])
-        api.preprocess([dataset_id], plans_identifier=PLANS, configurations=[CONFIGURATION], num_processes=[workers])
+        description, plans = read_json(dataset.path / "dataset.json"), read_json(plans_file(dataset))
+        files = whole_images.raw_files(dataset.path, description)
+        size = whole_images.common_size([image for image, _ in files.values()])
+        whole_images.plan_whole_images(plans, CONFIGURATION, size)
+        write_json(plans_file(dataset), plans)
+        target = folder / whole_images.identifier(plans, CONFIGURATION)
+        whole_images.preprocess(files, plans, CONFIGURATION, description, target, workers)
+
+
+def content_of(dataset: RawDataset) -> str:
+    """Hash of all training and validation images and labels of a raw dataset."""
+    from nnunet_plugin import whole_images
+
+    return whole_images.content_hash(whole_images.raw_files(dataset.path, read_json(dataset.path / "dataset.json")))
+
+
+def trained_content(folder: Path) -> str | None:
+    """Hash of what a training's fold was trained on; None where it is not noted."""
+    from nnunet_plugin import whole_images
+
+    content: str | None = whole_images.source_of_training(folder).get("content")
+    return content
+
+
+def image_size(folder: Path) -> tuple[int, int] | None:
+    """(rows, columns) of every image that a training saw; None where they differed, or it is not noted."""
+    plans = folder.parent / "plans.json"
+    if not plans.is_file():
+        return None
+    configuration = read_json(plans)["configurations"].get(CONFIGURATION, {})
+    if not configuration.get("whole_images"):
+        return None
+    rows, columns = configuration["median_image_size_in_voxels"]
+    return int(rows), int(columns)
 
 
 def trained_folder(dataset_id: int, trainer: str) -> Path:
@@ -139,7 +160,9 @@ def trained_folder(dataset_id: int, trainer: str) -> Path:
     return nnunet_folder("nnUNet_results") / name / f"{trainer}__{PLANS}__{CONFIGURATION}" / f"fold_{FOLD}"
 
 
-def train(dataset_id: int, trainer: str, log: Path, device: str = "cpu", extra: dict[str, str] | None = None) -> Path:
+def train(
+    dataset_id: int, trainer: str, log: Path, device: str = "cpu", extra: Mapping[str, str] | None = None
+) -> Path:
     """Train fold 0; continues an interrupted training, returns at once from a finished one.
 
     Args:
@@ -156,44 +179,27 @@ def train(dataset_id: int, trainer: str, log: Path, device: str = "cpu", extra: 
         import torch
         from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
 
-        found = get_trainer_from_args(
+        work = get_trainer_from_args(
             str(dataset_id), CONFIGURATION, FOLD, trainer, PLANS, continue_training=resume, device=torch.device(device)
         )
         with _of_this_network(folder, LATEST, trainer):
-            maybe_load_checkpoint(found, resume, False, None)
-        total = found.num_epochs * found.num_iterations_per_epoch
-        meter = make(total, "segmenter", "iterations", found.current_epoch * found.num_iterations_per_epoch)
-        found.train_step = _counted(found.train_step, meter)
-        found.run_training()
-        found.perform_actual_validation(False)
+            maybe_load_checkpoint(work, resume, False, None)
+        total = work.num_epochs * work.num_iterations_per_epoch
+        meter = make(total, "segmenter", "iterations", work.current_epoch * work.num_iterations_per_epoch)
+        work.train_step = _counted(work.train_step, meter)
+        work.run_training()
+        work.perform_actual_validation(False)
     return folder
 
 
-def predict(
-    dataset_id: int, trainer: str, images: Path | Sequence[Path], out: Path, log: Path, device: str = "cpu", overwrite: bool = False
-) -> None:  # fmt: skip
-    """Segment images with fold 0's final weights; `out` appears complete or not at all.
+def predict(dataset_id: int, trainer: str, files: Sequence[Path], target: Path, log: Path, device: str = "cpu") -> None:
+    """Segment images CASE_0000.nii.gz with fold 0's final weights, into TARGET/CASE.nii.gz.
 
-    Args:
-        images: files CASE_0000.nii.gz, or a folder of them.
-
-    Raises:
-        DataError: no images.
-        RunError: not trained to the end, or with a network that this trainer does not build any more.
-        ExistsError: `out` exists and may not be replaced.
+    Raises RunError when the weights are of a network that this trainer does not build any more.
     """
-    files = sorted(images.glob(f"*_0000{ENDING}")) if isinstance(images, Path) else list(images)
-    if not files:
-        raise DataError(f"{images}: no *_0000{ENDING} files; expected a folder such as imagesTs of a raw dataset")
     folder = trained_folder(dataset_id, trainer)
-    if not (folder / FINAL).is_file():
-        raise RunError(f"{folder / FINAL}: missing; run 'echosynth train-segmenter --dataset-id {dataset_id} --trainer {trainer}' first")  # fmt: skip
-    check_writable(out.absolute().parent)
-    with (
-        new_folder(out.absolute(), "predict-segmenter", overwrite) as target,
-        _nnunet(log) as watching,
-        _meters(watching) as make,
-    ):
+    outputs = [str(target / f.name.removesuffix(f"_0000{ENDING}")) for f in files]
+    with _nnunet(log) as watching, _meters(watching) as make:
         import torch
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -207,9 +213,13 @@ def predict(
             predictor.predict_logits_from_preprocessed_data, meter
         )
         predictor.predict_from_files(
-            [[str(f)] for f in files], [str(target / f.name.removesuffix(f"_0000{ENDING}")) for f in files], save_probabilities=False, overwrite=True,
-            num_processes_preprocessing=1, num_processes_segmentation_export=1,
-        )  # fmt: skip
+            [[str(f)] for f in files],
+            outputs,
+            save_probabilities=False,
+            overwrite=True,
+            num_processes_preprocessing=1,
+            num_processes_segmentation_export=1,
+        )
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from echo_synth.data.nnunet_raw import RawDataset
-from echo_synth.downstream import nnunet
+from echo_synth.downstream import nnunet, segmenter
 from echo_synth.runs.folder import file_hash
 
 
@@ -30,5 +30,5 @@ def segmenter_masks(
     target = folder / f"predictions_{file_hash(weights)[:8]}_{images}"
     if not target.is_dir():
         files = [synthetic.image_path(c, s) for c, s in zip(cases["case"], cases["split"], strict=True)]
-        nnunet.predict(real, trainer, files, target, trained / "echosynth.log", device)
+        segmenter.predict_segmenter(real, trainer, files, target, device)
     return target

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from echo_synth import specs
@@ -46,7 +46,7 @@ def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInp
     maps = open_maps(home() / spec.maps if spec.maps else newest_maps()).path
     fingerprints = {"real": file_hash(real.path / "cases.csv"), "maps": file_hash(maps / "index.parquet")}
     if spec.segmenter:
-        fingerprints["trainer"] = json.dumps(nnunet.trainer_facts(spec.segmenter.trainer), sort_keys=True)
+        fingerprints["trainer"] = json.dumps(asdict(nnunet.trainer_budget(spec.segmenter.trainer)), sort_keys=True)
     checkpoints: dict[str, Path] = {}
     solvers: dict[tuple[str, int], str] = {}
     for row, grid in spec.models.items():

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from cli.data_commands import mix_datasets
-from cli.downstream_commands import predict_segmenter, train_segmenter
 from cli.generate_commands import generate
+from cli.segmenter_commands import predict_segmenter, train_segmenter
 from echo_synth.data import mix, nnunet_raw
 from echo_synth.data.nifti import read_image
 from echo_synth.downstream import nnunet
@@ -54,7 +52,8 @@ def synthetic(home: Path) -> int:
     if not nnunet_raw.existing(SYNTHETIC):
         generate("edm-l64", 1, count=8, dataset_id=SYNTHETIC, batch=8)
         file = nnunet_raw.find(SYNTHETIC).path / "cases.csv"
-        pd.read_csv(file).assign(patient="patient9999").to_csv(file, index=False)
+        cases = pd.read_csv(file)
+        cases.assign(patient="patient9" + cases["split"].map({"train": "001", "val": "002"})).to_csv(file, index=False)
     return SYNTHETIC
 
 
@@ -148,42 +147,6 @@ def test_a_seed_repeats_a_training_and_another_does_not(planned: int) -> None:
     assert not all(torch.equal(found[0][k], found[2][k]) for k in found[0])
 
 
-def _network(trainer: str, supervised: bool) -> torch.nn.Module:
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    from nnunet_plugin import echosynth_trainers
-
-    stages = {"n_stages": 4, "features_per_stage": [32, 64, 128, 256], "kernel_sizes": [[3, 3]] * 4, "n_conv_per_stage": [2] * 4,
-              "strides": [[1, 1], [2, 2], [2, 2], [2, 2]], "n_conv_per_stage_decoder": [2] * 3}  # fmt: skip
-    fixed = {"conv_op": "torch.nn.Conv2d", "conv_bias": True, "norm_op": "torch.nn.InstanceNorm2d", "norm_op_kwargs": {"affine": True},
-             "dropout_op": None, "dropout_op_kwargs": None, "nonlin": "torch.nn.LeakyReLU", "nonlin_kwargs": {}}  # fmt: skip
-    architecture = {"network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet", "arch_kwargs": stages | fixed,
-                    "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"]}  # fmt: skip
-    configuration = PlansManager({"configurations": {"2d": {"architecture": architecture}}}).get_configuration("2d")
-    made: torch.nn.Module = getattr(echosynth_trainers, trainer).build_network_architecture(
-        None, configuration, 1, 4, supervised
-    )
-    return made.eval()
-
-
-def test_the_short_budget_sees_half_the_resolution_and_answers_at_full() -> None:
-    whole = _network("nnUNetTrainerEchoSynth_cpu256", True)
-    half = _network("nnUNetTrainerEchoSynth_cpu", True)
-    x = torch.rand(2, 1, 64, 64)
-    with torch.inference_mode():
-        assert [o.shape for o in half(x)] == [o.shape for o in whole(x)]  # nnU-Net's targets fit both
-        half.decoder.deep_supervision = False  # type: ignore[union-attr]  # as nnU-Net does before it predicts
-        answer = half(x)
-        assert answer.shape == (2, 4, 64, 64)
-        # What 2 x 2 averaging cannot see does not matter: any other pixels of the same averages.
-        flipped = x.unflatten(3, (32, 2)).flip(4).flatten(3)
-        assert not torch.equal(flipped, x)
-        torch.testing.assert_close(half(flipped), answer)
-        assert not torch.allclose(whole(flipped)[0], whole(x)[0])
-    finest = half.network.encoder.stages[0][0].convs[0].conv  # type: ignore[union-attr]
-    assert (finest.in_channels, finest.out_channels) == (1, 8)
-
-
 def test_a_mixture_refers_to_its_sources(planned: int) -> None:
     dataset = nnunet_raw.find(planned)
     assert not list(dataset.path.rglob("*.nii.gz"))
@@ -201,23 +164,6 @@ def test_fewer_patients_are_part_of_more(home: Path) -> None:
     real = nnunet_raw.find(501)
     few, more = (set(mix.choose_patients(real, n, 4)["case"]) for n in (1, 2))
     assert few < more
-
-
-def _repeated(n_real: int, n_synthetic: int, share: float) -> tuple[Counter[str], float]:
-    from nnunet_plugin.echosynth_trainers import repeated_cases
-
-    sources = {f"r{i}": {"images": ["../DatasetA/imagesTr/x"]} for i in range(n_real)}
-    sources |= {f"s{i}": {"images": ["../DatasetB/imagesTr/x"]} for i in range(n_synthetic)}
-    drawn = repeated_cases(list(sources), sources, {"DatasetA": 1 - share, "DatasetB": share})
-    return Counter(drawn), sum(c.startswith("s") for c in drawn) / len(drawn)
-
-
-@pytest.mark.parametrize("sizes", [(100, 1800), (1600, 1800), (1600, 50), (7, 3)])
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.75])
-def test_shares_hold_whatever_the_sizes(sizes: tuple[int, int], share: float) -> None:
-    counts, got = _repeated(*sizes, share)
-    assert len(counts) == sum(sizes)
-    assert got == pytest.approx(share, abs=0.01)
 
 
 def test_a_dataset_of_references_is_a_dataset(home: Path, planned: int, synthetic: int) -> None:
@@ -283,28 +229,3 @@ def test_wrong_requests_are_named(home: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"nnU-Net failed: .*its output is in"):
         nnunet.train(704, SMOKE, tmp_path / "log.txt")
     assert (tmp_path / "log.txt").is_file()
-
-
-def test_three_dimensions_are_refused() -> None:
-    from nnunet_plugin.echosynth_trainers import nnUNetTrainerEchoSynth
-
-    with pytest.raises(RuntimeError, match="found configuration '3d_fullres'; use 2d"):
-        nnUNetTrainerEchoSynth({}, "3d_fullres", 0, {})
-
-
-@pytest.mark.parametrize("flip", [False, True])
-def test_augmentation_keeps_the_outside_black(flip: bool) -> None:
-    from nnunet_plugin.echosynth_trainers import echo_transforms
-
-    rng = np.random.default_rng(0)
-    sector = np.zeros((1, 64, 64), np.float32)
-    sector[:, 10:60, 8:40] = 1
-    image = torch.from_numpy(sector * rng.random((1, 64, 64), np.float32) + sector * 0.05)
-    moments = []
-    for _ in range(40):
-        done = echo_transforms((64, 64), None, flip)(image=(image - 1.3), segmentation=torch.from_numpy(sector.astype(np.int16)))  # fmt: skip
-        found, label = done["image"], done["segmentation"]
-        outside = (found[label == 0] + 1.3).abs()
-        assert (outside < 1e-5).float().mean() > 0.9  # the rim aside, where interpolation mixes
-        moments.append(float((torch.arange(64.0) * (label[0] > 0).sum(0)).sum() / (label > 0).sum()))
-    assert (max(moments) > 34) == flip  # mirrored, the sector's middle moves from column 23 to 40

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from cli.downstream_commands import train_classifier
+from cli.classifier_commands import train_classifier
 from cli.generate_commands import generate
 from cli.quality_commands import quality
 from echo_synth.data import nnunet_raw

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from cli.downstream_commands import train_classifier
+from cli.classifier_commands import train_classifier
 from cli.evaluate_commands import bootstrap_eval
 from cli.report_commands import report
 from echo_synth.data import nnunet_raw

@@ -1,0 +1,86 @@
+"""The command that trains the view classifier."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.common import begin, done
+from cli.options import Device, DryRun, Out, Overwrite, Precision, Resume, Seed
+
+
+def _positive(value: float | None) -> float | None:
+    """Typer's check of a rate: above 0 and finite."""
+    if value is not None and not 0 < value < math.inf:
+        raise typer.BadParameter(f"{value}; expected a number above 0, such as 0.0001")
+    return value
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands to the application."""
+    app.command("train-classifier")(train_classifier)
+
+
+def train_classifier(
+    images: Annotated[Path, typer.Argument(metavar="DIR", help="Classification folder with train/ and val/.")],
+    out: Out = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images; default 250.")] = None,
+    resolution: Annotated[int | None, typer.Option(min=32, help="Input size in pixels; default 256.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Batch; default 16.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; default 1e-4.", callback=_positive)] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Local safetensors file to start from; default: from scratch.")
+    ] = None,
+    seed: Seed = 0,
+    precision: Precision = "auto",
+    device: Device = "auto",
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Train the EfficientNetV2-S view classifier on a classification folder.
+
+    Example: echosynth train-classifier echosynth_home/datasets/classification/Dataset601_EDM-L64_nfe20
+    """
+    from echo_synth import specs
+    from echo_synth.device import resolve_precision, training_device
+    from echo_synth.downstream import classifier
+    from echo_synth.home import runs
+    from echo_synth.runs.start import check_run_folder
+
+    preset = specs.classifier()
+    device = training_device(device)
+    precision = resolve_precision(precision, device)
+    count = sum(1 for _ in (images / "train").glob("*/*.png"))
+    training = specs.TrainingSpec(
+        images=max(1, count) * (epochs or preset.epochs),
+        batch=batch or preset.batch,
+        optimizer="adam",
+        lr=preset.lr if lr is None else lr,
+        clip_norm=5.0,
+        ema_std=0.0,
+    )
+    folder = check_run_folder((out or runs() / f"classifier_{images.resolve().name}").absolute(), resume, overwrite)
+    settings = classifier.ClassifierSettings(
+        preset.architecture, resolution or preset.resolution, training, seed, precision, device, weights
+    )
+    resolved = begin(
+        "train-classifier",
+        {
+            "images": images.absolute(),
+            "run": folder,
+            "architecture": settings.architecture,
+            "resolution": settings.resolution,
+            "training": training,
+            "seed": seed,
+            "precision": precision,
+            "device": device,
+            "weights": weights,
+        },
+        dry_run,
+    )
+    best = classifier.train_classifier(images, folder, settings, resume, resolved)
+    done("best validation: " + ", ".join(f"{k} {v:.4g}" for k, v in best.items()), f"run folder: {folder}")

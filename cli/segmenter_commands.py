@@ -1,0 +1,102 @@
+"""Commands that train and apply nnU-Net: train-segmenter, predict-segmenter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.common import begin, done, say
+from cli.options import DatasetId, Device, DryRun, Overwrite
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands to the application."""
+    app.command("train-segmenter")(train_segmenter)
+    app.command("predict-segmenter")(predict_segmenter)
+
+
+Trainer = Annotated[
+    str,
+    typer.Option(
+        "--trainer",
+        help="nnUNetTrainerEchoSynth (the paper's budget), …_25epochs, …_cpu (the standard short one), …_cpu_pooled, …_cpu256, …_smoke.",
+    ),
+]
+
+
+def train_segmenter(
+    dataset_id: DatasetId,
+    trainer: Trainer = "nnUNetTrainerEchoSynth",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the trainer's.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="An epoch; instead of the trainer's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Makes the training repeatable.")] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Add horizontal flips, which swap the heart's sides.")] = False,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Plan, preprocess and train nnU-Net on a raw dataset; run again to resume. The same as nnU-Net's own commands.
+
+    Example: echosynth train-segmenter --dataset-id 601 --trainer nnUNetTrainerEchoSynth_cpu
+    """
+    from echo_synth.data import nnunet_raw
+    from echo_synth.device import training_device
+    from echo_synth.downstream import nnunet, segmenter
+
+    dataset, device = nnunet_raw.find(dataset_id), training_device(device)
+    settings = segmenter.SegmenterSettings(epochs, iterations, seed, flip)
+    resolved = begin(
+        "train-segmenter",
+        {
+            "dataset": dataset.path,
+            "trainer": trainer,
+            "folder": nnunet.trained_folder(dataset_id, trainer),
+            "device": device,
+            "environment": settings.environment(),
+        },
+        dry_run,
+    )
+    segmenter.check_training(dataset, trainer, settings.environment())
+    if not nnunet.is_planned(dataset_id):
+        say(f"planning and preprocessing {dataset.name}")
+        segmenter.prepare(dataset, trainer)
+    folder = segmenter.train_segmenter(dataset, trainer, settings, device, resolved)
+    done(f"weights: {folder / nnunet.FINAL}", f"nnU-Net's output: {segmenter.log_file(dataset, trainer)}")
+
+
+def predict_segmenter(
+    dataset_id: Annotated[int, typer.Option("--dataset-id", help="Dataset the segmenter was trained on.")],
+    images: Annotated[
+        Path, typer.Option(help="Folder of CASE_0000.nii.gz, e.g. imagesTs of the converted CAMUS dataset.")
+    ],
+    trainer: Trainer = "nnUNetTrainerEchoSynth",
+    out: Annotated[Path | None, typer.Option(help="Default: ECHOSYNTH_HOME/predictions/<dataset>__<trainer>.")] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Segment a folder of images with a trained nnU-Net. The same as nnUNetv2_predict.
+
+    Example: echosynth predict-segmenter --dataset-id 601 --images $nnUNet_raw/Dataset501_CAMUS/imagesTs
+    """
+    from echo_synth.data import nnunet_raw
+    from echo_synth.device import training_device
+    from echo_synth.downstream import segmenter
+    from echo_synth.home import home
+
+    dataset, device = nnunet_raw.find(dataset_id), training_device(device)
+    target = out or home() / "predictions" / f"{dataset.name}__{trainer}"
+    resolved = begin(
+        "predict-segmenter",
+        {
+            "dataset": dataset.path,
+            "trainer": trainer,
+            "images": images.absolute(),
+            "out": target,
+            "device": device,
+        },
+        dry_run,
+    )
+    count = segmenter.predict_segmenter(dataset_id, trainer, images, target, device, overwrite, resolved)
+    done(f"wrote {target}: {count} segmentations")

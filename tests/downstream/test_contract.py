@@ -1,0 +1,85 @@
+"""What the plugin takes from nnU-Net, so that a version which changes it fails here and not in a training."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+
+import pytest
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn_by_name
+from nnunetv2.run import run_training
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+
+def test_the_version_is_one_that_was_tried() -> None:
+    assert importlib.metadata.version("nnunetv2").startswith("2.8.")
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters"),
+    [
+        (nnUNetTrainer.__init__, ["plans", "configuration", "fold", "dataset_json", "device"]),
+        (nnUNetTrainer.save_checkpoint, ["filename"]),
+        (nnUNetTrainer.perform_actual_validation, ["save_probabilities"]),
+        (nnUNetTrainer.train_step, ["batch"]),
+        (nnUNetTrainer.validation_step, ["batch"]),
+        (nnUNetTrainer.initialize, []),
+        (nnUNetTrainer.do_split, []),
+        (nnUNetTrainer.get_tr_and_val_datasets, []),
+        (nnUNetTrainer.get_dataloaders, []),
+        (nnUNetTrainer._get_deep_supervision_scales, []),
+        (nnUNetTrainer.load_checkpoint, ["filename_or_checkpoint"]),
+        (
+            nnUNetTrainer.build_network_architecture,
+            [
+                "plans_manager",
+                "configuration_manager",
+                "num_input_channels",
+                "num_output_channels",
+                "enable_deep_supervision",
+            ],
+        ),
+        (
+            run_training.get_trainer_from_args,
+            [
+                "dataset_name_or_id",
+                "configuration",
+                "fold",
+                "trainer_name",
+                "plans_identifier",
+                "continue_training",
+                "device",
+            ],
+        ),
+        (
+            run_training.maybe_load_checkpoint,
+            ["nnunet_trainer", "continue_training", "validation_only", "pretrained_weights_file"],
+        ),
+        (
+            DefaultPreprocessor.run_case_save,
+            [
+                "output_filename_truncated",
+                "image_files",
+                "seg_file",
+                "plans_manager",
+                "configuration_manager",
+                "dataset_json",
+            ],
+        ),
+    ],
+)
+def test_what_is_overridden_or_called_takes_the_same(function: object, parameters: list[str]) -> None:
+    signature = inspect.signature(function)  # type: ignore[arg-type]
+    assert [p for p in signature.parameters if p != "self"] == parameters
+
+
+def test_predictor_takes_lists_of_files() -> None:
+    parameters = inspect.signature(nnUNetPredictor.predict_from_files).parameters
+    assert {"list_of_lists_or_source_folder", "save_probabilities", "overwrite"} <= parameters.keys()
+    assert hasattr(nnUNetPredictor, "predict_logits_from_preprocessed_data")
+
+
+def test_a_name_for_no_resampling_exists() -> None:
+    assert recursive_find_resampling_fn_by_name("no_resampling_hack")("same", None, None, None) == "same"
