@@ -1,0 +1,88 @@
+"""What is refused before nnU-Net starts: damaged images, other settings, other content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from echo_synth.data import nnunet_raw
+from echo_synth.data.nifti import write_image
+from echo_synth.downstream import nnunet, segmenter
+from echo_synth.errors import DataError, ExistsError, RunError
+from echo_synth.files import write_json
+
+TRAINER = "nnUNetTrainerEchoSynth_cpu"
+
+
+def _image(path: Path, shape: tuple[int, ...] = (8, 6)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, np.ones(shape, np.uint8), (0.5, 0.5))
+    return path
+
+
+def test_hidden_files_are_no_images(tmp_path: Path) -> None:
+    image = _image(tmp_path / "a_2CH_ED_0000.nii.gz")
+    (tmp_path / "._a_2CH_ED_0000.nii.gz").write_bytes(b"resource fork")
+    assert segmenter.images_in(tmp_path) == [image]
+    with pytest.raises(DataError, match="imagesTs of a raw dataset"):
+        segmenter.images_in(tmp_path / "nothing")
+
+
+def test_every_image_is_read_before_any_work(tmp_path: Path) -> None:
+    good = _image(tmp_path / "good_0000.nii.gz")
+    segmenter.check_images([good], (8, 6))
+    with pytest.raises(DataError, match=r"good_0000.*has 8 x 6 pixels, .*trained on 256 x 256.*convert-camus"):
+        segmenter.check_images([good], (256, 256))
+    cut = tmp_path / "cut_0000.nii.gz"
+    cut.write_bytes(good.read_bytes()[: good.stat().st_size // 4])
+    with pytest.raises(DataError, match="cut_0000"):
+        segmenter.check_images([good, cut], None)
+    colour = tmp_path / "colour_0000.nii.gz"
+    grey = sitk.ReadImage(str(good))
+    sitk.WriteImage(sitk.Compose(grey, grey, grey), str(colour))
+    with pytest.raises(DataError, match="colour_0000"):
+        segmenter.check_images([colour], None)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nnunet_raw.RawDataset:
+    """A raw dataset of two images, and an unfinished training that was started with seed 1."""
+    monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path))
+    raw = tmp_path / "nnunet" / "raw" / "Dataset501_TINY"
+    for case in ("a_2CH_ED", "b_2CH_ED"):
+        _image(raw / "imagesTr" / f"{case}_0000.nii.gz")
+        _image(raw / "labelsTr" / f"{case}.nii.gz")
+    write_json(raw / "dataset.json", nnunet_raw.dataset_json(2))
+    made = nnunet_raw.find(501)
+    fold = nnunet.trained_folder(501, TRAINER)
+    fold.mkdir(parents=True)
+    (fold / nnunet.LATEST).write_bytes(b"weights")
+    environment = segmenter.SegmenterSettings(seed=1).environment()
+    write_json(fold / segmenter.SETTINGS, {"environment": environment})
+    write_json(fold / "echosynth_source.json", {"content": nnunet.content_of(made)})
+    return made
+
+
+def test_a_training_goes_on_with_its_own_settings_alone(dataset: nnunet_raw.RawDataset) -> None:
+    same = segmenter.SegmenterSettings(seed=1)
+    segmenter.check_training(dataset, TRAINER, same.environment())
+    other = segmenter.SegmenterSettings(seed=2, flip=True)
+    with pytest.raises(ExistsError, match=r"an unfinished training .*flip the trainer's, asked for 1"):
+        segmenter.check_training(dataset, TRAINER, other.environment())
+    with pytest.raises(RunError, match="--trainer nnUNetTrainer9"):
+        segmenter.check_training(dataset, "nnUNetTrainer9", {})
+
+
+@pytest.mark.parametrize("kind", ["imagesTr/a_2CH_ED_0000.nii.gz", "labelsTr/b_2CH_ED.nii.gz"])
+def test_replaced_images_and_labels_are_noticed(dataset: nnunet_raw.RawDataset, kind: str) -> None:
+    write_image(dataset.path / kind, np.zeros((8, 6), np.uint8), (0.5, 0.5))
+    settings = segmenter.SegmenterSettings(seed=1)
+    with pytest.raises(ExistsError, match="on other images or labels than Dataset501_TINY"):
+        segmenter.check_training(dataset, TRAINER, settings.environment())
+    fold = nnunet.trained_folder(501, TRAINER)
+    (fold / nnunet.LATEST).rename(fold / nnunet.FINAL)
+    with pytest.raises(RunError, match="train again"):
+        segmenter.predict_segmenter(501, TRAINER, dataset.path / "imagesTr", dataset.path.parent / "out")
