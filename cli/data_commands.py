@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from echo_synth.data.camus import CamusDatabase
 
 from cli.common import begin, done, say
 from cli.options import DatasetId, DryRun, Overwrite, Seed
@@ -40,6 +37,9 @@ def convert_camus(
     classification: Annotated[
         Path | None, typer.Option(help="Folder for the classification copy; default below ECHOSYNTH_HOME.")
     ] = None,
+    patients: Annotated[
+        int | None, typer.Option(min=2, help="Convert a few only, spread over the splits; default: all.")
+    ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave out incomplete cases and patients that only one side knows.")
     ] = False,
@@ -51,43 +51,29 @@ def convert_camus(
 
     Example: echosynth convert-camus ~/CAMUS --dataset-id 501
     """
-    from echo_synth.data import camus, convert, nnunet_raw
+    from echo_synth.data import convert, nnunet_raw
+    from echo_synth.folders import check_apart, check_target
     from echo_synth.home import classification as classification_home
 
-    target = nnunet_raw.target(dataset_id, name, overwrite)
+    target = nnunet_raw.target(dataset_id, name, overwrite, convert.MADE_BY, [src])
     folder = classification or classification_home() / target.name
-    database, split_of, split_source = _database_and_split(src, split, allow_missing)
-    cases = [c for c in camus.find_cases(database, allow_missing) if c.id.patient in split_of]
-    jobs = [
-        convert.ConvertJob(c, split_of[c.id.patient], camus.read_info(database.patients[c.id.patient], c.id.view))
-        for c in cases
-    ]
+    check_target(folder, convert.MADE_BY, overwrite, [src], "another --classification")
+    check_apart([folder, target])
+    plan = convert.plan(src, split, allow_missing, patients)
     grid = None if native else size
     places = {"source": src.absolute(), "dataset": target, "classification": folder}
-    counts = {"patients": len(split_of), "cases": len(jobs), "missing": database.missing}
-    settings = begin("convert-camus", {**places, "size": grid, "split": split_source, **counts}, dry_run)
-    table = convert.convert(jobs, target, folder, grid, settings, overwrite, workers, [src])
+    counts = {"patients": len(plan.split_of), "cases": len(plan.jobs), "missing": plan.missing}
+    settings = begin("convert-camus", {**places, "size": grid, "split": plan.split_source, **counts}, dry_run)
+    table = convert.convert(plan.jobs, target, folder, grid, settings, overwrite, workers, [src])
+    for note in plan.notes:
+        say(note)
     per_split = table["split"].value_counts()
-    if database.missing:
-        say(f"left out {len(database.missing)} incomplete case(s), listed in settings.json")
     done(
         f"{len(table)} cases of {table['patient'].nunique()} patients: "
         + ", ".join(f"{per_split.get(s, 0)} {s}" for s in ("train", "val", "test")),
         f"nnU-Net raw dataset: {target}",
         f"classification folder: {folder}",
     )
-
-
-def _database_and_split(src: Path, split: str | None, allow_missing: bool) -> tuple[CamusDatabase, dict[str, str], str]:
-    """CAMUS on disk, the split of each patient, and where the split came from."""
-    from echo_synth import specs
-    from echo_synth.data import camus
-
-    database = camus.find_database(src)
-    folder = Path(split) if split not in (None, "official") else database.split_folder if split is None else None
-    lists = specs.read_split(folder) if folder else specs.official_split()
-    source = str(folder or "the official split")
-    return database, camus.assign_splits(database.patients, lists, allow_missing, source), source
 
 
 def phantom(
@@ -103,8 +89,10 @@ def phantom(
 
     Example: echosynth phantom ./phantom --patients 40 --seed 1
     """
+    from echo_synth.folders import check_target
     from echo_synth.phantom import write_phantom
 
+    check_target(out.absolute(), "phantom", overwrite, hint="another folder")
     settings = begin(
         "phantom", {"out": out.absolute(), "patients": patients, "seed": seed, "release": release}, dry_run
     )
@@ -133,12 +121,14 @@ def make_maps(
     """
     from echo_synth import specs
     from echo_synth.data import nnunet_raw
-    from echo_synth.data.maps import make_maps, select_sources
+    from echo_synth.data.maps import MADE_BY, make_maps, select_sources
+    from echo_synth.folders import check_target
     from echo_synth.home import maps as maps_home
 
     dataset = nnunet_raw.find(dataset_id)
     spec = specs.maps().model_copy(update={"repeats": repeats} if repeats else {})
     folder = out or maps_home() / dataset.name
+    check_target(folder, MADE_BY, overwrite, [dataset.path], "another --out")
     wanted = [p.strip() for p in patients.split(",")] if patients else None
     sources = select_sources(dataset, wanted)
     settings = begin(
@@ -172,8 +162,8 @@ def mix_datasets(
     """
     from echo_synth.data import mix, nnunet_raw
 
-    target = nnunet_raw.target(dataset_id, name, overwrite)
     first, others = nnunet_raw.find(real), [nnunet_raw.find(i) for i in synthetic or ()]
+    target = nnunet_raw.target(dataset_id, name, overwrite, mix.MADE_BY, [d.path for d in (first, *others)])
     parts = mix.shares(first, others, (0.5 if others else 0.0) if share is None else share)
     table = mix.plan(first, others, patients, seed)
     sources = {"real": first.name, "synthetic": [d.name for d in others]}

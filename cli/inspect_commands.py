@@ -32,15 +32,14 @@ def fit_prior(
     from echo_synth.data import nnunet_raw
     from echo_synth.data.prepared import prepare
     from echo_synth.evaluation import latent_prior
-    from echo_synth.files import check_writable, refuse_existing
     from echo_synth.home import home
+    from echo_synth.outputs import check_results
     from echo_synth.report.measurements import write_prior
 
     one_of("--method", method, latent_prior.METHODS)
     dataset = nnunet_raw.find(dataset_id)
     folder = out.absolute() if out else home() / "priors" / dataset.name
-    check_writable(folder)
-    refuse_existing(folder / "gamma_prior.json", overwrite)
+    check_results(folder, "fit-prior", ("gamma_prior.json", "gamma_prior.png"), overwrite)
     resolved = begin("fit-prior", {"dataset": dataset.path, "method": method, "out": folder}, dry_run)
     counts, result = latent_prior.fit_dataset(prepare(dataset), dataset.name, method)
     write_prior(counts, result, folder, resolved)
@@ -70,14 +69,13 @@ def inspect_vae(
     from echo_synth.data import nnunet_raw
     from echo_synth.data.prepared import prepare
     from echo_synth.evaluation.vae_quality import measure
-    from echo_synth.files import check_writable, refuse_existing
+    from echo_synth.outputs import check_results
     from echo_synth.report.measurements import write_vae_quality
     from echo_synth.runs.folder import open_run
 
     one_of("--split", split, ("train", "val"))
     opened = {run.name: open_run(run.absolute(), "vae") for run in runs}
-    check_writable(out.absolute())
-    refuse_existing(out / "vae_quality.json", overwrite)
+    check_results(out, "inspect-vae", ("vae_quality.json", "latents.png", "reconstructions.png"), overwrite)
     resolved = begin("inspect-vae", {"runs": runs, "dataset_id": dataset_id, "split": split, "out": out}, dry_run)
     data = prepare(nnunet_raw.find(dataset_id))
     measured = {name: measure(run.load(), data, split) for name, run in opened.items()}

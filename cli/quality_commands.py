@@ -78,7 +78,11 @@ def quality(
     if drop is not None and count is not None:
         raise DataError("--drop needs every image judged; leave out --count")
     synthetic, truth, device = nnunet_raw.find(dataset_id), nnunet_raw.find(real), training_device(device)
-    kept = nnunet_raw.target(drop, f"{synthetic.name[11:]}_kept", overwrite) if drop is not None else None
+    kept = (
+        nnunet_raw.target(drop, f"{synthetic.name[11:]}_kept", overwrite, "mix-datasets", [synthetic.path])
+        if drop is not None
+        else None
+    )
     run = newest_classifier(truth.name) if features else None
     if classifier is not None:
         run = open_run(classifier, "classifier")

@@ -142,6 +142,14 @@ def _beside(path: Path, role: str) -> Path:
     return path.with_name(f"{PARTIAL}{path.name}.{role}")
 
 
+def check_apart(paths: Sequence[Path]) -> None:
+    """Raise ExistsError when one of the folders that a command makes would be inside another, or be the same."""
+    for path in paths:
+        inside = [other for other in paths if other is not path and _is_around(path, other)]
+        if inside:
+            raise ExistsError(f"{inside[0]} would be inside {path}; choose folders beside each other")
+
+
 @contextmanager
 def new_folder(
     path: Path, made_by: str, overwrite: bool, inputs: Sequence[Path] = (), wait: float = 0.0
@@ -170,12 +178,10 @@ def new_folders(
         HeldError: another process is at work on one of them.
         DataError: no space or no right to write.
     """
+    check_apart(paths)
     for path in paths:
         _refuse_precious(path, inputs, "another name")
         check_writable(path.parent)
-        inside = [other for other in paths if other is not path and _is_around(path, other)]
-        if inside:
-            raise ExistsError(f"{inside[0]} would be inside {path}; choose folders beside each other")
     steps = [_Step.of(path) for path in paths]
     try:
         with ExitStack() as held:

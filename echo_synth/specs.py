@@ -6,24 +6,30 @@ Every unknown key is an error that names the nearest known one.
 from __future__ import annotations
 
 import difflib
+import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_args, overload
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from echo_synth.errors import SpecError
+from echo_synth.yaml_file import read_yaml
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+T = TypeVar("T")
 SIZES = ("tiny", "small", "base", "paper")
 DIFFUSION_MODELS = ("sdm", "ve", "vp", "edm", "edm-l128", "edm-l64")
+_MOST_LIST = 1 << 20  # bytes of a list of patients
 VAE_MODELS = ("gamma-vae-64", "gamma-vae-128")
 
 
 class Strict(BaseModel):
-    """Immutable, and closed: a key that is not declared is an error."""
+    """Immutable, and closed: a key that is not declared is an error, and so is a number that is not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class CfgField(Strict):
@@ -129,7 +135,7 @@ class VaeSpec(Strict):
     beta_prior: float = Field(gt=0)
     sizes: dict[str, VaeSize]
     training: TrainingSpec
-    size_training: dict[str, dict[str, Any]] = {}
+    size_training: dict[str, dict[str, object]] = {}
 
 
 class DiffusionSpec(Strict):
@@ -145,7 +151,7 @@ class DiffusionSpec(Strict):
     )
     sizes: dict[str, UNetSize]
     training: TrainingSpec
-    size_training: dict[str, dict[str, Any]] = {}
+    size_training: dict[str, dict[str, object]] = {}
 
 
 ModelSpec = Annotated[VaeSpec | DiffusionSpec, Field(discriminator="kind")]
@@ -158,7 +164,7 @@ def root() -> Path:
     return Path(data_specs.__file__).parent
 
 
-def _known_keys(model: Any, location: tuple[Any, ...]) -> list[str]:
+def _known_keys(model: object, location: tuple[int | str, ...]) -> list[str]:
     """Field names declared at `location` inside `model`, as far as they can be followed."""
     for part in location:
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
@@ -172,57 +178,51 @@ def _known_keys(model: Any, location: tuple[Any, ...]) -> list[str]:
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
 
 
-def _explain(error: Any, model: Any, source: str) -> str:
+def _explain(error: ErrorDetails, model: object, source: str) -> str:
     where = ".".join(str(p) for p in error["loc"])
     if error["type"] != "extra_forbidden":
-        return f"{source}: {where or 'the file'}: {error['msg']} (found {error['input']!r:.60})"
+        given = error["input"]
+        shown = f"{given!r:.60}" if isinstance(given, (str, int, float, bool, type(None))) else type(given).__name__
+        return f"{source}: {where or 'the file'}: {error['msg']} (found {shown})"
     known = _known_keys(model, error["loc"])
     near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.0)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     return f"{source}: unknown key '{where}'{hint}"
 
 
-def validate(model: type[Any], data: Any, source: str) -> Any:
+def validate(model: type[T], data: object, source: str) -> T:
     """`data` as a `model`. Raises SpecError that names `source`, the key and the nearest known one."""
+    return _validated(TypeAdapter(model), model, data, source)
+
+
+def _validated(adapter: TypeAdapter[T], model: object, data: object, source: str) -> T:
     try:
-        return TypeAdapter(model).validate_python(data)
+        return adapter.validate_python(data)
     except ValidationError as e:
-        first = e.errors()[0]
-        target = model
-        if isinstance(data, dict) and data.get("kind") in ("vae", "diffusion"):
-            target = VaeSpec if data["kind"] == "vae" else DiffusionSpec
-        raise SpecError(_explain(first, target, source)) from None
+        raise SpecError(_explain(e.errors()[0], model, source)) from None
 
 
-def load(relative: str, model: Any) -> Any:
+def load(relative: str, model: type[T]) -> T:
     """Read and validate one YAML file below data_specs."""
-    path = root() / relative
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as e:
-        raise SpecError(f"data_specs/{relative}: {e}") from None
-    return validate(model, data, f"data_specs/{relative}")
+    return validate(model, read_yaml(root() / relative), f"data_specs/{relative}")
 
 
 @cache
 def camus() -> CamusSpec:
     """CAMUS's layout."""
-    spec: CamusSpec = load("camus.yaml", CamusSpec)
-    return spec
+    return load("camus.yaml", CamusSpec)
 
 
 @cache
 def labels() -> LabelSpec:
     """Tissues, labels and structures."""
-    spec: LabelSpec = load("labels.yaml", LabelSpec)
-    return spec
+    return load("labels.yaml", LabelSpec)
 
 
 @cache
 def maps() -> MapSpec:
     """The paper's transformations of condition maps."""
-    spec: MapSpec = load("presets/maps.yaml", MapSpec)
-    return spec
+    return load("presets/maps.yaml", MapSpec)
 
 
 @cache
@@ -232,8 +232,11 @@ def model(name: str) -> VaeSpec | DiffusionSpec:
     if name not in known:
         near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
         raise SpecError(f"unknown model '{name}', did you mean '{near[0]}'? Known: {', '.join(sorted(known))}")
-    spec: VaeSpec | DiffusionSpec = load(f"presets/models/{name}.yaml", ModelSpec)
-    return spec
+    relative = f"presets/models/{name}.yaml"
+    data = read_yaml(root() / relative)
+    kind = VaeSpec if isinstance(data, dict) and data.get("kind") == "vae" else DiffusionSpec
+    adapter: TypeAdapter[VaeSpec | DiffusionSpec] = TypeAdapter(ModelSpec)
+    return _validated(adapter, kind, data, f"data_specs/{relative}")
 
 
 def diffusion_model(name: str) -> DiffusionSpec:
@@ -252,19 +255,24 @@ def vae_model(name: str) -> VaeSpec:
     return spec
 
 
-def size_of(spec: VaeSpec | DiffusionSpec, size: str) -> Any:
+@overload
+def size_of(spec: VaeSpec, size: str) -> VaeSize: ...
+@overload
+def size_of(spec: DiffusionSpec, size: str) -> UNetSize: ...
+@overload
+def size_of(spec: VaeSpec | DiffusionSpec, size: str) -> VaeSize | UNetSize: ...
+def size_of(spec: VaeSpec | DiffusionSpec, size: str) -> VaeSize | UNetSize:
     """Network settings of one size. Raises SpecError for an unknown size."""
     if size not in spec.sizes:
         raise SpecError(f"unknown size '{size}'; {spec.title} has {', '.join(spec.sizes)}")
     return spec.sizes[size]
 
 
-def training_of(spec: VaeSpec | DiffusionSpec, size: str, **overrides: Any) -> TrainingSpec:
+def training_of(spec: VaeSpec | DiffusionSpec, size: str, **overrides: object) -> TrainingSpec:
     """Training settings of one size, `overrides` (None means: keep the preset's) applied last."""
     merged = spec.training.model_dump() | spec.size_training.get(size, {})
     merged |= {k: v for k, v in overrides.items() if v is not None}
-    result: TrainingSpec = validate(TrainingSpec, merged, f"training settings of {spec.title}, size {size}")
-    return result
+    return validate(TrainingSpec, merged, f"training settings of {spec.title}, size {size}")
 
 
 def official_split() -> dict[str, list[str]]:
@@ -273,27 +281,41 @@ def official_split() -> dict[str, list[str]]:
 
 
 def read_split(folder: Path) -> dict[str, list[str]]:
-    """Patient ids of each split from a folder of CAMUS's subgroup files.
+    """Patient ids of each split (train, val, test) from a folder of CAMUS's subgroup files.
 
-    Raises SpecError for a missing file, a malformed line, or a patient that is listed twice.
+    Raises SpecError for a missing or unreadable file, a malformed line, or a patient that is
+    listed twice.
     """
-    import re
-
     result: dict[str, list[str]] = {}
     seen: dict[str, str] = {}
     for name, filename in camus().split_files.items():
         path = folder / filename
         if not path.is_file():
             raise SpecError(f"{path}: missing; --split expects a folder with {', '.join(camus().split_files.values())}")
-        patients = path.read_text(encoding="utf-8").split()
+        patients = _read_list(path).split()
         for p in patients:
-            if not re.match(camus().patient_pattern, p):
-                raise SpecError(f"{path}: '{p}' is not a patient id such as patient0001")
+            if not re.fullmatch(camus().patient_pattern, p, re.ASCII):
+                raise SpecError(f"{path}: {f'{p:.60}'!a} is not a patient id such as patient0001")
             if p in seen:
                 raise SpecError(f"{path}: {p} is listed twice (also in {seen[p]}); each patient belongs to one split")
             seen[p] = filename
         result[name] = sorted(patients)
     return result
+
+
+def _read_list(path: Path) -> str:
+    """Text of a short list: UTF-8, with or without the mark that Windows puts at its beginning."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MOST_LIST + 1)
+    except OSError as e:
+        raise SpecError(f"{path}: cannot be read ({e.strerror or e})") from None
+    if len(data) > _MOST_LIST:
+        raise SpecError(f"{path}: more than {_MOST_LIST} bytes, expected one patient a line")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise SpecError(f"{path}: not UTF-8 text; save it as UTF-8, not UTF-16 or a code page") from None
 
 
 class ClassifierSpec(Strict):
@@ -309,5 +331,4 @@ class ClassifierSpec(Strict):
 @cache
 def classifier() -> ClassifierSpec:
     """The paper's view classifier."""
-    spec: ClassifierSpec = load("presets/classifier.yaml", ClassifierSpec)
-    return spec
+    return load("presets/classifier.yaml", ClassifierSpec)

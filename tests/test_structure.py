@@ -26,6 +26,7 @@ ROOMS = [
         "progress",
         "parallel",
         "device",
+        "yaml_file",
         "specs",
     ),
     *("metrics", "data", "phantom", "vae", "sampling", "diffusion", "runs", "compat", "generation", "training"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -163,6 +163,43 @@ def assign_splits(
     if not on_disk & set(of_patient):
         raise DataError(f"no patient on disk is in {source}; expected at least one in common")
     return {p: of_patient[p] for p in sorted(on_disk & set(of_patient))}
+
+
+def hold_out_validation(split_of: Mapping[str, str]) -> dict[str, str]:
+    """`split_of` with every tenth training patient moved to validation, where it has no validation patient.
+
+    Trainings choose their best weights on validation patients; nnU-Net, given none, splits by image,
+    and the same hearts train and validate.
+
+    Raises DataError when fewer than two training patients are left to choose from.
+    """
+    if "val" in split_of.values():
+        return dict(split_of)
+    training = sorted(p for p, split in split_of.items() if split == "train")
+    if len(training) < 2:
+        raise DataError(
+            f"{len(training)} training patient(s) and none for validation; expected at least two, or a --split with both"
+        )
+    chosen = set(training[::10])
+    return {p: "val" if p in chosen else split for p, split in split_of.items()}
+
+
+def choose_some(split_of: Mapping[str, str], count: int) -> dict[str, str]:
+    """`count` of the patients, spread evenly over each split, in the splits' proportions with one of each at least.
+
+    Raises DataError when there are fewer, or `count` is below two.
+    """
+    if not 2 <= count <= len(split_of):
+        raise DataError(f"--patients {count}: expected 2 to {len(split_of)}, all that there are")
+    members = {s: sorted(p for p, split in split_of.items() if split == s) for s in ("train", "val", "test")}
+    quota = {s: min(1, len(listed)) for s, listed in members.items()}
+    if sum(quota.values()) > count:
+        quota["test"] = 0
+    while sum(quota.values()) < count:
+        lacking = {s: len(m) / len(split_of) * count - quota[s] for s, m in members.items() if quota[s] < len(m)}
+        quota[max(lacking, key=lambda s: lacking[s])] += 1
+    chosen = {m[i * len(m) // quota[s]] for s, m in members.items() for i in range(quota[s])}
+    return {p: split for p, split in split_of.items() if p in chosen}
 
 
 def _some(names: list[str]) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from echo_synth.data import nnunet_raw
+from echo_synth import specs
+from echo_synth.data import camus, nnunet_raw
 from echo_synth.data.camus import CamusCase
 from echo_synth.data.cfg import CfgValue
 from echo_synth.data.nifti import Image2D, write_image
@@ -35,6 +36,55 @@ class ConvertJob:
     case: CamusCase
     split: str
     info: Mapping[str, CfgValue]
+
+
+@dataclass(frozen=True)
+class ConversionPlan:
+    """What `convert` will do.
+
+    Attributes:
+        split_of: split name of each patient.
+        split_source: where the split came from, in words.
+        missing: incomplete cases that are left out.
+        notes: what the user should be told.
+    """
+
+    jobs: list[ConvertJob]
+    split_of: dict[str, str]
+    split_source: str
+    missing: list[str]
+    notes: list[str]
+
+
+def plan(src: Path, split: str | None, allow_missing: bool, patients: int | None = None) -> ConversionPlan:
+    """Cases of the CAMUS tree `src` with their splits and clinical fields; reads no image.
+
+    Args:
+        split: "official", or a folder with CAMUS's subgroup files; None for `src`'s own, else official.
+        allow_missing: leave out incomplete cases, and patients that only one side knows.
+        patients: how many to convert; None for all.
+
+    Raises:
+        DataError: no CAMUS, an incomplete case, a damaged cfg file, fewer patients than asked for.
+        SpecError: a damaged split list.
+    """
+    database = camus.find_database(src)
+    folder = database.split_folder if split is None else Path(split) if split != "official" else None
+    lists = specs.read_split(folder) if folder else specs.official_split()
+    source = str(folder or "the official split")
+    listed = camus.assign_splits(database.patients, lists, allow_missing, source)
+    split_of = camus.hold_out_validation(camus.choose_some(listed, patients) if patients else listed)
+    cases = [c for c in camus.find_cases(database, allow_missing) if c.id.patient in split_of]
+    jobs = [
+        ConvertJob(c, split_of[c.id.patient], camus.read_info(database.patients[c.id.patient], c.id.view))
+        for c in cases
+    ]
+    notes = []
+    if database.missing:
+        notes.append(f"left out {len(database.missing)} incomplete case(s), listed in settings.json")
+    if "val" not in listed.values():
+        notes.append(f"{source} has no validation patients: every tenth training patient became one")
+    return ConversionPlan(jobs, split_of, source, database.missing, notes)
 
 
 def _convert_one(job: ConvertJob, size: int | None, raw: Path, classification: Path | None) -> dict[str, Any]:

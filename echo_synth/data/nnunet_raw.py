@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,12 +19,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from echo_synth import specs
+from echo_synth.data.folds import patient_folds
 from echo_synth.data.nifti import Image2D, read_image
 from echo_synth.data.resize import resize_grey
 from echo_synth.data.tables import read_cases
 from echo_synth.data.tissues import Case2D, derive_case
 from echo_synth.errors import DataError, ExistsError
 from echo_synth.files import read_json, write_json
+from echo_synth.folders import check_target
 from echo_synth.home import nnunet_folder
 
 ENDING = ".nii.gz"
@@ -141,16 +143,26 @@ def find(dataset_id: int) -> RawDataset:
     return RawDataset(folders[0])
 
 
-def target(dataset_id: int, name: str, overwrite: bool) -> Path:
-    """Folder for a new dataset. Raises ExistsError when its id is taken by one that may not be replaced."""
+def target(dataset_id: int, name: str, overwrite: bool, made_by: str, inputs: Sequence[Path] = ()) -> Path:
+    """Folder for a new dataset.
+
+    Args:
+        made_by: the command that makes it, see `folders.check_target`.
+        inputs: what that command reads.
+
+    Raises:
+        DataError: an id or name that nnU-Net cannot use, or no right to write.
+        ExistsError: the id is taken by a dataset that may not be replaced.
+    """
     check_id(dataset_id)
-    if not re.fullmatch(r"[A-Za-z0-9._+-]+", name):
-        raise DataError(f"--name '{name}': expected letters, digits, '.', '_', '+' and '-' only")
+    if not re.fullmatch(r"[A-Za-z0-9._+-]{1,100}", name):
+        raise DataError(f"--name '{name:.100}': expected up to 100 letters, digits, '.', '_', '+' and '-'")
     path = nnunet_folder("nnUNet_raw") / f"Dataset{dataset_id:03d}_{name}"
     taken = existing(dataset_id)
     if taken and not (overwrite and taken == [path]):
         hint = "pass --overwrite to replace it, or choose" if taken == [path] else "choose"
         raise ExistsError(f"dataset id {dataset_id} is taken by {taken[0]}; {hint} another --dataset-id")
+    check_target(path, made_by, overwrite, inputs, "another --dataset-id or --name")
     return path
 
 
@@ -176,15 +188,14 @@ def dataset_json(training_cases: int) -> dict[str, Any]:
 def write_index(folder: Path, cases: pd.DataFrame) -> None:
     """dataset.json, splits_final.json and cases.csv for `cases` (columns case, split, …).
 
-    One fold: training against validation patients. nnU-Net's default folds would put the four
-    images of a patient on both sides.
+    Folds are by patient, see `folds.patient_folds`; nnU-Net's own would put the four images of a
+    patient on both sides.
     """
     training = cases[cases["split"].isin(["train", "val"])]
     write_json(folder / "dataset.json", dataset_json(len(training)))
-    train = sorted(training.loc[training["split"] == "train", "case"])
-    val = sorted(training.loc[training["split"] == "val", "case"])
-    if train and val:
-        write_json(folder / "splits_final.json", [{"train": train, "val": val}])
+    folds = patient_folds(training)
+    if folds:
+        write_json(folder / "splits_final.json", folds)
     cases.sort_values("case").to_csv(folder / "cases.csv", index=False)
 
 

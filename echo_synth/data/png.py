@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +25,32 @@ def read_png(path: Path, modes: Sequence[str] = ("L",), size: tuple[int, int] | 
 
     Raises DataError when it is missing, damaged, of another depth or size, in colour, or too large.
     """
+    with _opened(path) as image:
+        _check(path, image, modes, size)
+        return np.asarray(image, dtype=np.uint8)
+
+
+def read_grey_png(path: Path) -> NDArray[np.uint8]:
+    """Grey levels (rows, columns) uint8 of a PNG with 8 bits a channel; colours count by their brightness.
+
+    Raises DataError when it is missing, damaged, of another depth, or too large.
+    """
+    with _opened(path) as image:
+        _check(path, image, ("L", "LA", "P", "RGB", "RGBA"), None)
+        return np.asarray(image.convert("L"), dtype=np.uint8)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: not a regular file")
         with open(path, "rb") as file:
             if file.read(len(_HEADER)) != _HEADER:
                 raise DataError(f"{path}: not a PNG image")
             file.seek(0)
             with Image.open(file, formats=["PNG"]) as image:
-                _check(path, image, modes, size)
-                return np.asarray(image, dtype=np.uint8)
+                yield image
     except FileNotFoundError:
         raise DataError(f"{path}: missing") from None
     except DataError:

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from echo_synth.claims import claim, lock_in
 from echo_synth.data.augment import ColourRanges, GeometricRanges, colour, draw_affine, draw_colour, warp
+from echo_synth.data.png import read_grey_png
 from echo_synth.data.resize import resize_grey
 from echo_synth.errors import DataError, RunError
 from echo_synth.runs.description import build_model, describe_classifier
@@ -57,11 +57,7 @@ def read_pictures(folder: Path, resolution: int) -> Pictures:
         raise DataError(f"{folder}: no images; expected {folder}/2CH/*.png and {folder}/4CH/*.png")
     pixels = np.empty((len(files), resolution, resolution), np.uint8)
     for i, (path, _) in enumerate(files):
-        try:
-            image = np.asarray(Image.open(path).convert("L"))
-        except OSError as e:
-            raise DataError(f"{path}: not a readable image ({e})") from None
-        pixels[i] = resize_grey(image, (resolution, resolution))
+        pixels[i] = resize_grey(read_grey_png(path), (resolution, resolution))
     return Pictures(pixels, np.asarray([label for _, label in files]), [path.stem for path, _ in files])
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
 from pydantic import Field
 
 from echo_synth import specs
 from echo_synth.errors import SpecError
 from echo_synth.specs import Strict
+from echo_synth.yaml_file import read_yaml
 
 RESERVED_ROWS = (
     "real",
@@ -100,12 +100,7 @@ def read_sweep(path: Path) -> SweepSpec:
     if not file.is_file():
         known = ", ".join(sorted(p.stem for p in preset.parent.glob("*.yaml")))
         raise SpecError(f"{path}: no such file, and no preset of that name; presets: {known}")
-    try:
-        data: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as e:
-        raise SpecError(f"{file}: not readable as YAML ({str(e).splitlines()[0]})") from None
-    spec = specs.validate(SweepSpec, data, str(file))
-    assert isinstance(spec, SweepSpec)
+    spec = specs.validate(SweepSpec, read_yaml(file), str(file))
     for name in spec.models:
         specs.diffusion_model(spec.model_of(name))
         if name in RESERVED_ROWS:

@@ -170,7 +170,7 @@ def test_a_dataset_of_references_is_a_dataset(home: Path, planned: int, syntheti
     """A selection of a synthetic dataset, by reference, mixes like the dataset itself."""
     dataset = nnunet_raw.find(synthetic)
     cases = dataset.cases().assign(source=dataset.name)
-    path = nnunet_raw.target(721, "CHOSEN", True)
+    path = nnunet_raw.target(721, "CHOSEN", True, "mix-datasets")
     mix.write(path, cases.iloc[:5], {dataset.name: 1.0}, [dataset], {}, True)
     chosen = nnunet_raw.find(721)
     first = chosen.cases().iloc[0]
