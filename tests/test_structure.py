@@ -34,7 +34,7 @@ ROOMS = [
 ]
 PURE = ("vae", "diffusion", "sampling", "metrics")  # arrays and tensors in, arrays and tensors out
 FILES = sorted([*(ROOT / "echo_synth").rglob("*.py"), *(ROOT / "cli").rglob("*.py")])
-LONGEST_FILE, LONGEST_FUNCTION = 400, 60  # lines
+LONGEST_FILE, LONGEST_FUNCTION = 400, 60  # lines; of a function, its body
 
 
 def _name(path: Path) -> str:
@@ -100,8 +100,10 @@ def test_files_and_functions_fit_on_a_few_screens() -> None:
         assert "fmt: skip" not in text, f"{path}: name the intermediates instead"
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
-                length = (node.end_lineno or node.lineno) - node.lineno + 1
-                assert length <= LONGEST_FUNCTION, f"{path}: {node.name} has {length} lines"
+                documented = ast.get_docstring(node) is not None and len(node.body) > 1
+                first = node.body[1 if documented else 0].lineno  # options and their help are a table, not code
+                length = (node.end_lineno or first) - first + 1
+                assert length <= LONGEST_FUNCTION, f"{path}: the body of {node.name} has {length} lines"
 
 
 def test_the_plugin_stands_alone() -> None:
