@@ -318,10 +318,14 @@ def _read_list(path: Path) -> str:
         raise SpecError(f"{path}: not UTF-8 text; save it as UTF-8, not UTF-16 or a code page") from None
 
 
+# The architectures of timm that may be built: a name that is not listed may read a file or an address.
+ClassifierArchitecture = Literal["tf_efficientnetv2_s"]
+
+
 class ClassifierSpec(Strict):
     """How the view classifier trains."""
 
-    architecture: str
+    architecture: ClassifierArchitecture
     resolution: int
     epochs: int
     batch: int

@@ -5,7 +5,9 @@ One class a formulation; each is Karras et al. 2022, table 1, as code.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from math import inf
 from typing import NamedTuple
 
@@ -139,6 +141,31 @@ class IddpmPrecond(Precond):
 PRECONDS: dict[str, type[Precond]] = {"edm": EdmPrecond, "ve": VePrecond, "vp": VpPrecond, "iddpm": IddpmPrecond}
 
 
+_MAX_LEVELS = 10_000
+_LARGEST = 1e3  # of any other argument; the published ones are 20 and less
+
+
+def check_arguments(name: str, arguments: Mapping[str, float]) -> None:
+    """Raise ValueError unless `arguments` are of that formulation's constructor and in a range that makes sense."""
+    known = inspect.signature(PRECONDS[name]).parameters
+    for key, value in arguments.items():
+        if key not in known:
+            raise ValueError(f"{name} has no argument '{key:.40}', expected {', '.join(known) or 'none'}")
+        if key == "levels":
+            good, range_ = (
+                isinstance(value, int) and 1 <= value <= _MAX_LEVELS,
+                f"a whole number from 1 to {_MAX_LEVELS}",
+            )
+        elif key == "p_mean":
+            good, range_ = abs(value) <= _LARGEST, f"a number of at most ±{_LARGEST:g}"
+        elif key == "t_min":
+            good, range_ = 0 < value < 1, "a number between 0 and 1"
+        else:
+            good, range_ = 0 < value <= _LARGEST, f"a positive number of at most {_LARGEST:g}"
+        if not good:
+            raise ValueError(f"{name}'s {key} is {value}, expected {range_}")
+
+
 def build_precond(name: str, **arguments: float) -> Precond:
-    """The formulation of that name: edm, ve, vp or iddpm; `arguments` as its constructor."""
+    """The formulation of that name: edm, ve, vp or iddpm; `arguments` as its constructor, see `check_arguments`."""
     return PRECONDS[name](**arguments)

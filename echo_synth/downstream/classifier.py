@@ -23,7 +23,7 @@ from echo_synth.errors import DataError, RunError
 from echo_synth.runs.description import build_model, describe_classifier
 from echo_synth.runs.folder import ClassifierRun, file_hash
 from echo_synth.runs.start import start_run
-from echo_synth.specs import TrainingSpec
+from echo_synth.specs import ClassifierArchitecture, TrainingSpec
 from echo_synth.training.loop import Engine
 from echo_synth.training.streams import Stream, generator, sample_indices
 from echo_synth.types import VIEWS, CaseId
@@ -137,7 +137,7 @@ class ClassifierSettings:
         pretrained: safetensors file with timm's names to start from, or None.
     """
 
-    architecture: str
+    architecture: ClassifierArchitecture
     resolution: int
     training: TrainingSpec
     seed: int

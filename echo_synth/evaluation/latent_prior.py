@@ -19,6 +19,7 @@ from echo_synth.data.prepared import Prepared
 from echo_synth.errors import DataError
 from echo_synth.files import read_json
 
+LARGEST = 1e6  # shape or rate of a prior; the paper's are 3.75 and 10.8
 LEVELS: NDArray[np.float64] = (np.arange(256) + 0.5) / 256
 # The grid the paper's values lie on; it names neither grid nor objective.
 GRID_ALPHA: NDArray[np.float64] = np.arange(0.25, 10.01, 0.25)
@@ -144,12 +145,12 @@ def fit_dataset(data: Prepared, dataset: str, method: str) -> tuple[Counts, dict
 
 
 def read_prior(path: Path) -> tuple[float, float]:
-    """Shape and rate of a gamma_prior.json. Raises DataError when it holds none."""
+    """Shape and rate of a gamma_prior.json, both in (0, `LARGEST`]. Raises DataError when it holds none."""
     data = read_json(path)
-    try:
-        alpha, beta = float(data["alpha"]), float(data["beta"])
-    except (KeyError, TypeError, ValueError):
-        raise DataError(f"{path}: expected numbers 'alpha' and 'beta', as fit-prior writes them") from None
-    if alpha <= 0 or beta <= 0:
-        raise DataError(f"{path}: alpha {alpha} and beta {beta}; both must be positive")
-    return alpha, beta
+    values: dict[str, Any] = {name: data.get(name) for name in ("alpha", "beta")} if isinstance(data, dict) else {}
+    for name, value in (values or {"alpha": None}).items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise DataError(f"{path}: expected numbers 'alpha' and 'beta', as fit-prior writes them")
+        if not 0 < value <= LARGEST:
+            raise DataError(f"{path}: {name} is {value:.6g}; expected a positive number of at most {LARGEST:g}")
+    return float(values["alpha"]), float(values["beta"])

@@ -1,26 +1,38 @@
 """model.json: all that is needed to build the network that a run's weights fit, as typed records.
 
 Presets are resolved into plain numbers when a run starts: a later change of a preset does not
-change an old run. A file with a key or value that these records do not know is refused.
+change an old run. A file with a key or value that these records do not know is refused, before
+anything is built from it: sizes are bounded, architectures are listed, and nothing in it names a
+file or an address.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, TypeVar, overload
+from typing import Annotated, Any, Literal, Self, TypeVar, overload
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
 from echo_synth import specs
 from echo_synth.diffusion.denoiser import Denoiser, build_network
-from echo_synth.diffusion.preconditioning import build_precond
+from echo_synth.diffusion.preconditioning import build_precond, check_arguments
 from echo_synth.errors import RunError
 from echo_synth.vae.network import GammaVAE
 from echo_synth.vae.posterior import PosteriorFamily
 
 Kind = Literal["vae", "diffusion", "classifier"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Text = Annotated[str, Field(max_length=1000)]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
+# Twice what the largest preset has, or more: a file that asks for more is not one of ours.
+Pixels = Annotated[int, Field(ge=1, le=4096)]
+Width = Annotated[int, Field(ge=1, le=4096)]  # channels of a layer
+Blocks = Annotated[int, Field(ge=1, le=16)]  # of a level
+Levels = Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+PriorParameter = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class _Record(BaseModel):
@@ -32,9 +44,9 @@ class _Record(BaseModel):
 class InitialWeights(_Record):
     """The run that a training started from: its model, the hash of its weights, the share of parameters they set."""
 
-    model: str
-    weights: str
-    share: float
+    model: Name
+    weights: Hash
+    share: float = Field(ge=0, le=1)
 
 
 class Origin(_Record):
@@ -47,19 +59,19 @@ class Origin(_Record):
         ema_std, averaged_from: width of an average chosen after training, and the run whose snapshots were averaged.
     """
 
-    trained_on: str | None = None
+    trained_on: Text | None = None
     init: InitialWeights | None = None
-    imported_from: str | None = None
-    ema_std: float | None = None
-    averaged_from: str | None = None
+    imported_from: Text | None = None
+    ema_std: float | None = Field(default=None, gt=0, lt=1)
+    averaged_from: Text | None = None
 
 
 class _Description(Origin):
     """What every model.json holds."""
 
     kind: str
-    model: str
-    size: str
+    model: Name
+    size: Name
 
     def as_json(self) -> dict[str, Any]:
         """The content of model.json: what was set, in the order of the declarations, origin last."""
@@ -71,42 +83,67 @@ class _Description(Origin):
 class VaeNetwork(_Record):
     """Arguments of `GammaVAE`."""
 
-    channels: tuple[int, ...]
-    blocks: int
-    norm_groups: int
+    channels: Levels
+    blocks: Blocks
+    norm_groups: Width
     level_attention: bool
     mid_attention: bool
-    alpha_prior: float
-    beta_prior: float
+    alpha_prior: PriorParameter
+    beta_prior: PriorParameter
     activation: Literal["silu", "none"]
     projection: bool = True
     posterior: PosteriorFamily = "gamma"
+
+    @model_validator(mode="after")
+    def _groups_divide(self) -> Self:
+        odd = [c for c in self.channels if c % self.norm_groups]
+        if odd:
+            raise ValueError(f"{odd[0]} channels do not divide into {self.norm_groups} groups")
+        return self
 
 
 class VaeDescription(_Description):
     """A Γ-VAE, or its Gaussian twin. Grids in pixels: of the images and of their latents."""
 
     kind: Literal["vae"]
-    model: str
-    size: str
-    resolution: int
-    latent_resolution: int
+    model: Name
+    size: Name
+    resolution: Pixels
+    latent_resolution: Pixels
     network: VaeNetwork
+
+    @model_validator(mode="after")
+    def _grids_fit(self) -> Self:
+        if self.latent_resolution << (len(self.network.channels) - 1) != self.resolution:
+            raise ValueError(
+                f"{len(self.network.channels)} levels do not make latents of {self.latent_resolution} px "
+                f"of images of {self.resolution} px"
+            )
+        return self
 
 
 class UNetNetwork(_Record):
     """Fields of `UNetShape`."""
 
-    resolution: int
+    resolution: Pixels
     classes: int
-    channels: int
-    channel_mult: tuple[int, ...]
-    blocks: int
-    attention: tuple[int, ...]
-    dropout: float
-    spade_hidden: int
-    embedding_mult: int = 4
-    out_channels: int = 1
+    channels: Width
+    channel_mult: Levels
+    blocks: Blocks
+    attention: tuple[Pixels, ...] = Field(max_length=8)
+    dropout: Probability
+    spade_hidden: Width
+    embedding_mult: int = Field(default=4, ge=1, le=64)
+    out_channels: int = Field(default=1, ge=1, le=2)
+
+    @model_validator(mode="after")
+    def _classes_are_known(self) -> Self:
+        expected = specs.labels().semantic_classes
+        if self.classes != expected:
+            raise ValueError(f"{self.classes} semantic classes, expected {expected}")
+        if max(self.channel_mult) * self.channels > 8192:
+            raise ValueError(f"a level of {max(self.channel_mult) * self.channels} channels, expected at most 8192")
+        return self
 
 
 class SongNetwork(_Record):
@@ -114,43 +151,58 @@ class SongNetwork(_Record):
 
     embedding_type: Literal["positional", "fourier"]
     residual_input: bool
-    noise_mult: int
-    taps: tuple[int | float, ...]
+    noise_mult: int = Field(ge=1, le=16)
+    taps: tuple[int | float, ...] = Field(min_length=2, max_length=8)
 
 
 class DiffusionDescription(_Description):
     """A denoiser: formulation, network, and the hash of the Γ-VAE whose latents it was trained on (None: pixels)."""
 
     kind: Literal["diffusion"]
-    model: str
-    size: str
-    resolution: int
+    model: Name
+    size: Name
+    resolution: Pixels
     precond: Literal["edm", "ve", "vp", "iddpm"]
     precond_arguments: dict[str, int | float] = {}
     architecture: Literal["adm", "ddpmpp", "ncsnpp", "song"]
     network: UNetNetwork
     song: SongNetwork | None = None
-    vae: str | None
+    vae: Hash | None
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.network.resolution != self.resolution:
+            raise ValueError(f"a network of {self.network.resolution} px in a model of {self.resolution} px")
+        if (self.song is not None) != (self.architecture == "song"):
+            raise ValueError(f"architecture {self.architecture} with{'' if self.song else 'out'} settings of 'song'")
+        check_arguments(self.precond, self.precond_arguments)
+        return self
 
 
 class ClassifierNetwork(_Record):
     """Arguments of timm's architecture."""
 
-    in_chans: int
-    num_classes: int
-    drop_rate: float
+    in_chans: Literal[1]
+    num_classes: int = Field(ge=2, le=1000)
+    drop_rate: Probability
 
 
 class ClassifierDescription(_Description):
     """A view classifier: timm architecture, input side in pixels, class order."""
 
     kind: Literal["classifier"]
-    model: str
-    size: str
-    architecture: str
-    resolution: int
-    classes: tuple[str, ...]
+    model: Name
+    size: Name
+    architecture: specs.ClassifierArchitecture
+    resolution: Pixels
+    classes: tuple[Name, ...]
     network: ClassifierNetwork
+
+    @model_validator(mode="after")
+    def _classes_fit(self) -> Self:
+        if len(self.classes) != self.network.num_classes:
+            raise ValueError(f"{len(self.classes)} classes, but a network with {self.network.num_classes}")
+        return self
 
 
 Description = VaeDescription | DiffusionDescription | ClassifierDescription
@@ -169,8 +221,8 @@ def parse_description(data: Any, source: str) -> Description:
     """
     kind = data.get("kind") if isinstance(data, dict) else None
     if not isinstance(kind, str) or kind not in _KINDS:
-        found = f"kind {kind!r:.60}" if isinstance(data, dict) else f"{data!r:.60}"
-        raise RunError(f"{source}: {found}, expected a model of kind {', '.join(_KINDS)}, as echosynth writes them")
+        shown = f"kind {_brief(kind)}" if isinstance(data, dict) else f"holds {_brief(data)}"
+        raise RunError(f"{source}: {shown}, expected a model of kind {', '.join(_KINDS)}, as echosynth writes them")
     try:
         # As JSON, because JSON's lists are these records' tuples and nothing else may be converted.
         return _KINDS[kind].model_validate_json(json.dumps(data), strict=True)
@@ -185,7 +237,17 @@ def _first_error(e: Exception) -> str:
     place = ".".join(str(p) for p in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"unknown key '{place:.60}'"
-    return f"{place:.60}: {first['msg']} (found {first['input']!r:.60})"
+    if first["type"] == "missing":
+        return f"key '{place:.60}' is missing"
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return f"{place:.60}: {message:.160}" if place else f"{message:.160}"
+    return f"{place:.60}: {message:.160} (found {_brief(first['input'])})"
+
+
+def _brief(value: Any) -> str:
+    """A few characters of what was found; of a list or mapping its kind, since a repr may be long."""
+    return repr(value)[:60] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
 
 
 def describe_vae(
@@ -237,7 +299,9 @@ def describe_diffusion(name: str, size: str, vae: str | None) -> DiffusionDescri
     )
 
 
-def describe_classifier(architecture: str, resolution: int, classes: tuple[str, ...]) -> ClassifierDescription:
+def describe_classifier(
+    architecture: specs.ClassifierArchitecture, resolution: int, classes: tuple[str, ...]
+) -> ClassifierDescription:
     """Description of a new view classifier: timm architecture, one input channel, class order."""
     network = ClassifierNetwork(in_chans=1, num_classes=len(classes), drop_rate=0.2)
     return ClassifierDescription(
@@ -267,7 +331,8 @@ def build_model(description: Description, seed: int = 0) -> nn.Module:
             return _build_denoiser(description)
         import timm
 
-        return timm.create_model(description.architecture, **description.network.model_dump())
+        # `pretrained` is off by default; said here because with it timm reads files and addresses.
+        return timm.create_model(description.architecture, pretrained=False, **description.network.model_dump())
 
 
 def _build_denoiser(description: DiffusionDescription) -> Denoiser:

@@ -20,10 +20,9 @@ from echo_synth.runs.description import (
     DiffusionDescription,
     Kind,
     VaeDescription,
-    build_model,
     parse_description,
 )
-from echo_synth.runs.tensors import load_weights
+from echo_synth.runs.loading import load_model
 from echo_synth.vae.network import GammaVAE
 
 WEIGHTS, DESCRIPTION, STATE = "model.safetensors", "model.json", "state.safetensors"
@@ -46,10 +45,8 @@ class Run:
         return file_hash(self.weights)
 
     def load(self) -> nn.Module:
-        """The network with its weights, float32, in evaluation mode."""
-        module = build_model(self.description)
-        load_weights(module, self.weights)
-        return module.eval().requires_grad_(False)
+        """The network with its weights, float32, in evaluation mode. Raises RunError where they do not fit each other."""
+        return load_model(self.description, self.weights)
 
 
 @dataclass(frozen=True)

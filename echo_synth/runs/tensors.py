@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -30,8 +31,10 @@ def load_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], di
             metadata = json.loads((f.metadata() or {}).get("echosynth", "{}"))
     except FileNotFoundError:
         raise RunError(f"{path}: missing") from None
-    except (SafetensorError, OSError, ValueError) as e:
-        raise RunError(f"{path}: not a readable safetensors file ({e})") from None
+    except (SafetensorError, OSError, ValueError, RecursionError) as e:
+        raise RunError(f"{path}: not a readable safetensors file ({e!s:.120})") from None
+    if not isinstance(metadata, dict):
+        raise RunError(f"{path}: its metadata is a {type(metadata).__name__}, expected what echosynth writes there")
     return tensors, metadata
 
 
@@ -39,6 +42,11 @@ def load_weights(module: nn.Module, path: Path) -> None:
     """Load `path` into `module` exactly. Raises RunError that names what is missing, extra or misshapen."""
     tensors, _ = load_tensors(path)
     own = module.state_dict()
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise RunError(
+                f"{path}: {name} holds values that are not finite (NaN or infinity); train or import it again"
+            )
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     wrong = [k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
     if missing or extra or wrong:

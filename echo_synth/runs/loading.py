@@ -1,0 +1,63 @@
+"""A network with its weights, from a description that may lie: nothing large is made before both are known to fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from echo_synth.errors import RunError
+from echo_synth.runs.description import Description, build_model
+from echo_synth.runs.tensors import load_weights
+
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+
+
+def load_model(description: Description, weights: Path) -> nn.Module:
+    """The network that `description` says, with `weights`, float32, in evaluation mode, without gradients.
+
+    Names, shapes and types are compared on the meta device and in the file's header first.
+
+    Raises:
+        RunError: no network can be built so, or the weights are not its own, damaged or not finite.
+    """
+    _check_header(_expected(description, weights), weights)
+    module = build_model(description)
+    load_weights(module, weights)
+    return module.eval().requires_grad_(False)
+
+
+def _expected(description: Description, weights: Path) -> dict[str, Tensor]:
+    """Names, shapes and dtypes of the described network; on the meta device, where they take no memory."""
+    try:
+        with torch.device("meta"):
+            return build_model(description).state_dict()
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        raise RunError(
+            f"{weights.parent}: no network can be built from its model.json ({str(e).splitlines()[0]:.120}); "
+            "expected one that echosynth wrote"
+        ) from None
+
+
+def _check_header(own: dict[str, Tensor], weights: Path) -> None:
+    try:
+        with safe_open(weights, framework="pt") as f:
+            slices = {name: f.get_slice(name) for name in f.keys()}  # noqa: SIM118
+            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            types = {name: part.get_dtype() for name, part in slices.items()}
+    except FileNotFoundError:
+        raise RunError(f"{weights}: missing") from None
+    except (SafetensorError, OSError, ValueError) as e:
+        raise RunError(f"{weights}: not a readable safetensors file ({e!s:.120})") from None
+    missing, extra = sorted(own.keys() - shapes.keys()), sorted(shapes.keys() - own.keys())
+    wrong = sorted(k for k in own.keys() & shapes.keys() if tuple(own[k].shape) != shapes[k])
+    if missing or extra or wrong:
+        raise RunError(
+            f"{weights}: does not fit this network ({len(missing)} missing, {len(extra)} extra, "
+            f"{len(wrong)} of another shape, e.g. {(missing or extra or wrong)[0]:.80}); is it of another size?"
+        )
+    for name, tensor in own.items():
+        if tensor.is_floating_point() and types[name] not in _FLOATS:
+            raise RunError(f"{weights}: {name} is of type {types[name]}, expected floating point numbers")
