@@ -13,7 +13,8 @@ Nothing of echo_synth may be imported in this folder. budgets.json says how long
 
 ECHOSYNTH_NNUNET_EPOCHS, _ITERATIONS and _BATCH override the numbers of any of them;
 ECHOSYNTH_NNUNET_SEED makes a training repeatable; ECHOSYNTH_NNUNET_FLIP=1 adds horizontal flips,
-which swap the heart's sides; ECHOSYNTH_NNUNET_PRECISION=fp32 does without autocast on a CPU.
+which swap the heart's sides; ECHOSYNTH_NNUNET_PRECISION=fp32 does without autocast on a CPU;
+ECHOSYNTH_NNUNET_THREADS limits the cores that a training on a CPU uses.
 
 The network sees whole images with a background of 0 (`whole_images`), augmented with rotation, scale,
 shift, gain, gamma, noise and blur (`augmentation`).
@@ -24,21 +25,17 @@ training images comes from each source dataset, whatever their sizes.
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from nnunetv2.paths import nnUNet_raw
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-from nnunet_plugin import folds, whole_images
+from nnunet_plugin import cases, folds, overrides, whole_images
 from nnunet_plugin.augmentation import Ranges, augment
 from nnunet_plugin.budgets import Budget, budget_of
 from nnunet_plugin.loading import Batch, CaseLoader
@@ -58,23 +55,6 @@ _VALIDATION_SEED, _AUGMENTATION_SEED = 1, 2  # streams apart from the one that d
 _RANK_STEP = 7919
 
 
-def seed_everything(seed: int) -> None:
-    """Python's, numpy's and torch's generators, and torch's deterministic algorithms."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def _number(name: str, default: int) -> int:
-    """A positive whole number from the environment. Raises RuntimeError for anything else."""
-    text = os.environ.get(f"ECHOSYNTH_NNUNET_{name}", str(default))
-    if not text.isdecimal() or int(text) < 1:
-        raise RuntimeError(f"ECHOSYNTH_NNUNET_{name}={text}: expected a whole number of at least 1")
-    return int(text)
-
-
 class nnUNetTrainerEchoSynth(nnUNetTrainer):
     """The paper's settings: Adam 1e-4, 250 epochs, 2d."""
 
@@ -91,24 +71,23 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
                 f"{type(self).__name__} trains 2-D echocardiograms, found configuration '{configuration}'; use 2d"
             )
         self.budget: Budget = budget_of(type(self))
-        self.raw_files = _raw_files(plans["dataset_name"], dataset_json)
-        _take_whole_images(plans, configuration, self.raw_files)
+        self.raw_files = cases.current_files(plans["dataset_name"], dataset_json)
+        size = cases.common_size([image for image, _ in self.raw_files.values()])
+        whole_images.take_whole_images(plans, configuration, size)
         super().__init__(plans, configuration, fold, dataset_json, device)
-        seed = os.environ.get("ECHOSYNTH_NNUNET_SEED")
-        self.seed = int(seed) if seed else None
-        if self.seed is not None:
-            seed_everything(self.seed)  # the network's first weights are drawn after this
-        self.base_seed = int.from_bytes(os.urandom(6), "big") if self.seed is None else self.seed
+        seed = overrides.seed()
+        if seed is not None:
+            overrides.seed_everything(seed)  # the network's first weights are drawn after this
+        self.seed = int.from_bytes(os.urandom(6), "big") if seed is None else seed
         self.initial_lr = self.budget.rate
-        self.num_epochs = _number("EPOCHS", self.budget.epochs)
-        self.num_iterations_per_epoch = _number("ITERATIONS", self.budget.iterations)
+        self.num_epochs = overrides.number("EPOCHS", self.budget.epochs)
+        self.num_iterations_per_epoch = overrides.number("ITERATIONS", self.budget.iterations)
         self.num_val_iterations_per_epoch = min(self.budget.validation_iterations, self.num_iterations_per_epoch)
         # nnU-Net caps the planned batch at 5 % of the dataset; comparisons across dataset sizes need one batch.
-        self.configuration_manager.configuration["batch_size"] = _number("BATCH", self.budget.batch)
+        self.configuration_manager.configuration["batch_size"] = overrides.number("BATCH", self.budget.batch)
         self.save_every = 5  # what a kill may cost, in epochs
-        wanted = os.environ.get("ECHOSYNTH_NNUNET_PRECISION") != "fp32"
-        self._autocast = device.type == "cuda" or (device.type == "cpu" and cpu_has_bf16() and wanted)
-        self.ranges = Ranges(flip=0.5 if os.environ.get("ECHOSYNTH_NNUNET_FLIP") == "1" else 0.0)
+        self._autocast = device.type == "cuda" or (device.type == "cpu" and cpu_has_bf16() and overrides.autocast())
+        self.ranges = Ranges(flip=0.5 if overrides.flip() else 0.0)
         self.inference_allowed_mirroring_axes = None  # mirrored hearts do not exist in CAMUS's views
         self.iteration = 0
         self._trained_here = False
@@ -159,21 +138,23 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         folder = Path(self.preprocessed_dataset_folder)
         plans, name = self.plans_manager.plans, self.configuration_name
         if not self.raw_files:
-            if not whole_images.source_of(folder):
+            if not cases.source_of(folder):
                 raise RuntimeError(
                     f"{folder}: no whole images prepared there, and nnUNet_raw does not hold the dataset"
                 )
             return
-        if not whole_images.is_preprocessed(self.raw_files, plans, name, folder):
+        if not cases.is_preprocessed(self.raw_files, plans, name, folder):
             self.print_to_log_file(f"preprocessing {len(self.raw_files)} whole images into {folder}")
             workers = int(os.environ.get("nnUNet_def_n_proc", "1"))  # noqa: SIM112
-            whole_images.preprocess(self.raw_files, plans, name, self.dataset_json, folder, workers)
+            cases.preprocess(self.raw_files, plans, name, self.dataset_json, folder, workers)
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """The fold of splits_final.json. Raises RuntimeError for a fold that it does not hold, or patients on both sides."""
         if self.fold != "all":
             folds.check(
-                Path(self.preprocessed_dataset_folder_base), _raw_folder(self.plans_manager.dataset_name), self.fold
+                Path(self.preprocessed_dataset_folder_base),
+                cases.raw_folder(self.plans_manager.dataset_name),
+                self.fold,
             )
         return super().do_split()
 
@@ -188,17 +169,18 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         training, validation = self.get_tr_and_val_datasets()
         patch = self.configuration_manager.patch_size
         rank = _RANK_STEP * (self.local_rank if self.is_ddp else 0)
-        train_loader = CaseLoader(training, self.batch_size, patch, self.base_seed + rank)
-        val_loader = CaseLoader(validation, self.batch_size, patch, self.base_seed + rank + _VALIDATION_SEED)
+        train_loader = CaseLoader(training, self.batch_size, patch, self.seed + rank)
+        val_loader = CaseLoader(validation, self.batch_size, patch, self.seed + rank + _VALIDATION_SEED)
         return train_loader, val_loader
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        whole_images.note_source(Path(self.preprocessed_dataset_folder), Path(self.output_folder))
+        cases.note_source(Path(self.preprocessed_dataset_folder), Path(self.output_folder))
         self._trained_here = True
         if self.device.type == "cpu" and hasattr(os, "sched_getaffinity"):
             # OMP_NUM_THREADS=1 is for nnU-Net's worker processes. One thread here costs 1.7 times.
-            torch.set_num_threads(_threads())
+            cores = len(os.sched_getaffinity(0))
+            torch.set_num_threads(min(cores, overrides.number("THREADS", cores)))
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
@@ -216,7 +198,7 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         """nnU-Net's. Raises RuntimeError where the images or labels changed since the training began."""
         if not self.was_initialized:
             self.initialize()
-        whole_images.check_source(Path(self.preprocessed_dataset_folder), Path(self.output_folder))
+        cases.check_source(Path(self.preprocessed_dataset_folder), Path(self.output_folder))
         super().load_checkpoint(filename_or_checkpoint)
 
     def save_checkpoint(self, filename: str) -> None:
@@ -243,7 +225,7 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         """Tensors on the device, augmented in training, labels at every scale of deep supervision."""
         images, labels = batch["data"].to(self.device), batch["target"].to(self.device)
         if training:
-            seed = hash((self.base_seed, _AUGMENTATION_SEED, self.iteration, self.local_rank))
+            seed = hash((self.seed, _AUGMENTATION_SEED, self.iteration, self.local_rank))
             images, labels = augment(images, labels, self.ranges, torch.Generator().manual_seed(seed % 2**63))
         scales = self._get_deep_supervision_scales() if self.enable_deep_supervision else None
         return {"data": images, "target": labels_at(labels, scales)}
@@ -278,38 +260,6 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
             return super().validation_step(prepared)
         with autocast(self.device, self._autocast):
             return super().validation_step(prepared)
-
-
-def _threads() -> int:
-    """Cores this process may use, or fewer where ECHOSYNTH_NNUNET_THREADS says so."""
-    return min(len(os.sched_getaffinity(0)), _number("THREADS", len(os.sched_getaffinity(0))))
-
-
-def _raw_folder(dataset: str) -> Path | None:
-    """The raw dataset, where this machine has it: a cluster may hold preprocessed cases alone."""
-    if not nnUNet_raw.is_set():
-        return None
-    folder = Path(str(nnUNet_raw)) / dataset
-    return folder if (folder / "dataset.json").is_file() else None
-
-
-def _raw_files(dataset: str, dataset_json: dict[str, Any]) -> dict[str, tuple[Path, Path]]:
-    raw = _raw_folder(dataset)
-    if raw is None:
-        return {}
-    current = json.loads((raw / "dataset.json").read_text(encoding="utf-8"))
-    if current != dataset_json:
-        raise RuntimeError(f"{raw / 'dataset.json'}: changed since the dataset was planned; plan it again")
-    return whole_images.raw_files(raw, dataset_json)
-
-
-def _take_whole_images(plans: dict[str, Any], configuration: str, files: dict[str, tuple[Path, Path]]) -> None:
-    """Change nnU-Net's own plans to whole images, with preprocessed cases in a folder of their own."""
-    if whole_images.takes_whole_images(plans, configuration):
-        return
-    identifier = whole_images.identifier(plans, configuration)
-    whole_images.plan_whole_images(plans, configuration, whole_images.common_size([i for i, _ in files.values()]))
-    plans["configurations"][configuration]["data_identifier"] = f"{identifier}_whole"
 
 
 class nnUNetTrainerEchoSynth_25epochs(nnUNetTrainerEchoSynth):

@@ -97,12 +97,12 @@ def is_planned(dataset_id: int) -> bool:
             return False
     if not plans_file(dataset).is_file():
         return False
-    from nnunet_plugin import whole_images
+    from nnunet_plugin import cases, whole_images
 
-    files = whole_images.raw_files(dataset.path, read_json(dataset.path / "dataset.json"))
+    files = cases.raw_files(dataset.path, read_json(dataset.path / "dataset.json"))
     plans = read_json(plans_file(dataset))
     preprocessed = folder / whole_images.identifier(plans, CONFIGURATION)
-    return whole_images.is_preprocessed(files, plans, CONFIGURATION, preprocessed)
+    return cases.is_preprocessed(files, plans, CONFIGURATION, preprocessed)
 
 
 def plan_and_preprocess(dataset_id: int, log: Path) -> None:
@@ -112,33 +112,33 @@ def plan_and_preprocess(dataset_id: int, log: Path) -> None:
     with _nnunet(log):
         from nnunetv2.experiment_planning import plan_and_preprocess_api as api
 
-        from nnunet_plugin import whole_images
+        from nnunet_plugin import cases, whole_images
 
         (folder / "splits_final.json").unlink(missing_ok=True)  # nnU-Net stops at a copy of earlier ones
         workers = available_cores()
         api.extract_fingerprints([dataset_id], num_processes=workers, check_dataset_integrity=True, verbose=False)
         api.plan_experiments([dataset_id])
         description, plans = read_json(dataset.path / "dataset.json"), read_json(plans_file(dataset))
-        files = whole_images.raw_files(dataset.path, description)
-        size = whole_images.common_size([image for image, _ in files.values()])
+        files = cases.raw_files(dataset.path, description)
+        size = cases.common_size([image for image, _ in files.values()])
         whole_images.plan_whole_images(plans, CONFIGURATION, size)
         write_json(plans_file(dataset), plans)
         target = folder / whole_images.identifier(plans, CONFIGURATION)
-        whole_images.preprocess(files, plans, CONFIGURATION, description, target, workers)
+        cases.preprocess(files, plans, CONFIGURATION, description, target, workers)
 
 
 def content_of(dataset: RawDataset) -> str:
     """Hash of all training and validation images and labels of a raw dataset."""
-    from nnunet_plugin import whole_images
+    from nnunet_plugin import cases
 
-    return whole_images.content_hash(whole_images.raw_files(dataset.path, read_json(dataset.path / "dataset.json")))
+    return cases.content_hash(cases.raw_files(dataset.path, read_json(dataset.path / "dataset.json")))
 
 
 def trained_content(folder: Path) -> str | None:
     """Hash of what a training's fold was trained on; None where it is not noted."""
-    from nnunet_plugin import whole_images
+    from nnunet_plugin import cases
 
-    content: str | None = whole_images.source_of_training(folder).get("content")
+    content: str | None = cases.source_of_training(folder).get("content")
     return content
 
 

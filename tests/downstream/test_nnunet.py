@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,8 +43,7 @@ def _weights(dataset_id: int, trainer: str = SMOKE) -> dict[str, torch.Tensor]:
 
 
 def _remove_training(dataset_id: int) -> None:
-    for path in nnunet.trained_folder(dataset_id, SMOKE).glob("checkpoint_*.pth"):
-        path.unlink()
+    shutil.rmtree(nnunet.trained_folder(dataset_id, SMOKE), ignore_errors=True)
 
 
 @pytest.fixture
@@ -137,14 +137,31 @@ def test_in_process_and_command_line_give_the_same(planned: int, tmp_path: Path)
         assert same.mean() > 0.999
 
 
+def test_nnunets_own_switches_are_honoured(planned: int) -> None:
+    """--disable_checkpointing writes no weights; --val --npz validates a finished training, which find_best_configuration reads."""
+    folder = nnunet.trained_folder(planned, SMOKE)
+    arguments = (str(planned), "2d", "0", "-tr", SMOKE, "-device", "cpu")
+    _remove_training(planned)
+    result = _command("nnUNetv2_train", *arguments, "--disable_checkpointing")
+    assert result.returncode == 0, result.stderr[-500:]
+    assert not list(folder.glob("checkpoint_*"))
+    train_segmenter(planned, SMOKE, seed=0, device="cpu")
+    assert not (folder / "validation").exists()  # a short budget leaves it out, unless asked for
+    result = _command("nnUNetv2_train", *arguments, "--val", "--npz")
+    assert result.returncode == 0, result.stderr[-500:]
+    validated = {p.stem for p in (folder / "validation").glob("*.npz")}
+    assert validated == set(read_json(nnunet_raw.find(planned).path / "splits_final.json")[0]["val"])
+
+
 def test_a_seed_repeats_a_training_and_another_does_not(planned: int) -> None:
-    found = []
+    weights = []
     for seed in (1, 1, 2):
         _remove_training(planned)
         train_segmenter(planned, SMOKE, seed=seed, device="cpu")
-        found.append(_weights(planned))
-    assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])
-    assert not all(torch.equal(found[0][k], found[2][k]) for k in found[0])
+        weights.append(_weights(planned))
+    first, second, third = weights
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert not all(torch.equal(first[k], third[k]) for k in first)
 
 
 def test_a_mixture_refers_to_its_sources(planned: int) -> None:
