@@ -6,7 +6,7 @@ does not touch is found again, and two cells that need the same thing share it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from echo_synth.errors import SpecError
@@ -18,10 +18,11 @@ Solvers = Mapping[tuple[str, int], str]
 
 @dataclass(frozen=True)
 class _CellData:
-    """A cell's first stage and its columns of results.csv."""
+    """A cell's first stage, its columns of results.csv, and its name without the seed of the images."""
 
     stage: Stage
     columns: Mapping[str, Setting]
+    arm: str
 
 
 def build_cells(spec: SweepSpec, fingerprints: Mapping[str, str], solvers: Solvers | None = None) -> list[Cell]:
@@ -38,14 +39,18 @@ def build_cells(spec: SweepSpec, fingerprints: Mapping[str, str], solvers: Solve
     for name, extra in spec.cells.items():
         datasets[name] = builder.extra(name, extra, datasets)
     _check_reference(spec, datasets)
-    _check_comparisons(spec, datasets)
-    baseline = None
     cells: list[Cell] = []
     for name in sorted(datasets, key=lambda n: n != spec.reference):
-        cells.append(builder.cell(name, datasets[name], baseline))
-        if name == spec.reference:
-            baseline = cells[0].stage("predict")
+        for seed in spec.segmenter_seeds():
+            cells.append(builder.cell(name, datasets[name], seed, cells))
+    _check_comparisons(spec, cells)
     return cells
+
+
+def repeats_of(name: str, cells: Sequence[Cell]) -> list[Cell]:
+    """The cell of that name, or all that repeat it: of a name without seeds, those with each of them."""
+    exact = [c for c in cells if c.name == name]
+    return exact or [c for c in cells if name in (c.dataset, c.arm)]
 
 
 @dataclass(frozen=True)
@@ -80,45 +85,47 @@ class _Builder:
             "weights": self.fingerprints[row],
             "maps": self.fingerprints["maps"],
         }
-        return _CellData(Stage("data", config), {"kind": "synthetic", "row": row} | drawn)
+        return _CellData(Stage("data", config), {"kind": "synthetic", "row": row} | drawn, f"{row}_nfe{nfe}")
 
     def extra(self, name: str, extra: ExtraCell, before: Mapping[str, _CellData]) -> _CellData:
         """A cell beside the grid; `before` holds those that it may build on."""
         columns: dict[str, Setting] = {"kind": extra.kind, "seed": self.spec.seeds[0]}
         if extra.kind == "real":
             columns["patients"] = extra.patients
-            return _CellData(Stage("data", columns | {"real": self.fingerprints["real"]}), columns)
+            return _CellData(Stage("data", columns | {"real": self.fingerprints["real"]}), columns, name)
         if extra.kind == "noise":
             columns["count"] = extra.count or self.spec.count
-            return _CellData(Stage("data", columns | {"maps": self.fingerprints["maps"]}), columns)
+            return _CellData(Stage("data", columns | {"maps": self.fingerprints["maps"]}), columns, name)
         base = _base_of(name, extra, before)
         columns |= {"base": extra.base} | {k: base.columns.get(k) for k in ("row", "model", "nfe")}
         if extra.kind == "mix":
             columns |= {"share": 0.5 if extra.share is None else extra.share, "patients": extra.patients}
             config = columns | {"real": self.fingerprints["real"]}
-            return _CellData(Stage("data", config, {"base": base.stage}), columns)
+            return _CellData(Stage("data", config, {"base": base.stage}), columns, name)
         columns["low_agreement"] = extra.low_agreement
         judge = self._judge(name, before.get(self.spec.reference or ""))
-        return _CellData(Stage("data", columns, {"base": base.stage, "judge": judge}), columns)
+        return _CellData(Stage("data", columns, {"base": base.stage, "judge": judge}), columns, name)
 
     def _judge(self, name: str, reference: _CellData | None) -> Stage:
         """The segmenter of all real patients, which decides what images of a filtered cell stay."""
         columns = reference.columns if reference else {}
         whole = columns.get("kind") == "real" and columns.get("patients") is None
-        segmenter = self._segmenter(reference.stage) if reference and whole else None
+        segmenter = self._segmenter(reference.stage, self.spec.segmenter_seeds()[0]) if reference and whole else None
         if segmenter is None:
             raise SpecError(
                 f"cells.{name}: filtered needs a segmenter and, named before it, a reference of kind real with all patients"
             )
         return segmenter
 
-    def cell(self, name: str, data: _CellData, baseline: Stage | None) -> Cell:
-        """The cell with what is trained on its data; `baseline` holds the reference's predictions."""
+    def cell(self, dataset: str, data: _CellData, seed: int | None, before: Sequence[Cell]) -> Cell:
+        """What is trained on a dataset with one seed; `before` holds the reference, of the same seed, if it comes first."""
         stages, needs = [data.stage], dict[str, Stage]()
-        segmenter = self._segmenter(data.stage)
+        columns = {**data.columns, **self._repeat(seed)}
+        segmenter = self._segmenter(data.stage, seed)
         if segmenter is not None:
             needs["predict"] = Stage("predict", {"real": self.fingerprints["real"]}, {"segmenter": segmenter})
             stages += [segmenter, needs["predict"]]
+            baseline = self._baseline(columns, before)
             if baseline is not None:
                 needs["baseline"] = baseline
         classifier = self._classifier(data.stage)
@@ -128,12 +135,25 @@ class _Builder:
         if needs:
             config: dict[str, Setting] = {"repeats": self.spec.repeats, "real": self.fingerprints["real"]}
             stages.append(Stage("evaluate", config, needs))
-        return Cell(name, data.columns, tuple(stages))
+        name = f"{dataset}_train{seed}" if self._repeat(seed) else dataset
+        return Cell(name, columns, tuple(stages), dataset, data.arm)
 
-    def _segmenter(self, data: Stage) -> Stage | None:
+    def _repeat(self, seed: int | None) -> Mapping[str, Setting]:
+        """The column that tells repeated trainings apart."""
+        repeated = self.spec.segmenter is not None and self.spec.segmenter.seeds
+        return {"segmenter_seed": seed} if repeated else {}
+
+    def _baseline(self, columns: Mapping[str, Setting], before: Sequence[Cell]) -> Stage | None:
+        """Predictions of the reference by the training of the same seed."""
+        seed = columns.get("segmenter_seed")
+        same = (c for c in before if c.dataset == self.spec.reference and c.columns.get("segmenter_seed") == seed)
+        reference = next(same, None)
+        return reference.stage("predict") if reference else None
+
+    def _segmenter(self, data: Stage, seed: int | None) -> Stage | None:
         if self.spec.segmenter is None:
             return None
-        config: dict[str, Setting] = self.spec.segmenter.model_dump()
+        config: dict[str, Setting] = self.spec.segmenter.model_dump(exclude={"seeds"}) | {"seed": seed}
         config["facts"] = self.fingerprints.get("trainer")  # the trainer's own defaults
         return Stage("segmenter", config, {"data": data})
 
@@ -160,12 +180,16 @@ def _check_reference(spec: SweepSpec, cells: Collection[str]) -> None:
         raise SpecError(f"reference: {spec.reference}; expected one of the cells: {', '.join(cells)}")
 
 
-def _check_comparisons(spec: SweepSpec, cells: Collection[str]) -> None:
+def _check_comparisons(spec: SweepSpec, cells: Sequence[Cell]) -> None:
+    names = sorted({n for c in cells for n in (c.name, c.dataset, c.arm)})
     for name, pair in spec.compare.items():
         if spec.segmenter is None:
             raise SpecError(f"compare.{name}: expected a segmenter, whose Dice is compared; found segmenter: null")
-        unknown = next((c for c in pair if c not in cells), None)
+        unknown = next((c for c in pair if c not in names), None)
         if unknown is not None:
-            raise SpecError(f"compare.{name}: {unknown}; expected one of the cells: {', '.join(cells)}")
+            raise SpecError(f"compare.{name}: {unknown}; expected one of the cells: {', '.join(names)}")
         if pair[0] == pair[1]:
             raise SpecError(f"compare.{name}: {pair[0]} twice; expected two cells")
+        both = {c.name for c in repeats_of(pair[0], cells)} & {c.name for c in repeats_of(pair[1], cells)}
+        if both:
+            raise SpecError(f"compare.{name}: {min(both)} is on both sides; expected two cells that do not overlap")

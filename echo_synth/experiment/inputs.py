@@ -9,9 +9,11 @@ from pathlib import Path
 
 from echo_synth import specs
 from echo_synth.data import nnunet_raw
-from echo_synth.data.maps import open_maps
+from echo_synth.data.leakage import refuse_test_patients
+from echo_synth.data.maps import MapFolder, open_maps
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.downstream import nnunet
+from echo_synth.errors import LeakageError
 from echo_synth.experiment.spec import ModelGrid, SweepSpec
 from echo_synth.generation.sources import newest_maps, solver_of, vae_run
 from echo_synth.home import home
@@ -40,10 +42,14 @@ class SweepInputs:
 def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInputs:
     """Find everything that `spec` needs; says which run each row draws with.
 
-    Raises DataError or RunError when something is missing.
+    Raises DataError or RunError when something is missing, LeakageError when maps or weights know patients on whom
+    the sweep evaluates.
     """
     real = nnunet_raw.find(spec.real)
-    maps = open_maps(home() / spec.maps if spec.maps else newest_maps()).path
+    held_out = nnunet_raw.test_patients(real)
+    opened = open_maps(home() / spec.maps if spec.maps else newest_maps())
+    _check_maps(opened, real, held_out)
+    maps = opened.path
     fingerprints = {"real": file_hash(real.path / "cases.csv"), "maps": file_hash(maps / "index.parquet")}
     if spec.segmenter:
         fingerprints["trainer"] = json.dumps(asdict(nnunet.trainer_budget(spec.segmenter.trainer)), sort_keys=True)
@@ -52,6 +58,7 @@ def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInp
     for row, grid in spec.models.items():
         model = spec.model_of(row)
         run = _run_of(model, grid)
+        _check_run(run, real, held_out, say)
         fingerprints[row] = _weights_hash(run, model)
         checkpoints[fingerprints[row]] = run.folder
         known = specs.diffusion_model(model).solvers
@@ -68,3 +75,28 @@ def _weights_hash(run: DiffusionRun, model: str) -> str:
     """Hash of the weights that draw, the Γ-VAE's included."""
     vae = vae_run(run, specs.diffusion_model(model).vae, None)
     return run.hash() + (vae.hash() if vae else "")
+
+
+def _check_maps(maps: MapFolder, real: RawDataset, held_out: set[str]) -> None:
+    """Whatever dataset they were made from: nobody whom `real` holds out may be in them."""
+    try:
+        refuse_test_patients(maps.index["patient"], held_out, f"condition maps in {maps.path}")
+    except LeakageError as e:
+        raise LeakageError(
+            f"{e}\nThe sweep evaluates on {real.name}; make maps of it with 'echosynth make-maps --dataset-id {real.id}'"
+        ) from None
+
+
+def _check_run(run: DiffusionRun, real: RawDataset, held_out: set[str], say: Callable[[str], None]) -> None:
+    """Nobody whom `real` holds out may have trained the generator, as far as its data can be found."""
+    name = run.description.trained_on
+    if name == real.name:
+        return
+    other = RawDataset(real.path.parent / name) if name else None
+    if other is None or not (other.path / "cases.csv").is_file():
+        data = f"{name}, which is not here" if name else "data that its model.json does not name"
+        say(f"{run.folder}: trained on {data}; whether it saw test patients of {real.name} cannot be checked")
+        return
+    cases = other.cases()
+    trained = cases.loc[cases["split"] != "test", "patient"]
+    refuse_test_patients(trained, held_out, f"training data of {run.folder} ({name})")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from echo_synth.data.nifti import read_pixels
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.evaluation.statistics import Resampling
+from echo_synth.experiment.cells import repeats_of
 from echo_synth.experiment.comparisons import compare_cells
 from echo_synth.experiment.spec import SweepSpec
 from echo_synth.experiment.stages import Cell
@@ -56,7 +57,7 @@ class Results:
         """comparisons.csv: the pairs that the spec names, as far as both cells are done."""
         file = self.workspace.out / "comparisons.csv"
         compared = {name for pair in self.spec.compare.values() for name in pair}
-        scores = {c.name: t for c in self.cells if c.name in compared and (t := self.per_case(c)) is not None}
+        scores = {name: table for name in compared if (table := self.scores_of(name)) is not None}
         table = compare_cells(self.spec.compare, scores, Resampling(self.spec.repeats))
         if len(table):
             write_text(file, table.to_csv(index=False, float_format="%.6g"))
@@ -98,6 +99,30 @@ class Results:
             return None
         file = self.workspace.result(evaluated) / "per_case.csv"
         return pd.read_csv(file) if file.is_file() else None
+
+    def scores_of(self, name: str) -> pd.DataFrame | None:
+        """per_case.csv of a cell, or of all that repeat it, once all are done: with columns generator_seed and segmenter_seed."""
+        repeats = repeats_of(name, self.cells)
+        tables = [self.per_case(cell) for cell in repeats]
+        known = [table for table in tables if table is not None]
+        if len(known) < len(tables) or not known:
+            return None
+        if len(known) == 1:
+            return known[0]
+        seeds = [self._seeds_of(cell) for cell in repeats]
+        labelled = [
+            table.assign(generator_seed=generator, segmenter_seed=segmenter)
+            for table, (generator, segmenter) in zip(known, seeds, strict=True)
+        ]
+        return pd.concat(labelled, ignore_index=True)
+
+    def _seeds_of(self, cell: Cell) -> tuple[int, int]:
+        """Of the images and of the training; a training without a seed of its own is a new one each time."""
+        generator = int(cell.columns.get("seed") or 0)
+        own = cell.columns.get("segmenter_seed")
+        fixed = self.spec.segmenter.seed if self.spec.segmenter else None
+        segmenter = own if own is not None else fixed
+        return generator, generator if segmenter is None else int(segmenter)
 
     def _images_of_one_map(self) -> tuple[dict[tuple[str, int], NDArray[np.uint8]], NDArray[np.uint8] | None]:
         """The first case that every synthetic dataset of the first seed holds, from each of them, and its mask."""

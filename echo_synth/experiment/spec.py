@@ -3,49 +3,75 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, StringConstraints
 
 from echo_synth import specs
 from echo_synth.errors import SpecError
+from echo_synth.sampling import SOLVERS
 from echo_synth.specs import Strict
 from echo_synth.yaml_file import read_yaml
 
-RESERVED_ROWS = (
-    "real",
-    "maps",
-    "trainer",
-)  # fingerprints of a sweep's inputs have these names beside those of the rows
+# Fingerprints of a sweep's inputs have these names beside those of the rows.
+RESERVED_ROWS = ("real", "maps", "trainer")
+
+
+def _printable(path: Path) -> Path:
+    if not str(path).isprintable():
+        raise ValueError("expected a path without control characters")
+    return path
+
+
+def _solver(name: str) -> str:
+    if name not in ("auto", *SOLVERS):
+        raise ValueError(f"expected auto or one of {', '.join(SOLVERS)}")
+    return name
+
+
+def _different(values: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("expected each number once")
+    return values
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+Folder = Annotated[Path, AfterValidator(_printable)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Seeds = Annotated[tuple[Seed, ...], AfterValidator(_different)]
+Evaluations = Annotated[tuple[Annotated[int, Field(ge=1, le=10_000)], ...], AfterValidator(_different)]
 
 
 class SegmenterSettings(Strict):
     """nnU-Net of every cell; None keeps the trainer's own number."""
 
     trainer: str = "nnUNetTrainerEchoSynth"
-    epochs: int | None = None
-    iterations: int | None = None
-    seed: int | None = Field(default=None, description="makes the training repeatable")
+    epochs: Count | None = None
+    iterations: Count | None = None
+    seed: Seed | None = Field(default=None, description="makes the training repeatable")
+    seeds: Seeds = Field(default=(), description="train once with each, crossed with the seeds of the images")
 
 
 class ClassifierSettings(Strict):
     """View classifier of every cell; None keeps the preset's number."""
 
-    epochs: int | None = None
-    resolution: int | None = None
-    lr: float | None = None
+    epochs: Count | None = None
+    resolution: int | None = Field(default=None, ge=32, le=4096)
+    lr: float | None = Field(default=None, gt=0, le=100, allow_inf_nan=False)
 
 
 class ModelGrid(Strict):
     """One row of the grid, by default of the model that it is named after."""
 
     model: str | None = Field(default=None, description="for a second row of one model; None: the row's name")
-    checkpoint: Path | None = Field(
+    checkpoint: Folder | None = Field(
         default=None, description="run folder, relative to ECHOSYNTH_HOME; None: the newest"
     )
-    nfe: tuple[int, ...]
-    solver: str = "auto"
-    count: int | None = Field(default=None, gt=0, description="images of each dataset; None: the sweep's")
+    nfe: Evaluations = Field(min_length=1)
+    solver: Annotated[str, AfterValidator(_solver)] = "auto"
+    count: Count | None = Field(default=None, description="images of each dataset; None: the sweep's")
 
 
 class ExtraCell(Strict):
@@ -53,10 +79,10 @@ class ExtraCell(Strict):
 
     kind: Literal["real", "noise", "mix", "filtered"]
     base: str | None = None
-    share: float | None = Field(default=None, description="mix: part of the training images that is synthetic")
-    patients: int | None = Field(default=None, description="real and mix: real training patients, None for all")
-    count: int | None = Field(default=None, description="noise: images; None: as many as the grid's")
-    low_agreement: float = Field(
+    share: Share | None = Field(default=None, description="mix: part of the training images that is synthetic")
+    patients: Count | None = Field(default=None, description="real and mix: real training patients, None for all")
+    count: Count | None = Field(default=None, description="noise: images; None: as many as the grid's")
+    low_agreement: Share = Field(
         default=0.7, description="filtered: images below this Dice with their map are left out"
     )
 
@@ -68,41 +94,58 @@ class SweepSpec(Strict):
         real: id of the converted CAMUS dataset; its test patients judge every cell.
         maps: folder of condition maps, relative to ECHOSYNTH_HOME; None: the newest.
         count: images of each synthetic dataset.
+        seeds: of the images: a dataset is drawn with each.
         reference: the cell that others are compared with, pair by pair.
-        compare: further pairs of cells by name, [cell, baseline]; p-values are corrected over the pairs, each structure and metric by itself.
+        compare: further pairs of cells by name, [cell, baseline]; p-values are corrected over the pairs, each structure
+            and metric by itself. A name without its seeds stands for all repeats: edm-l64_nfe20 for edm-l64_nfe20_seed0, ….
+        repeats: of the bootstrap.
     """
 
-    real: int
-    maps: Path | None = None
-    count: int = Field(gt=0)
-    batch: int = 8
-    seeds: tuple[int, ...] = (0,)
-    models: dict[str, ModelGrid] = Field(default={})
-    cells: dict[str, ExtraCell] = Field(default={})
+    real: int = Field(ge=1, le=999)
+    maps: Folder | None = None
+    count: Count
+    batch: int = Field(default=8, ge=1, le=65_536)
+    seeds: Seeds = Field(default=(0,), min_length=1)
+    models: dict[Name, ModelGrid] = Field(default={})
+    cells: dict[Name, ExtraCell] = Field(default={})
     reference: str | None = "real"
-    compare: dict[str, tuple[str, str]] = Field(default={})
+    compare: dict[Name, tuple[str, str]] = Field(default={})
     segmenter: SegmenterSettings | None = SegmenterSettings()
     classifier: ClassifierSettings | None = ClassifierSettings()
-    repeats: int = 1000
+    repeats: int = Field(default=1000, ge=10, le=1_000_000)
 
     def model_of(self, row: str) -> str:
         """Model of a row of the grid."""
         return self.models[row].model or row
 
+    def segmenter_seeds(self) -> tuple[int | None, ...]:
+        """One for each training of a segmenter; None where it is not repeatable."""
+        if self.segmenter is None:
+            return (None,)
+        return self.segmenter.seeds or (self.segmenter.seed,)
+
 
 def read_sweep(path: Path) -> SweepSpec:
-    """The spec in `path`, or the preset of that name in data_specs/presets/sweeps.
+    """The spec in `path`, or the preset of that name (without a folder) in data_specs/presets/sweeps.
 
     Raises SpecError for a missing file, an unknown key, value or model, or a row with a reserved name.
     """
-    preset = specs.root() / "presets/sweeps" / f"{path.name.removesuffix('.yaml')}.yaml"
-    file = path if path.is_file() else preset
-    if not file.is_file():
-        known = ", ".join(sorted(p.stem for p in preset.parent.glob("*.yaml")))
-        raise SpecError(f"{path}: no such file, and no preset of that name; presets: {known}")
+    file = path if path.exists() else _preset(path)
     spec = specs.validate(SweepSpec, read_yaml(file), str(file))
+    assert isinstance(spec, SweepSpec)
     for name in spec.models:
         specs.diffusion_model(spec.model_of(name))
         if name in RESERVED_ROWS:
             raise SpecError(f"{file}: models.{name}: the name is taken; choose another for the row")
+    if spec.segmenter and spec.segmenter.seeds and spec.segmenter.seed is not None:
+        raise SpecError(f"{file}: segmenter: seed and seeds; expected one of them")
     return spec
+
+
+def _preset(path: Path) -> Path:
+    folder = specs.root() / "presets/sweeps"
+    file = folder / f"{path.name.removesuffix('.yaml')}.yaml"
+    if len(path.parts) != 1 or not file.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise SpecError(f"{path}: no such file, and no preset of that name; presets: {known}")
+    return file

@@ -49,11 +49,15 @@ class Cell:
         name: unique.
         columns: its columns of results.csv: kind, model, nfe, seed, …
         stages: in order; each after what it needs.
+        dataset: its name without the seed of the segmenter.
+        arm: its name without any seed: what repeats share.
     """
 
     name: str
     columns: Mapping[str, Setting]
     stages: tuple[Stage, ...]
+    dataset: str = ""
+    arm: str = ""
 
     def stage(self, kind: StageKind) -> Stage | None:
         """The stage of that kind."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from echo_synth.experiment.cells import build_cells
+from echo_synth.experiment.cells import build_cells, repeats_of
 from echo_synth.experiment.spec import SweepSpec
 from tests.experiment.sweeps import FINGERPRINTS, GRID, cells_of, keys_of
 
@@ -75,3 +75,26 @@ def test_the_reference_is_shared_not_repeated() -> None:
     cells = cells_of()
     baseline = cells["mixed"].stages[-1].needs["baseline"]
     assert baseline.key == cells["real"].stage("predict").key  # type: ignore[union-attr]
+
+
+def test_seeds_of_images_and_trainings_are_crossed_and_share_their_images() -> None:
+    cells = cells_of({"seeds": [0, 1], "segmenter": {"seeds": [5, 6, 7]}})
+    assert len(cells) == (2 * 2 + 2) * 3
+    three = [cells[f"edm-l64_nfe5_seed0_train{s}"] for s in (5, 6, 7)]
+    assert len({c.stage("data").key for c in three}) == 1  # type: ignore[union-attr]
+    assert len({c.stage("segmenter").key for c in three}) == 3  # type: ignore[union-attr]
+    for cell in three:  # compared with the reference of the same seed
+        seed = cell.columns["segmenter_seed"]
+        assert cell.stages[-1].needs["baseline"].needs["segmenter"].config["seed"] == seed
+    assert "baseline" not in cells["real_train6"].stages[-1].needs
+    alone = cells_of({"segmenter": {"seed": 6}})["real"]
+    assert alone.stage("segmenter").key == cells["real_train6"].stage("segmenter").key  # type: ignore[union-attr]
+
+
+def test_a_name_without_seeds_stands_for_all_repeats() -> None:
+    cells = list(cells_of({"seeds": [0, 1], "segmenter": {"seeds": [5, 6]}}).values())
+    assert len(repeats_of("edm-l64_nfe5", cells)) == 4
+    assert len(repeats_of("edm-l64_nfe5_seed1", cells)) == 2
+    assert [c.name for c in repeats_of("real_train5", cells)] == ["real_train5"]
+    assert len(repeats_of("real", cells)) == 2
+    assert repeats_of("none", cells) == []

@@ -5,10 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pandas as pd
+import pytest
+
 from echo_synth import specs
+from echo_synth.data import nnunet_raw
+from echo_synth.errors import LeakageError
 from echo_synth.experiment.inputs import find_inputs
 from echo_synth.experiment.spec import SweepSpec
-from echo_synth.files import write_json
+from echo_synth.files import read_json, write_json
 from tests.experiment.sweeps import GRID
 
 
@@ -27,3 +32,51 @@ def test_auto_is_settled_before_the_sweep_and_a_study_changes_auto_only(home: Pa
     assert after.solvers == {("edm-l64", 20): "heun", ("fixed", 20): "euler"}
     assert after.fingerprints == before.fingerprints
     assert '"half_resolution": false' in before.fingerprints["trainer"]
+
+
+def _spec_with_maps(maps: Path) -> SweepSpec:
+    return SweepSpec.model_validate(GRID | {"maps": str(maps), "models": {"edm-l64": {"nfe": [1]}}})
+
+
+def test_maps_of_another_dataset_may_not_show_who_is_held_out_here(home: Path, tmp_path: Path) -> None:
+    """They say nothing of this dataset's test patients: their own list names others."""
+    other = tmp_path / "maps"
+    shutil.copytree(home / "maps" / "Dataset501_PHANTOM", other)
+    held_out = nnunet_raw.test_patients(nnunet_raw.find(501))
+    victim = sorted(held_out)[0]
+    index = pd.read_parquet(other / "index.parquet")
+    first = index["patient"].iloc[0]
+    renamed = index["source_case"].str.replace(first, victim, regex=False)
+    index.assign(patient=index["patient"].replace(first, victim), source_case=renamed).to_parquet(
+        other / "index.parquet"
+    )
+    write_json(other / "held_out.json", ["patient9999"])
+    with pytest.raises(LeakageError, match=f"{victim}.*\n.*make-maps --dataset-id 501"):
+        find_inputs(_spec_with_maps(other))
+
+
+def test_weights_that_saw_held_out_patients_are_refused(home: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(specs.root() / "bundled/edm-l64", run)
+    real = nnunet_raw.find(501)
+    other = real.path.parent / "Dataset777_OTHER"
+    other.mkdir()
+    cases = real.cases()
+    spec = SweepSpec.model_validate(GRID | {"models": {"edm-l64": {"nfe": [1], "checkpoint": str(run)}}})
+
+    def trained_on(name: str | None) -> None:
+        write_json(run / "model.json", read_json(run / "model.json") | {"trained_on": name})
+
+    try:
+        cases.assign(split="train").to_csv(other / "cases.csv", index=False)
+        trained_on(other.name)
+        with pytest.raises(LeakageError, match="training data of"):
+            find_inputs(spec)
+        cases[cases["split"] == "train"].to_csv(other / "cases.csv", index=False)
+        find_inputs(spec)
+        said: list[str] = []
+        trained_on("Dataset778_ELSEWHERE")
+        find_inputs(spec, said.append)
+        assert "cannot be checked" in said[0]
+    finally:
+        shutil.rmtree(other)

@@ -41,3 +41,25 @@ def test_a_sweep_writes_its_comparisons_and_removes_those_of_before(tmp_path: Pa
     assert set(table["cell"]) == {"real"}
     assert set(table["difference"].round(6)) == {round(0.1 * (5 - 1) / 6, 6)}
     assert not published({}).exists()
+
+
+def test_an_arm_is_all_its_repeats_with_their_seeds(tmp_path: Path) -> None:
+    """Generator and segmenter seeds are crossed; an arm waits for the last of them."""
+    changes = {"seeds": [3, 4], "segmenter": {"seeds": [7, 8]}, "cells": {"real": {"kind": "real"}}}
+    spec = SweepSpec.model_validate(GRID | changes | {"compare": {"c": ["edm-l64_nfe5", "real"]}})
+    cells = build_cells(spec, FINGERPRINTS)
+    workspace = runner_in(tmp_path).workspace
+    results = Results(spec, cells, workspace)
+    arm = [c for c in cells if c.arm == "edm-l64_nfe5"]
+    assert [c.name for c in arm] == [f"edm-l64_nfe5_seed{g}_train{s}" for g in (3, 4) for s in (7, 8)]
+    for i, cell in enumerate(arm):
+        assert results.scores_of("edm-l64_nfe5") is None
+        stage = cell.stages[-1]
+        write_json(workspace.result(stage) / "metrics.json", {})
+        scores_of(i / 100).to_csv(workspace.result(stage) / "per_case.csv", index=False)
+        write_json(workspace.folder(stage) / "done.json", {})
+    table = results.scores_of("edm-l64_nfe5")
+    assert table is not None
+    seeds = table.groupby(["generator_seed", "segmenter_seed"]).size()
+    assert seeds.to_dict() == {(3, 7): 24, (3, 8): 24, (4, 7): 24, (4, 8): 24}
+    assert "generator_seed" not in results.scores_of("edm-l64_nfe5_seed3_train7")  # type: ignore[operator]

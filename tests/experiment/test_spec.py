@@ -61,6 +61,45 @@ def test_mistakes_in_a_spec_are_named(change: dict[str, object], message: str, t
         build_cells(read_sweep(tmp_path / "s.yaml"), FINGERPRINTS)
 
 
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"seeds": []}, "seeds"),
+        ({"seeds": [-1]}, "seeds"),
+        ({"seeds": [2**63]}, "seeds"),
+        ({"seeds": [1, 1]}, "seeds"),
+        ({"repeats": 0}, "repeats"),
+        ({"batch": 0}, "batch"),
+        ({"count": 10**9}, "count"),
+        ({"real": 0}, "real"),
+        ({"models": {"edm-l64": {"nfe": [0, 100000]}}}, "nfe"),
+        ({"models": {"edm-l64": {"nfe": []}}}, "nfe"),
+        ({"models": {"edm-l64": {"nfe": [5], "solver": "rk45"}}}, "solver"),
+        ({"models": {"../x": {"model": "edm-l64", "nfe": [5]}}}, "models"),
+        ({"cells": {"a/b": {"kind": "real"}}, "reference": None}, "cells"),
+        ({"cells": {"real": {"kind": "real", "patients": 0}}}, "patients"),
+        ({"cells": {"real": {"kind": "mix", "share": float("nan")}}}, "share"),
+        ({"classifier": {"lr": float("inf")}}, "lr"),
+        ({"classifier": {"resolution": 31}}, "resolution"),
+        ({"segmenter": {"epochs": 0}}, "epochs"),
+        ({"segmenter": {"seed": 1, "seeds": [1, 2]}}, "seed and seeds"),
+        ({"maps": "a\nb"}, "maps"),
+        ({"repeats": [[["x" * 100000]]]}, "repeats"),
+    ],
+)
+def test_impossible_values_are_named(change: dict[str, object], key: str, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(GRID | change))
+    with pytest.raises(SpecError, match=key) as refused:
+        read_sweep(tmp_path / "s.yaml")
+    assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize("path", ["study/paper/smoke.yaml", "./x/cpu", "missing.yaml"])
+def test_a_missing_file_is_no_preset(path: str) -> None:
+    with pytest.raises(SpecError, match="no such file"):
+        read_sweep(Path(path))
+
+
 def test_unknown_files_name_the_presets() -> None:
     with pytest.raises(SpecError, match="presets: cpu, paper, questions, smoke"):
         read_sweep(Path("nothing.yaml"))
