@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli.common import begin, done, one_of
-from cli.options import DryRun, Seed
+from cli.options import DryRun, Overwrite, Seed
 
 if TYPE_CHECKING:
+    from echo_synth.evaluation.inputs import Inputs
     from echo_synth.evaluation.results import Metrics
     from echo_synth.evaluation.statistics import Resampling
     from echo_synth.evaluation.views import ViewResult
@@ -25,18 +26,31 @@ def register(app: typer.Typer) -> None:
 
 def bootstrap_eval(
     predictions: Annotated[
-        Path | None,
-        typer.Option(help="Predicted masks, CASE.nii.gz; default: the newest folder in ECHOSYNTH_HOME/predictions."),
+        list[Path] | None,
+        typer.Option(
+            help="Predicted masks, CASE.nii.gz; repeat it, or name a folder of such folders, for several trainings of one kind "
+            "(names with gen0_seg1 state the seeds of generator and segmenter). Default: the newest in ECHOSYNTH_HOME/predictions."
+        ),
     ] = None,
     references: Annotated[
         Path | None, typer.Option(help="Reference masks; default: the labelsTs of the dataset that holds these cases.")
     ] = None,
     cases: Annotated[Path | None, typer.Option(help="cases.csv; default: beside the references.")] = None,
+    native: Annotated[
+        Path | None,
+        typer.Option(help="Also score on the images' own grid: CAMUS itself, or labels of convert-camus --native."),
+    ] = None,
     classifier: Annotated[Path | None, typer.Option(help="Run folder of a view classifier.")] = None,
     images: Annotated[Path | None, typer.Option(help="Classification folder whose test images it judges.")] = None,
     baseline: Annotated[
         list[Path] | None,
-        typer.Option(help="Predictions to compare with, case by case; repeat the option for several."),
+        typer.Option(help="Predictions to compare with, case by case; repeat the option for several baselines."),
+    ] = None,
+    baseline_seed: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=DIR: one training of the baseline NAME; repeat it for more trainings, or more baselines."
+        ),
     ] = None,
     repeats: Annotated[int, typer.Option(min=10, help="Bootstrap repeats.")] = 1000,
     interval: Annotated[str, typer.Option(help="Form of the patient-level intervals: bca or percentile.")] = "bca",
@@ -44,58 +58,39 @@ def bootstrap_eval(
     out: Annotated[
         Path | None, typer.Option(help="Default: ECHOSYNTH_HOME/evaluation/<name of the predictions>.")
     ] = None,
+    overwrite: Overwrite = False,
     dry_run: DryRun = False,
 ) -> None:
     """Evaluate predictions on held-out real patients, with bootstrap statistics.
 
     Example: echosynth bootstrap-eval --predictions pred --references $nnUNet_raw/Dataset501_CAMUS/labelsTs
     """
-    from echo_synth.errors import DataError
-    from echo_synth.evaluation import inputs
-    from echo_synth.home import home
-
-    one_of("--interval", interval, METHODS)
-    if (classifier is None) != (images is None):
-        raise DataError("--classifier and --images belong together; pass both or neither")
-    if predictions is None and classifier is None:
-        predictions = inputs.newest_predictions()
-    if predictions is not None:
-        references = references or inputs.references_of(predictions)
-    name = (predictions or classifier or Path("evaluation")).resolve().name
-    given = {
-        "predictions": predictions,
-        "references": references,
-        "cases": cases,
-        "classifier": classifier,
-        "images": images,
-        "baseline": baseline,
-        "repeats": repeats,
-        "interval": interval,
-        "seed": seed,
-        "out": (out or home() / "evaluation" / name).absolute(),
-    }
-    _evaluate(given, begin("bootstrap-eval", given, dry_run))
-
-
-def _evaluate(given: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Judge what is `given` (options by name), write the folder, print its tables."""
-    from echo_synth.evaluation import inputs
-    from echo_synth.evaluation.segmentation import evaluate_segmentation
+    from echo_synth.evaluation.inputs import resolve_inputs
     from echo_synth.evaluation.statistics import Resampling
-    from echo_synth.files import check_writable
+    from echo_synth.home import home
+    from echo_synth.report.evaluation import check_evaluation
+
+    resampling = Resampling(repeats, seed, one_of("--interval", interval, METHODS))
+    judged = resolve_inputs(predictions or (), references, cases, native, classifier, images, baseline, baseline_seed)
+    folder = (out or home() / "evaluation" / judged.name).absolute()
+    given = judged.settings() | {"repeats": repeats, "interval": interval, "seed": seed, "out": folder}
+    settings = begin("bootstrap-eval", given, dry_run)
+    check_evaluation(folder, settings, overwrite)
+    _evaluate(judged, resampling, folder, settings)
+
+
+def _evaluate(judged: Inputs, resampling: Resampling, folder: Path, settings: dict[str, Any]) -> None:
+    from echo_synth.evaluation.segmentation import evaluate_segmentation
     from echo_synth.report.evaluation import write_evaluation
 
-    predictions, references, folder = given["predictions"], given["references"], given["out"]
-    resampling = Resampling(given["repeats"], given["seed"], given["interval"])
-    check_writable(folder)
     masks = views = None
-    if predictions is not None:
-        case_facts = inputs.read_case_facts(given["cases"], references)
-        baselines = inputs.named_folders(given["baseline"] or ())
-        masks = evaluate_segmentation(predictions, references, resampling, baselines, case_facts)
-    if given["classifier"] is not None:
-        views = _judge_views(given["classifier"], given["images"], resampling)
-    _print_tables(write_evaluation(folder, settings, masks, references, views))
+    if judged.references is not None:
+        masks = evaluate_segmentation(
+            judged.predictions, judged.references, resampling, judged.baselines, judged.case_facts, judged.native
+        )
+    if judged.classifier is not None and judged.images is not None:
+        views = _judge_views(judged.classifier, judged.images, resampling)
+    _print_tables(write_evaluation(folder, settings, masks, judged.references, views))
     done(f"wrote {folder}: " + ", ".join(sorted(p.name for p in folder.iterdir() if p.is_file())))
 
 

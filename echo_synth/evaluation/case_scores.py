@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from echo_synth import specs
 from echo_synth.data.nifti import Image2D
+from echo_synth.metrics.components import count_components
 from echo_synth.metrics.overlap import dice, structure_mask
 from echo_synth.metrics.surface import surface_distances
 from echo_synth.types import CaseId
@@ -21,17 +22,25 @@ PIXELS = 256  # "pixels" are those of a 256 x 256 grid, whatever the file's own
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of per_case.csv that is averaged, compared and reported: its heading in tables, and its decimals."""
+    """A column of per_case.csv that is averaged, compared and reported.
+
+    Attributes:
+        heading, digits: its name and decimals in tables.
+        margin: difference in its unit that is held to be of no consequence; None where none is stated.
+        more_is_better: which way is good.
+    """
 
     heading: str
     digits: int = 2
+    margin: float | None = None
+    more_is_better: bool = False
 
 
 # What is listed here is a field of `CaseScore`; statistics, tables and comparisons follow this list.
 METRICS: dict[str, Metric] = {
-    "dice": Metric("Dice", digits=3),
-    "hd_mm": Metric("Hausdorff, mm"),
-    "hd95_mm": Metric("HD95, mm"),
+    "dice": Metric("Dice", digits=3, margin=0.01, more_is_better=True),
+    "hd_mm": Metric("Hausdorff, mm", margin=1.0),
+    "hd95_mm": Metric("HD95, mm", margin=1.0),
     "assd_mm": Metric("ASSD, mm"),
     "hd_px": Metric("Hausdorff, px"),
 }
@@ -43,7 +52,8 @@ class CaseScore(TypedDict):
     dice is in [0, 1] (NaN where both masks are empty); hd, hd95 and assd are in mm at the mask's own
     spacing, hd_px in pixels of a 256 x 256 grid. An empty prediction of a structure that is there
     (`empty_prediction`) has Dice 0 and the image's diagonal as every distance: the worst that a
-    prediction inside the image could score.
+    prediction inside the image could score. components counts the 8-connected parts of the prediction:
+    more than one means islands.
     """
 
     case: str
@@ -57,6 +67,7 @@ class CaseScore(TypedDict):
     assd_mm: float
     hd_px: float
     empty_prediction: bool
+    components: int
 
 
 def score_masks(case: str, prediction: Image2D, reference: Image2D) -> list[CaseScore]:
@@ -81,6 +92,7 @@ def score_masks(case: str, prediction: Image2D, reference: Image2D) -> list[Case
             assd_mm=mm["assd"],
             hd_px=px["hd"],
             empty_prediction=bool(truth.any() and not predicted.any()),
+            components=count_components(predicted),
         )
         scores.append(score)
     return scores

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from echo_synth.data.nnunet_raw import ENDING
+from echo_synth.data.tables import read_cases
 from echo_synth.errors import DataError
+from echo_synth.evaluation.trainings import find_trainings
 from echo_synth.home import home, nnunet_folder
 
 FACTS = ("quality", "ef", "sex", "age")
+_JUDGED = (".gz", ".csv", ".png", ".mhd", ".raw")
 
 
 def newest_predictions() -> Path:
@@ -42,21 +48,119 @@ def read_case_facts(cases: Path | None, references: Path | None) -> pd.DataFrame
         Columns case, patient (text) and those there of quality (Good, Medium, Poor), ef (%, as the
         cfg states it), sex (F, M), age (years).
 
-    Raises DataError when `cases` is missing or is not a table of cases.
+    Raises DataError when `cases` is missing, is not a table of cases or lists a case twice.
     """
     path = cases or (references.parent / "cases.csv" if references else None)
     if path is None or not path.is_file():
         if cases is not None:
             raise DataError(f"{cases}: missing; expected the cases.csv of convert-camus")
         return None
-    table = pd.read_csv(path, dtype={"case": str, "patient": str})
-    lacking = {"case", "patient"} - set(table)
-    if lacking:
-        raise DataError(f"{path}: no column '{min(lacking)}'; expected the cases.csv of convert-camus")
+    table = read_cases(path, ["case", "patient"])
     return table[["case", "patient", *(c for c in FACTS if c in table)]]
 
 
-def named_folders(folders: Sequence[Path]) -> dict[str, Path]:
-    """Folders by their names; by their whole paths where two names are the same."""
+@dataclass(frozen=True)
+class Inputs:
+    """What is judged, found and checked as far as can be done without reading a mask.
+
+    Attributes:
+        predictions: folders of masks of one arm, one a training; empty when a classifier alone is judged.
+        references: folder of the reference masks.
+        case_facts: columns of `read_case_facts`.
+        native: folder of references on the images' own grid.
+        classifier, images: run folder and classification folder; both or neither.
+        baselines: folders of each baseline's trainings, by its name.
+        cases: cases.csv, as given.
+    """
+
+    predictions: tuple[Path, ...]
+    references: Path | None
+    case_facts: pd.DataFrame | None
+    native: Path | None
+    classifier: Path | None
+    images: Path | None
+    baselines: Mapping[str, tuple[Path, ...]]
+    cases: Path | None
+
+    @property
+    def name(self) -> str:
+        """Of the folder where the evaluation is kept by default."""
+        judged = self.predictions[0] if self.predictions else self.classifier
+        return (judged or Path("evaluation")).resolve().name
+
+    def settings(self) -> dict[str, Any]:
+        """For settings.json, with a fingerprint of everything that is read."""
+        baselines = {name: list(folders) for name, folders in self.baselines.items()}
+        read = [*self.predictions, self.references, *(f for fs in self.baselines.values() for f in fs), self.native]
+        known = [p for p in (*read, self.cases, self.classifier, self.images) if p is not None]
+        return {
+            "predictions": list(self.predictions) if len(self.predictions) != 1 else self.predictions[0],
+            "references": self.references,
+            "cases": self.cases,
+            "native": self.native,
+            "classifier": self.classifier,
+            "images": self.images,
+            "baselines": baselines,
+            "inputs": _fingerprint(known),
+        }
+
+
+def resolve_inputs(
+    predictions: Sequence[Path],
+    references: Path | None,
+    cases: Path | None,
+    native: Path | None,
+    classifier: Path | None,
+    images: Path | None,
+    baselines: Sequence[Path] | None,
+    baseline_trainings: Sequence[str] | None,
+) -> Inputs:
+    """Options of bootstrap-eval, completed by what the last runs left.
+
+    Raises DataError, naming the option, for what is missing or does not belong together.
+    """
+    if (classifier is None) != (images is None):
+        raise DataError("--classifier and --images belong together; pass both or neither")
+    if not predictions and classifier is None:
+        predictions = [newest_predictions()]
+    named = name_baselines(baselines or (), baseline_trainings or ())
+    if not predictions and (named or references or native):
+        raise DataError("--baseline, --references and --native need --predictions; pass the masks to judge")
+    for option, folder in (("--references", references), ("--native", native), ("--images", images)):
+        if folder is not None and not folder.is_dir():
+            raise DataError(f"{option} {folder}: not a folder")
+    if predictions:
+        judged, *_ = [find_trainings(folders) for folders in (predictions, *named.values())]
+        references = references or references_of(judged[0].folder)
+    case_facts = read_case_facts(cases, references)
+    return Inputs(tuple(predictions), references, case_facts, native, classifier, images, named, cases)
+
+
+def name_baselines(folders: Sequence[Path], trainings: Sequence[str]) -> dict[str, tuple[Path, ...]]:
+    """Baselines by name: each of `folders` by its own, and those of NAME=DIR, whose trainings come together.
+
+    Folders of one name are told apart by their whole paths. Raises DataError for a text without "=",
+    or a name that both have.
+    """
     names = [f.resolve().name for f in folders]
-    return {n if names.count(n) == 1 else str(f): f for n, f in zip(names, folders, strict=True)}
+    result = {n if names.count(n) == 1 else str(f): (f,) for n, f in zip(names, folders, strict=True)}
+    arms: dict[str, tuple[Path, ...]] = {}
+    for text in trainings:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise DataError(f"--baseline-seed '{text}': expected NAME=DIR, e.g. real=predictions/real_seed1")
+        arms[name] = (*arms.get(name, ()), Path(folder))
+    if both := result.keys() & arms.keys():
+        raise DataError(f"--baseline-seed {min(both)}=…: --baseline has that name too; choose another")
+    return result | arms
+
+
+def _fingerprint(paths: Sequence[Path]) -> str:
+    """SHA-256 of the names and bytes of masks, tables, images and weights at or below `paths`."""
+    digest = hashlib.sha256()
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.suffix in _JUDGED and file.is_file():
+                digest.update(str(file.relative_to(path)).encode(errors="surrogateescape"))
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]

@@ -11,8 +11,9 @@ import numpy as np
 from echo_synth import specs
 from echo_synth.data.nifti import Image2D, read_image
 from echo_synth.data.nnunet_raw import ENDING
+from echo_synth.data.resize import resize_image
 from echo_synth.errors import DataError
-from echo_synth.types import CaseId
+from echo_synth.types import PHASES, VIEWS, CaseId
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,14 @@ def pair_cases(predictions: Path, references: Path) -> list[str]:
 
 
 def _case_names(folder: Path) -> set[str]:
-    names = {f.name.removesuffix(ENDING) for f in folder.glob(f"*{ENDING}")}
+    names = {f.name.removesuffix(ENDING) for f in folder.glob(f"*{ENDING}") if not f.name.startswith(".")}
     if not names:
         raise DataError(f"{folder}: no *{ENDING} files; expected segmentations")
+    for name in sorted(names):
+        try:
+            CaseId.parse(name)
+        except ValueError as e:
+            raise DataError(f"{folder}: {e}; views are {', '.join(VIEWS)}, phases {', '.join(PHASES)}") from None
     return names
 
 
@@ -92,3 +98,32 @@ def read_masks(case: str, predictions: Sequence[Path], references: Path) -> Case
         predicted.append(read_image(folder / f"{case}{ENDING}"))
         check_pair(case, predicted[-1], reference)
     return CaseMasks(case, reference, tuple(predicted))
+
+
+def find_native(native: Path, case: str) -> Path:
+    """The reference of a case on its own grid: NATIVE/CASE.nii.gz, or where CAMUS has it. Raises DataError where neither is."""
+    patient = CaseId.parse(case).patient
+    inside_camus = Path(patient) / f"{case}_gt{ENDING}"
+    places = (native / f"{case}{ENDING}", native / inside_camus, native / "database_nifti" / inside_camus)
+    for file in places:
+        if file.is_file():
+            return file
+    raise DataError(f"{native}: no reference of {case}; expected {places[0].name} or {inside_camus} there")
+
+
+def on_grid_of(case: str, prediction: Image2D, reference: Image2D) -> Image2D:
+    """A prediction on the grid of a reference with the same field of view: each label interpolated linearly, the largest wins.
+
+    Raises DataError when the two do not show the same field, by more than a pixel of the prediction.
+    """
+    sizes = zip(prediction.pixels.shape, prediction.spacing, reference.pixels.shape, reference.spacing, strict=True)
+    for count, step, native_count, native_step in sizes:
+        if abs(count * step - native_count * native_step) > max(step, native_step):
+            raise DataError(
+                f"{case}: prediction is {count * step:.1f} mm wide or deep, its native reference "
+                f"{native_count * native_step:.1f} mm; expected the same image"
+            )
+    rows, columns = reference.pixels.shape
+    labels = np.unique(prediction.pixels)
+    shares = np.stack([resize_image(prediction.pixels == label, (rows, columns)) for label in labels])
+    return Image2D(labels[shares.argmax(0)], reference.spacing)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
-from typing import cast, get_args
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 
 from echo_synth.data.nifti import Image2D
 from echo_synth.evaluation.masks import CaseMasks
-from echo_synth.evaluation.results import AgreementScores, VolumeMeasures, VolumeScores
-from echo_synth.evaluation.statistics import number
-from echo_synth.metrics.agreement import agreement
 from echo_synth.metrics.volumes import Convention, LongAxis, biplane_volumes, long_axis
 from echo_synth.types import PHASES, VIEWS, CaseId
 
@@ -89,34 +86,15 @@ def compare_volumes(axes: Sequence[VentricleAxes], case_facts: pd.DataFrame | No
     return table.assign(ef_cfg=table["patient"].map(stated).astype(float))
 
 
-def volume_metrics(table: pd.DataFrame) -> VolumeScores:
-    """The "volumes" part of metrics.json: agreement of the predictions with the reference masks, and with the cfg's EF.
-
-    The main entries are in CAMUS's convention; "clinical" holds the other.
-
-    Args:
-        table: columns of `compare_volumes`.
-    """
-    by_convention = {c: _convention_metrics(table[table["convention"] == c]) for c in CONVENTIONS}
-    without = int(table.loc[table["convention"] == "camus", "ef_percent"].isna().sum())
-    return VolumeScores(
-        **by_convention["camus"],
-        convention="camus",
-        clinical=by_convention["clinical"],
-        patients_without_volume=without,
-    )
-
-
-def _convention_metrics(rows: pd.DataFrame) -> VolumeMeasures:
-    measures = {m: _agreement(rows[m], rows[f"{m}_reference"]) for m in MEASURES}
-    if rows["ef_cfg"].notna().any():
-        measures["ef_percent_against_cfg"] = _agreement(rows["ef_percent"], rows["ef_cfg"])
-        measures["reference_ef_percent_against_cfg"] = _agreement(rows["ef_percent_reference"], rows["ef_cfg"])
-    return cast(VolumeMeasures, measures)
-
-
-def _agreement(measured: pd.Series, reference: pd.Series) -> AgreementScores:
-    scores = agreement(measured.to_numpy(np.float64), reference.to_numpy(np.float64))
-    limits = [number(limit) for limit in scores.loa]
-    plain = {name: number(value) for name, value in asdict(scores).items() if name not in ("loa", "n")}
-    return cast(AgreementScores, plain | {"loa": limits, "n": scores.n})
+def axis_lengths(axes: Sequence[VentricleAxes], folder: int = 0) -> pd.DataFrame:
+    """long_axes.csv: columns case, patient, view, phase, length_mm, length_reference_mm; NaN for an empty cavity."""
+    rows = [
+        (str(a.identity), a.identity.patient, a.identity.view, a.identity.phase, a.predictions[folder], a.reference)
+        for a in axes
+    ]
+    names = ["case", "patient", "view", "phase", "length_mm", "length_reference_mm"]
+    table = pd.DataFrame(rows, columns=names)
+    for name in names[-2:]:
+        lengths = np.array([axis.length for axis in table[name]])
+        table[name] = np.where(lengths > 0, lengths, np.nan)
+    return table

@@ -9,7 +9,12 @@ Interval = list[float | None]  # low, high
 
 
 class Estimate(TypedDict):
-    """A mean over images; `std` over bootstrap repeats as the paper reports it; 95 % interval, patients resampled."""
+    """A mean over images, with its 95 % interval.
+
+    `std` is the paper's: over random subsets of 80 % of the images. It is no standard error, which is
+    about three times as large. The interval resamples patients, and knows the trainings too
+    where there are several (`trainings` in Metrics); null for one patient.
+    """
 
     mean: float | None
     std: float | None
@@ -24,22 +29,78 @@ Segmentation = Mapping[str, StructureScores]  # by structure: lv_endo, lv_epi, l
 
 
 class Difference(Estimate):
-    """Predictions minus baseline on the same images; two-sided p of no difference, before and after Holm's correction."""
+    """Predictions minus baseline on the same images.
 
-    p: float
+    p, p_holm: two-sided, of no difference, before and after Holm's correction. covers: what interval
+    and p know of, "patients" or "patients and trainings"; trainings: how many of either side.
+    margin: a difference without consequence; p_equivalent: of its being larger, either way;
+    p_noninferior: of its being larger the wrong way. verdict: `differences.verdict`.
+    """
+
+    p: float | None
     p_holm: NotRequired[float]
+    covers: str
+    trainings: list[int]
+    margin: NotRequired[float]
+    p_equivalent: NotRequired[float | None]
+    p_noninferior: NotRequired[float | None]
+    verdict: NotRequired[str]
+
+
+class Failures(TypedDict):
+    """Predictions of a structure that went wrong, counted over all trainings."""
+
+    islands: int
+    hd_above_10mm: int
+    empty: int
+    n_predictions: int
+
+
+class Trainings(TypedDict):
+    """The trainings behind the predictions: folders, different seeds, and what the intervals know of."""
+
+    folders: list[str]
+    generator_seeds: int
+    segmenter_seeds: int
+    intervals_cover: str
 
 
 Differences = Mapping[str, Mapping[str, Difference]]  # by structure, by metric
 
 
 class AgreementScores(TypedDict):
-    """Agreement with a reference over patients (`metrics.agreement`); ml, or points of EF."""
+    """Agreement with a reference over patients (`metrics.agreement`); ml, or points of EF.
+
+    Of several trainings the mean of each number; bias_ci95 and mae_ci95 are those of an `Estimate`.
+    """
 
     r: float | None
+    icc: float | None
     bias: float | None
+    bias_ci95: Interval
     mae: float | None
+    mae_ci95: Interval
     loa: Interval
+    n: int
+
+
+class EfClasses(TypedDict):
+    """Agreement in classes of EF. table: rows the reference's class, columns the prediction's; linear weights."""
+
+    labels: list[str]
+    table: list[list[int]]
+    kappa: float | None
+    kappa_ci95: Interval
+
+
+class AxisRatios(TypedDict):
+    """Long axis of predictions over that of references, image by image: a valve that is misplaced shows here."""
+
+    median: float | None
+    p05: float | None
+    p95: float | None
+    below_085: int
+    above_115: int
     n: int
 
 
@@ -58,7 +119,11 @@ class VolumeScores(VolumeMeasures):
 
     convention: str
     clinical: VolumeMeasures
+    ef_classes: EfClasses
+    long_axis_ratio: AxisRatios
+    patients: int
     patients_without_volume: int
+    references_without_volume: int
 
 
 class ViewScores(TypedDict):
@@ -68,7 +133,9 @@ class ViewScores(TypedDict):
     auroc: Estimate
     f1: Estimate
     brier: Estimate
-    calibration_error: Estimate
+    calibration_error: Estimate  # no interval: it is biased upwards, by more the fewer the images
+    calibration_slope: Estimate
+    calibration_intercept: Estimate
     confusion: list[list[int]]
 
 
@@ -76,9 +143,14 @@ class Metrics(TypedDict, total=False):
     """metrics.json, as far as there was something to judge."""
 
     segmentation: Segmentation
-    groups: Mapping[str, Mapping[str, Segmentation]]  # by group (view, phase, quality), by its value
+    failures: Mapping[str, Failures]  # by structure
+    groups: Mapping[str, Mapping[str, Segmentation]]  # by group (`statistics.GROUPS`), by its value
+    segmentation_native: Segmentation  # against references on the images' own grid
     volumes: VolumeScores
+    trainings: Trainings
     paired: Differences  # against the first baseline
     paired_baselines: Mapping[str, Differences]
+    paired_volumes: Mapping[str, Differences]  # by baseline; measure, then bias and mae
+    holm_families: str
     classification: ViewScores
     settings: Mapping[str, Any]

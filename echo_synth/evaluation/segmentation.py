@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,16 +11,36 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from echo_synth.evaluation import case_scores, patient_volumes, statistics
-from echo_synth.evaluation.case_scores import CaseScore
-from echo_synth.evaluation.masks import CaseMasks, pair_cases, read_masks
+from echo_synth.data.nifti import read_image
+from echo_synth.evaluation import differences, patient_volumes, statistics, volume_statistics
+from echo_synth.evaluation.case_scores import METRICS, CaseScore, score_masks, score_table
+from echo_synth.evaluation.masks import CaseMasks, find_native, on_grid_of, pair_cases, read_masks
 from echo_synth.evaluation.patient_volumes import VentricleAxes
-from echo_synth.evaluation.results import Metrics
+from echo_synth.evaluation.results import Metrics, Trainings
 from echo_synth.evaluation.statistics import Resampling
+from echo_synth.evaluation.trainings import Training, find_trainings, with_seeds
 from echo_synth.parallel import parallel_map
 from echo_synth.progress import track
 
 WORST = 8
+PREDICTIONS = "predictions"
+
+
+@dataclass(frozen=True)
+class ArmTables:
+    """What was measured of one arm; columns training, generator_seed, segmenter_seed where it has several trainings.
+
+    Attributes:
+        per_case: columns of `case_scores.CaseScore`.
+        volumes: columns of `patient_volumes.compare_volumes`; empty without a patient of four masks.
+        lengths: columns of `patient_volumes.axis_lengths`.
+        native: as per_case, on the images' own grid; None without such references.
+    """
+
+    per_case: pd.DataFrame
+    volumes: pd.DataFrame
+    lengths: pd.DataFrame
+    native: pd.DataFrame | None
 
 
 @dataclass(frozen=True)
@@ -28,75 +48,91 @@ class SegmentationResult:
     """What one evaluation of masks measured.
 
     Attributes:
-        per_case: columns of `case_scores.CaseScore`, and of cases.csv quality, ef, sex, age where known.
-        baselines: the same scores of each baseline, by its name.
-        volumes: columns of `patient_volumes.compare_volumes`; empty without a patient of four masks.
-        worst: masks of the cases of lowest mean Dice, the lowest first, with that mean.
-        metrics: the parts of metrics.json that follow: segmentation, groups, volumes, paired.
+        tables: of the predictions; per_case also with quality, ef, sex, age of cases.csv where known.
+        baselines: tables of each baseline, by its name.
+        worst: masks of the cases of lowest mean Dice in the first training, the lowest first, with that mean.
+        metrics: the parts of metrics.json that follow.
     """
 
-    per_case: pd.DataFrame
-    baselines: Mapping[str, pd.DataFrame]
-    volumes: pd.DataFrame
+    tables: ArmTables
+    baselines: Mapping[str, ArmTables]
     worst: tuple[tuple[float, CaseMasks], ...]
     metrics: Metrics
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """One case: its masks, and for each folder of predictions the scores; axes of predictions, then reference."""
+    """One case: for each folder of predictions the scores, and the axes."""
 
-    masks: CaseMasks
     scores: tuple[list[CaseScore], ...]
+    native: tuple[list[CaseScore], ...]
     axes: VentricleAxes
 
 
 def evaluate_segmentation(
-    predictions: Path,
+    predictions: Path | Sequence[Path],
     references: Path,
     resampling: Resampling,
-    baselines: Mapping[str, Path] | None = None,
+    baselines: Mapping[str, Path | Sequence[Path]] | None = None,
     case_facts: pd.DataFrame | None = None,
+    native: Path | None = None,
     workers: int | None = None,
 ) -> SegmentationResult:
-    """Judge a folder of predicted masks by reference masks.
+    """Judge predicted masks by reference masks.
 
     Args:
-        predictions, references: folders of CASE.nii.gz, the same cases in both.
-        baselines: folders of other predictions of the same cases, by name.
+        predictions: folder of CASE.nii.gz, or one a training (`trainings.find_trainings`).
+        references: folder of CASE.nii.gz, the same cases.
+        baselines: other predictions of the same cases, by name.
         case_facts: columns of `inputs.read_case_facts`, for groups and the stated EF.
+        native: references on the images' own grid (`masks.find_native`), to be scored on as well:
+            what a prediction at 256 x 256 loses there belongs to it.
         workers: processes; default: one a core.
 
     Raises:
         DataError: before any mask is read when the folders hold other cases; for the first pair
             that cannot be compared (`masks.check_pair`).
     """
-    baselines = baselines or {}
-    folders = [predictions, *baselines.values()]
+    given = {PREDICTIONS: predictions, **(baselines or {})}
+    arms = {name: find_trainings([f] if isinstance(f, Path) else f) for name, f in given.items()}
+    folders = [t.folder for arm in arms.values() for t in arm]
+    measured, worst = _measure_all(folders, references, native, workers)
+    tables, first = {}, 0
+    for name, trainings in arms.items():
+        tables[name] = _arm_tables(measured, trainings, first, case_facts)
+        first += len(trainings)
+    ours = tables.pop(PREDICTIONS)
+    metrics = _metrics(ours, arms[PREDICTIONS], tables, resampling)
+    return SegmentationResult(ours, tables, worst, metrics)
+
+
+def _measure_all(
+    folders: list[Path], references: Path, native: Path | None, workers: int | None
+) -> tuple[list[_Measured], tuple[tuple[float, CaseMasks], ...]]:
+    """Every case once; and the masks of the worst cases of the first folder, the only ones that stay in memory."""
     for folder in folders:
         cases = pair_cases(folder, references)
-    measure = partial(_measure, folders=folders, references=references)
-    scores: list[list[CaseScore]] = [[] for _ in folders]
-    axes: list[VentricleAxes] = []
+    if native is not None:
+        for case in cases:
+            find_native(native, case)
+    measure = partial(_measure, folders=folders, references=references, native=native)
+    kept: list[_Measured] = []
     worst: list[tuple[float, CaseMasks]] = []
-    for measured in track(parallel_map(measure, cases, workers), len(cases), "score", "cases"):
-        for collected, rows in zip(scores, measured.scores, strict=True):
-            collected += rows
-        axes.append(measured.axes)
-        worst = heapq.nsmallest(WORST, [*worst, (_mean_dice(measured.scores[0]), measured.masks)], key=lambda w: w[0])
-    per_case, *others = map(case_scores.score_table, scores)
-    volumes = patient_volumes.compare_volumes(axes, case_facts)
-    if case_facts is not None:
-        per_case = per_case.merge(case_facts.drop(columns=["patient"]), on="case", how="left")
-    compared = dict(zip(baselines, others, strict=True))
-    metrics = _metrics(per_case, compared, volumes, resampling)
-    return SegmentationResult(per_case, compared, volumes, tuple(worst), metrics)
+    for measured, masks in track(parallel_map(measure, cases, workers), len(cases), "score", "cases"):
+        kept.append(measured)
+        worst = heapq.nsmallest(WORST, [*worst, (_mean_dice(measured.scores[0]), masks)], key=lambda w: w[0])
+    return kept, tuple(worst)
 
 
-def _measure(case: str, folders: list[Path], references: Path) -> _Measured:
+def _measure(case: str, folders: list[Path], references: Path, native: Path | None) -> tuple[_Measured, CaseMasks]:
     masks = read_masks(case, folders, references)
-    scores = tuple(case_scores.score_masks(case, prediction, masks.reference) for prediction in masks.predictions)
-    return _Measured(masks, scores, patient_volumes.case_axes(masks))
+    scores = tuple(score_masks(case, prediction, masks.reference) for prediction in masks.predictions)
+    native_scores: tuple[list[CaseScore], ...] = ()
+    if native is not None:
+        truth = read_image(find_native(native, case))
+        finer = (on_grid_of(case, prediction, truth) for prediction in masks.predictions)
+        native_scores = tuple(score_masks(case, prediction, truth) for prediction in finer)
+    return _Measured(scores, native_scores, patient_volumes.case_axes(masks)), masks
 
 
 def _mean_dice(scores: list[CaseScore]) -> float:
@@ -105,17 +141,59 @@ def _mean_dice(scores: list[CaseScore]) -> float:
     return float(np.mean(known)) if known else float("inf")
 
 
+def _arm_tables(
+    measured: list[_Measured], trainings: Sequence[Training], first: int, case_facts: pd.DataFrame | None
+) -> ArmTables:
+    """Tables of the arm whose trainings are the folders from `first` on."""
+    folders = range(first, first + len(trainings))
+    axes = [m.axes for m in measured]
+    per_case = with_seeds([score_table(row for m in measured for row in m.scores[k]) for k in folders], trainings)
+    if case_facts is not None:
+        per_case = per_case.merge(case_facts.drop(columns=["patient"]), on="case", how="left", validate="many_to_one")
+    native = None
+    if all(m.native for m in measured):
+        native = with_seeds([score_table(row for m in measured for row in m.native[k]) for k in folders], trainings)
+    volumes = [patient_volumes.compare_volumes(axes, case_facts, k) for k in folders]
+    lengths = [patient_volumes.axis_lengths(axes, k) for k in folders]
+    return ArmTables(per_case, with_seeds(volumes, trainings), with_seeds(lengths, trainings), native)
+
+
 def _metrics(
-    per_case: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], volumes: pd.DataFrame, resampling: Resampling
+    ours: ArmTables, trainings: Sequence[Training], baselines: Mapping[str, ArmTables], resampling: Resampling
 ) -> Metrics:
     metrics = Metrics(
-        segmentation=statistics.segmentation_metrics(per_case, resampling),
-        groups=statistics.grouped_metrics(per_case, resampling),
+        segmentation=statistics.segmentation_metrics(ours.per_case, resampling),
+        failures=statistics.failure_rates(ours.per_case),
+        groups=statistics.grouped_metrics(ours.per_case, resampling),
+        trainings=_trainings(trainings),
     )
-    if len(volumes):
-        metrics["volumes"] = patient_volumes.volume_metrics(volumes)
+    if ours.native is not None:
+        metrics["segmentation_native"] = statistics.segmentation_metrics(ours.native, resampling)
+    if len(ours.volumes):
+        metrics["volumes"] = volume_statistics.volume_metrics(ours.volumes, ours.lengths, resampling)
     if baselines:
-        paired = statistics.paired_metrics(per_case, baselines, resampling)
+        paired = differences.paired_metrics(ours.per_case, {n: b.per_case for n, b in baselines.items()}, resampling)
         metrics["paired"] = next(iter(paired.values()))
         metrics["paired_baselines"] = paired
+        metrics["holm_families"] = _families(len(paired), len(metrics["segmentation"]))
+    if baselines and len(ours.volumes):
+        volumes = {name: b.volumes for name, b in baselines.items()}
+        metrics["paired_volumes"] = volume_statistics.paired_volumes(ours.volumes, volumes, resampling)
     return metrics
+
+
+def _trainings(trainings: Sequence[Training]) -> Trainings:
+    return Trainings(
+        folders=[str(t.folder) for t in trainings],
+        generator_seeds=len({t.generator_seed for t in trainings}),
+        segmenter_seeds=len({t.segmenter_seed for t in trainings}),
+        intervals_cover="patients and trainings" if len(trainings) > 1 else "patients",
+    )
+
+
+def _families(baselines: int, structures: int) -> str:
+    """Which tests Holm's correction takes together, in words."""
+    return (
+        f"one family a metric ({', '.join(METRICS)}): {structures} structures x {baselines} baselines; "
+        f"bias and absolute error of volumes: 3 measures x {baselines} baselines each"
+    )

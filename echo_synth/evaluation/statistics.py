@@ -1,22 +1,30 @@
-"""From scores of cases to the numbers of metrics.json: means, intervals, differences, groups."""
+"""From scores of cases to the numbers of metrics.json: means, intervals, groups, failures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from echo_synth.errors import DataError
 from echo_synth.evaluation.case_scores import METRICS
-from echo_synth.evaluation.results import Difference, Differences, Estimate, Segmentation, StructureScores, ViewScores
-from echo_synth.metrics import bootstrap, classification
+from echo_synth.evaluation.results import Estimate, Failures, Segmentation, StructureScores
+from echo_synth.evaluation.trainings import arm_of
+from echo_synth.metrics import bootstrap
 from echo_synth.metrics.bootstrap import Method
+from echo_synth.metrics.random_effects import MeanEstimate, arm_mean
 
-GROUPS = ("view", "phase", "quality")
+GROUPS = ("view", "phase", "quality", "sex", "age_group", "ef_class")
+AGE_GROUPS = ((60, "below 60"), (70, "60 to 69"), (80, "70 to 79"), (float("inf"), "80 and above"))  # years
+EF_CLASSES = (
+    "40 and below",
+    "41 to 49",
+    "50 and above",
+)  # %, whole numbers (ESC 2021: reduced, mildly reduced, preserved)
+FAR_MM = 10.0
 
 
 @dataclass(frozen=True)
@@ -33,20 +41,43 @@ def summarise(values: NDArray[np.float64], patients: NDArray[np.str_], resamplin
 
     Args:
         values: NaN is left out.
-        patients: (N,), whose image it is.
+        patients: (N,), whose image it is. Of one patient alone there is no interval.
     """
     finite = np.isfinite(values)
+    count = len(set(patients[finite].tolist()))
     _, std = bootstrap.subset_bootstrap(values, resampling.repeats, resampling.seed)
-    low, high = bootstrap.patient_interval(
-        values, patients, resampling.repeats, resampling.seed, method=resampling.method
-    )
+    low = high = float("nan")
+    if count > 1:
+        low, high = bootstrap.patient_interval(
+            values, patients, resampling.repeats, resampling.seed, method=resampling.method
+        )
     return Estimate(
         mean=number(float(np.nanmean(values)) if finite.any() else np.nan),
         std=number(std),
         ci95=[number(low), number(high)],
         n_images=int(finite.sum()),
-        n_patients=len(set(patients[finite].tolist())),
+        n_patients=count,
     )
+
+
+def summarise_arm(rows: pd.DataFrame, column: str, resampling: Resampling) -> Estimate:
+    """Mean of a column over images and, where the table holds several, trainings; then its interval knows both.
+
+    Args:
+        rows: columns case, patient, `column`, and seeds where there are several trainings.
+    """
+    by_case = rows.groupby("case").agg({column: "mean", "patient": "first"})
+    summary = summarise(by_case[column].to_numpy(float), by_case["patient"].to_numpy(str), resampling)
+    estimate = arm_mean(arm_of(rows, column)) if summary["n_patients"] > 1 else None
+    if estimate is not None and estimate.knows_trainings:
+        low, high = estimate.interval()
+        summary["mean"], summary["ci95"] = number(estimate.mean), [number(low), number(high)]
+    return summary
+
+
+def covers(estimate: MeanEstimate) -> Literal["patients", "patients and trainings"]:
+    """What an interval knows of: another training would differ, which one training cannot say."""
+    return "patients and trainings" if estimate.knows_trainings else "patients"
 
 
 def segmentation_metrics(per_case: pd.DataFrame, resampling: Resampling) -> Segmentation:
@@ -55,120 +86,52 @@ def segmentation_metrics(per_case: pd.DataFrame, resampling: Resampling) -> Segm
 
 
 def _structure(rows: pd.DataFrame, resampling: Resampling) -> StructureScores:
-    patients = rows["patient"].to_numpy(str)
-    scores = {m: summarise(rows[m].to_numpy(float), patients, resampling) for m in METRICS}
+    scores = {m: summarise_arm(rows, m, resampling) for m in METRICS}
     return {**scores, "empty_predictions": int(rows["empty_prediction"].sum())}
 
 
 def grouped_metrics(per_case: pd.DataFrame, resampling: Resampling) -> Mapping[str, Mapping[str, Segmentation]]:
-    """The "groups" part: the same numbers by view, by phase and by image quality, as far as they are known."""
-    known = [group for group in GROUPS if group in per_case and per_case[group].notna().any()]
+    """The "groups" part: the same numbers by view, phase, image quality, sex, age and stated EF, as far as known."""
+    table = with_groups(per_case)
+    known = [group for group in GROUPS if group in table and table[group].notna().any()]
     return {
-        group: {str(value): segmentation_metrics(rows, resampling) for value, rows in per_case.groupby(group)}
+        group: {str(value): segmentation_metrics(rows, resampling) for value, rows in table.groupby(group)}
         for group in known
     }
 
 
-def classification_metrics(views: pd.DataFrame, resampling: Resampling) -> ViewScores:
-    """The "classification" part of metrics.json; intervals resample patients.
-
-    Args:
-        views: columns patient, view, probability_4CH; a row an image.
-    """
-    truth, probability = truth_and_probability(views)
-    patients = views["patient"].to_numpy(str)
-    correct = ((probability >= 0.5) == truth).astype(float)
-    statistics: dict[str, Callable[..., float]] = {
-        "auroc": classification.auroc,
-        "f1": classification.f1,
-        "brier": classification.brier,
-        "calibration_error": classification.calibration_error,
-    }
-    scores: dict[str, object] = {"accuracy": summarise(correct, patients, resampling)}
-    for name, function in statistics.items():
-        scores[name] = _view_score(function, truth, probability, patients, resampling)
-    return cast(ViewScores, scores | {"confusion": classification.confusion(truth, probability).tolist()})
+def with_groups(per_case: pd.DataFrame) -> pd.DataFrame:
+    """`per_case` with columns age_group and ef_class (text; missing where unknown) from age (years) and ef (%)."""
+    table = per_case.copy()
+    if "age" in table:
+        table["age_group"] = [_age_group(age) for age in pd.to_numeric(table["age"], errors="coerce")]
+    if "ef" in table:
+        table["ef_class"] = ef_class(pd.to_numeric(table["ef"], errors="coerce").to_numpy(float))
+    return table
 
 
-def _view_score(
-    function: Callable[..., float],
-    truth: NDArray[np.int64],
-    probability: NDArray[np.float64],
-    patients: NDArray[np.str_],
-    resampling: Resampling,
-) -> Estimate:
-    def statistic(chosen: NDArray[np.intp]) -> float:
-        return function(truth[chosen], probability[chosen])
+def _age_group(age: float) -> str | None:
+    return next((name for limit, name in AGE_GROUPS if age < limit), None)
 
-    repeats, seed = resampling.repeats, resampling.seed
-    std = bootstrap.subset_statistic(statistic, len(truth), repeats, seed)  # as for accuracy
-    _, (low, high) = bootstrap.patient_statistic(statistic, patients, repeats, seed, method=resampling.method)
-    return Estimate(
-        mean=number(function(truth, probability)),
-        std=number(std),
-        ci95=[number(low), number(high)],
-        n_images=len(truth),
-        n_patients=len(set(patients)),
+
+def ef_class(ef: NDArray[np.float64]) -> list[str | None]:
+    """Class of each ejection fraction (N,), %, rounded to whole numbers first; None where it is NaN."""
+    bounds = np.array([40.5, 49.5])
+    return [EF_CLASSES[int(np.searchsorted(bounds, value, "right"))] if np.isfinite(value) else None for value in ef]
+
+
+def failure_rates(per_case: pd.DataFrame) -> Mapping[str, Failures]:
+    """The "failures" part, by structure: predictions with islands, far from the reference, or empty."""
+    return {str(name): _failures(rows) for name, rows in per_case.groupby("structure", sort=False)}
+
+
+def _failures(rows: pd.DataFrame) -> Failures:
+    return Failures(
+        islands=int((rows["components"] > 1).sum()),
+        hd_above_10mm=int((rows["hd_mm"] > FAR_MM).sum()),
+        empty=int(rows["empty_prediction"].sum()),
+        n_predictions=len(rows),
     )
-
-
-def truth_and_probability(views: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Classes (N,), 1 for 4CH, and their probabilities, from columns view and probability_4CH."""
-    truth = (views["view"] == "4CH").to_numpy().astype(np.int64)
-    return truth, views["probability_4CH"].to_numpy(np.float64)
-
-
-def paired_metrics(
-    per_case: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], resampling: Resampling
-) -> Mapping[str, Differences]:
-    """Mean differences to baselines' predictions of the same cases.
-
-    Each has a patient-level interval, the p-value of a sign-flip test over patients, and that
-    p-value after Holm's correction over all structures, metrics and baselines.
-
-    Args:
-        per_case, baselines: columns of `case_scores.CaseScore`.
-
-    Returns:
-        baseline, structure, metric: the difference.
-
-    Raises DataError when a baseline holds other cases.
-    """
-    pairs = {name: (per_case, baseline) for name, baseline in baselines.items()}
-    differences = paired_differences(pairs, resampling)
-    entries = list(_entries(differences))
-    for entry, adjusted in zip(entries, bootstrap.holm([e["p"] for e in entries]), strict=True):
-        entry["p_holm"] = float(adjusted)
-    return differences
-
-
-def paired_differences(
-    pairs: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]], resampling: Resampling
-) -> Mapping[str, Differences]:
-    """`paired_metrics`, without the correction, of any pairs: what is compared, and its baseline, by name."""
-    result = {}
-    for name, (per_case, baseline) in pairs.items():
-        both = per_case.merge(baseline, on=["case", "structure"], suffixes=("", "_baseline"), validate="one_to_one")
-        if not len(both) == len(per_case) == len(baseline):
-            raise DataError(
-                f"baseline {name} holds other cases than the predictions; predict the same test cases with both"
-            )
-        result[name] = {
-            str(structure): {m: _difference(rows, m, resampling) for m in METRICS}
-            for structure, rows in both.groupby("structure", sort=False)
-        }
-    return result
-
-
-def _difference(rows: pd.DataFrame, metric: str, resampling: Resampling) -> Difference:
-    difference = (rows[metric] - rows[f"{metric}_baseline"]).to_numpy(float)
-    patients = rows["patient"].to_numpy(str)
-    p = bootstrap.sign_flip_test(difference, patients, resampling.seed)
-    return cast(Difference, {**summarise(difference, patients, resampling), "p": p})
-
-
-def _entries(paired: Mapping[str, Differences]) -> Iterator[Difference]:
-    return (entry for structures in paired.values() for metrics in structures.values() for entry in metrics.values())
 
 
 def number(value: float) -> float | None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from echo_synth.downstream.classifier import predict_views
-from echo_synth.evaluation import statistics
 from echo_synth.evaluation.results import Metrics
 from echo_synth.evaluation.statistics import Resampling
+from echo_synth.evaluation.view_statistics import classification_metrics
 from echo_synth.runs.folder import ClassifierRun
 
 
@@ -33,4 +33,4 @@ def evaluate_views(run: ClassifierRun, images: Path, device: str, resampling: Re
     Raises RunError or DataError where the run is no such classifier, or there are no images.
     """
     views = predict_views(run, images, device)
-    return ViewResult(views, Metrics(classification=statistics.classification_metrics(views, resampling)))
+    return ViewResult(views, Metrics(classification=classification_metrics(views, resampling)))

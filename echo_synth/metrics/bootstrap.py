@@ -188,3 +188,11 @@ def subset_bootstrap(
     order = np.random.default_rng(seed).random((repeats, len(finite))).argpartition(size - 1, axis=1)[:, :size]
     means = finite[order].mean(1)
     return float(means.mean()), float(means.std())
+
+
+def wilson_interval(successes: int, count: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval (1927) of a share: it has a width also where none or all succeed. (NaN, NaN) without trials."""
+    if not count:
+        return float("nan"), float("nan")
+    ends = stats.binomtest(successes, count).proportion_ci(level, "wilson")
+    return float(ends.low), float(ends.high)

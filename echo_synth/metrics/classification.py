@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 
 def accuracy(truth: NDArray[np.integer], probability: NDArray[np.floating]) -> float:
@@ -55,6 +55,53 @@ def calibration_error(truth: NDArray[np.integer], probability: NDArray[np.floati
     """Expected calibration error: |claimed − observed| averaged over bins by their number of images."""
     claimed, observed, counts = calibration(truth, probability, bins)
     return float((np.nan_to_num(np.abs(claimed - observed)) * counts).sum() / counts.sum())
+
+
+_CLIP = 1e-6  # a probability of 0 or 1 has no logit
+_NEWTON_STEPS = 25
+_SEPARATED = 1e3  # no slope of finite data is so large: the classes are apart
+
+
+def _logit(probability: NDArray[np.floating]) -> NDArray[np.float64]:
+    clipped = np.clip(np.asarray(probability, np.float64), _CLIP, 1 - _CLIP)
+    return np.log(clipped / (1 - clipped))
+
+
+def _logistic_fit(
+    design: NDArray[np.float64], truth: NDArray[np.integer], offset: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Coefficients (K,) of a logistic regression by Newton's method, from a design (N, K); NaN where there is none."""
+    weights = np.zeros(design.shape[1])
+    for _ in range(_NEWTON_STEPS):
+        expected = special.expit(design @ weights + offset)
+        curvature = design.T @ (design * (expected * (1 - expected))[:, None])
+        if np.abs(weights).max() > _SEPARATED or np.linalg.cond(curvature) > 1e12:
+            return np.full_like(weights, np.nan)
+        step = np.linalg.solve(curvature, design.T @ (truth - expected))
+        weights += step
+        if np.abs(step).max() < 1e-8:
+            return weights
+    return np.full_like(weights, np.nan)
+
+
+def calibration_slope(truth: NDArray[np.integer], probability: NDArray[np.floating]) -> float:
+    """Slope of a logistic regression of the truth on the claimed logit (Cox 1958): 1 is right, less is overconfident.
+
+    NaN where it does not exist: one class only, or classes that the probability tells apart without error.
+    """
+    if len(np.unique(truth)) < 2:
+        return float("nan")
+    logit = _logit(probability)
+    design = np.stack([np.ones_like(logit), logit], 1)
+    return float(_logistic_fit(design, truth, np.zeros_like(logit))[1])
+
+
+def calibration_intercept(truth: NDArray[np.integer], probability: NDArray[np.floating]) -> float:
+    """Calibration in the large: what must be added to the claimed logit for the right share of class 1; 0 is right."""
+    if len(np.unique(truth)) < 2:
+        return float("nan")
+    logit = _logit(probability)
+    return float(_logistic_fit(np.ones((len(logit), 1)), truth, logit)[0])
 
 
 def confusion(truth: NDArray[np.integer], probability: NDArray[np.floating]) -> NDArray[np.int64]:

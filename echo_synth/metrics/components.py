@@ -29,3 +29,9 @@ def largest_component(mask: NDArray[np.bool_], connectivity: Connectivity = 8) -
     sizes[0] = 0
     largest: NDArray[np.bool_] = labelled == sizes.argmax()
     return largest
+
+
+def count_components(mask: NDArray[np.bool_], connectivity: Connectivity = 8) -> int:
+    """How many connected components `mask`, (H, W) bool, has; 0 where it is empty."""
+    _, count = ndimage.label(mask, ndimage.generate_binary_structure(2, 1 if connectivity == 4 else 2))
+    return int(count)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from echo_synth.report.tables import Rows
+from echo_synth.report.cells import Rows
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +13,46 @@ from numpy.typing import NDArray
 
 from echo_synth.data.nifti import read_image
 from echo_synth.data.nnunet_raw import ENDING
+from echo_synth.errors import DataError
+from echo_synth.evaluation.case_scores import METRICS
 from echo_synth.evaluation.masks import CaseMasks
 from echo_synth.evaluation.results import Metrics
 from echo_synth.evaluation.segmentation import SegmentationResult
-from echo_synth.evaluation.statistics import truth_and_probability
-from echo_synth.files import write_atomic, write_bytes, write_json, write_text
+from echo_synth.evaluation.view_statistics import truth_and_probability
+from echo_synth.files import read_json, write_atomic, write_bytes, write_json, write_text
+from echo_synth.folders import maker, mark
+from echo_synth.outputs import check_results
 from echo_synth.report import evaluation_figures as figures
-from echo_synth.report import tables
+from echo_synth.report.tables import summary
 
 if TYPE_CHECKING:  # it brings torch, which a table does not need
     from echo_synth.evaluation.views import ViewResult
+
+
+MADE_BY = "bootstrap-eval"
+METRICS_FILE = "metrics.json"
+_FILES = (
+    *("per_case.csv", "per_case_native.csv", "volumes.csv", "long_axes.csv", "views.csv", "summary.md"),
+    *("scores.png", "bland_altman.png", "classification.png", "worst.png"),
+)
+
+
+def check_evaluation(folder: Path, settings: Mapping[str, Any], overwrite: bool) -> None:
+    """Raise ExistsError unless an evaluation may be written into `folder`; touches nothing.
+
+    One that was cut off (no metrics.json) may be written again, and so may the same one: the same
+    settings of the same inputs.
+    """
+    ours = folder.is_dir() and maker(folder) == MADE_BY
+    again = ours and (not (folder / METRICS_FILE).exists() or _settings_of(folder) == json.loads(json.dumps(settings)))
+    check_results(folder, MADE_BY, [METRICS_FILE, *_FILES], overwrite or again)
+
+
+def _settings_of(folder: Path) -> Any:
+    try:
+        return read_json(folder / "settings.json")
+    except DataError:
+        return None
 
 
 def write_evaluation(
@@ -33,9 +64,16 @@ def write_evaluation(
 ) -> Metrics:
     """Write what was measured into `folder`; returns the content of metrics.json.
 
+    metrics.json goes first and comes last: a folder without it holds no evaluation. What an earlier
+    evaluation left and this one does not is removed.
+
     Args:
         references: folder of the reference masks, beside which the images of the worst cases lie.
     """
+    (folder / METRICS_FILE).unlink(missing_ok=True)
+    mark(folder, MADE_BY)
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
     metrics = Metrics()
     if segmentation is not None:
         metrics |= segmentation.metrics
@@ -44,22 +82,31 @@ def write_evaluation(
         metrics |= views.metrics
         _write_views(folder, views)
     metrics["settings"] = dict(settings)
-    write_json(folder / "metrics.json", metrics)
     write_json(folder / "settings.json", metrics["settings"])
-    write_text(folder / "summary.md", tables.summary(metrics))
+    write_text(folder / "summary.md", summary(metrics))
+    write_json(folder / METRICS_FILE, metrics)
     return metrics
 
 
 def _write_segmentation(folder: Path, result: SegmentationResult, references: Path | None) -> None:
-    _write_table(folder / "per_case.csv", result.per_case)
-    first = next(iter(result.baselines.items()), None)
-    write_bytes(folder / "scores.png", figures.png(figures.score_boxes(result.per_case, first)))
-    if len(result.volumes):
-        _write_table(folder / "volumes.csv", result.volumes)
-        drawing = figures.bland_altman(result.volumes, result.metrics["volumes"])
+    tables = result.tables
+    _write_table(folder / "per_case.csv", tables.per_case)
+    _write_table(folder / "long_axes.csv", tables.lengths)
+    if tables.native is not None:
+        _write_table(folder / "per_case_native.csv", tables.native)
+    first = next(((name, _of_all_trainings(arm.per_case)) for name, arm in result.baselines.items()), None)
+    write_bytes(folder / "scores.png", figures.png(figures.score_boxes(_of_all_trainings(tables.per_case), first)))
+    if len(tables.volumes):
+        _write_table(folder / "volumes.csv", tables.volumes)
+        drawing = figures.bland_altman(tables.volumes, result.metrics["volumes"])
         write_bytes(folder / "bland_altman.png", figures.png(drawing))
     overlays = [_overlay(score, masks, references) for score, masks in result.worst]
     write_bytes(folder / "worst.png", figures.png(figures.worst_cases(overlays)))
+
+
+def _of_all_trainings(per_case: pd.DataFrame) -> pd.DataFrame:
+    """One row a case and structure: the mean over trainings of each score."""
+    return per_case.groupby(["case", "structure"], sort=False)[list(METRICS)].mean().reset_index()
 
 
 def _write_views(folder: Path, result: ViewResult) -> None:

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from echo_synth.metrics import classification as views
+from echo_synth.report.cells import STRUCTURES
 from echo_synth.report.figures import as_label, png
 from echo_synth.report.palette import BLUE, GREY, ORANGE, tissue_colour
-from echo_synth.report.tables import STRUCTURES, VOLUMES
+from echo_synth.report.volume_tables import VOLUMES
 
 __all__ = ["Overlay", "bland_altman", "classification", "png", "score_boxes", "worst_cases"]
 

@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from echo_synth.report.cells import STRUCTURES
 from echo_synth.report.figures import png
 from echo_synth.report.palette import BLUE, GREY, ORANGE
-from echo_synth.report.tables import STRUCTURES
 
 __all__ = ["nearest_pairs", "overview", "png"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from echo_synth.report.tables import Rows, cell
+from echo_synth.report.cells import Rows, cell
 
 Line = tuple[str, str]
 _DISTANCES = {"kernel_distance": "Kernel distance", "frechet_distance": "Fréchet distance"}

@@ -33,6 +33,8 @@ class Estimate(_Part):
     n_patients: Count | None = None
     p: Number | None = None
     p_holm: Number | None = None
+    covers: Name | None = None
+    verdict: Name | None = None
 
 
 # A score for each of the metrics of the day.
@@ -40,7 +42,39 @@ _FIELDS: dict[str, Any] = dict.fromkeys(METRICS, (Estimate | None, None)) | {"em
 _Structure = create_model("_Structure", __base__=_Part, **_FIELDS)
 
 
+class _Trainings(_Part):
+    folders: list[Name]
+    generator_seeds: Count
+    segmenter_seeds: Count
+
+
+class _Failures(_Part):
+    islands: Count
+    hd_above_10mm: Count
+    empty: Count
+    n_predictions: Count
+
+
+class _EfClasses(_Part):
+    labels: tuple[Name, Name, Name]
+    table: tuple[tuple[Count, Count, Count], tuple[Count, Count, Count], tuple[Count, Count, Count]]
+    kappa: Number | None = None
+    kappa_ci95: Interval | None = None
+
+
+class _AxisRatios(_Part):
+    median: Number | None = None
+    p05: Number | None = None
+    p95: Number | None = None
+    below_085: Count
+    above_115: Count
+    n: Count
+
+
 class _Agreement(_Part):
+    icc: Number | None = None
+    bias_ci95: Interval | None = None
+    mae_ci95: Interval | None = None
     bias: Number | None
     loa: Interval
     mae: Number | None
@@ -58,6 +92,10 @@ class _Measures(_Part):
 
 class _Volumes(_Measures):
     clinical: _Measures
+    ef_classes: _EfClasses | None = None
+    long_axis_ratio: _AxisRatios | None = None
+    patients: Count | None = None
+    patients_without_volume: Count | None = None
 
 
 class _Views(_Part):
@@ -65,6 +103,9 @@ class _Views(_Part):
     auroc: Estimate | None = None
     f1: Estimate | None = None
     brier: Estimate | None = None
+    calibration_error: Estimate | None = None
+    calibration_slope: Estimate | None = None
+    calibration_intercept: Estimate | None = None
 
 
 Structures = Mapping[Name, _Structure]  # type: ignore[valid-type]
@@ -74,9 +115,14 @@ class MetricsFile(_Part):
     """metrics.json of bootstrap-eval."""
 
     segmentation: Structures | None = None
+    segmentation_native: Structures | None = None
+    failures: Mapping[Name, _Failures] | None = None
+    trainings: _Trainings | None = None
     groups: Mapping[Name, Mapping[Name, Structures]] | None = None
     volumes: _Volumes | None = None
     paired_baselines: Mapping[Name, Structures] | None = None
+    paired_volumes: Mapping[Name, Mapping[Name, Mapping[Name, Estimate]]] | None = None
+    holm_families: Name | None = None
     classification: _Views | None = None
     settings: dict[str, Any] | None = None
 

@@ -3,63 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from echo_synth.evaluation.case_scores import METRICS
+from echo_synth.report.cells import (
+    FEW,
+    STRUCTURES,
+    Rows,
+    Section,
+    cell,
+    difference_note,
+    few_patients,
+    p_text,
+    tested,
+)
+from echo_synth.report.volume_tables import paired_volume_section, volume_sections
 
-STRUCTURES = {"lv_endo": "LV endocardium", "lv_epi": "LV epicardium", "la": "Left atrium"}
-VOLUMES = {"edv_ml": "EDV, ml", "esv_ml": "ESV, ml", "ef_percent": "EF, %"}
 _VIEWS = {
     "accuracy": "Accuracy",
     "auroc": "AUROC",
     "f1": "F1 (macro)",
     "brier": "Brier score",
     "calibration_error": "Calibration error",
+    "calibration_slope": "Calibration slope",
+    "calibration_intercept": "Calibration intercept",
 }
-_AGAINST_CFG = {
-    "EF, % against the cfg": "ef_percent_against_cfg",
-    "reference masks' EF against the cfg": "reference_ef_percent_against_cfg",
-}
-FEW = 10  # patients, below which an interval says less than it seems to
 HOW_TO_READ = "mean [patient-level 95 % interval]"
-Rows = list[list[str]]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A table with its title and a sentence that says how to read it; the first row is the header."""
-
-    title: str
-    rows: Rows
-    note: str = ""
-
-
-def cell(entry: Mapping[str, Any] | None, digits: int) -> str:
-    """'0.912 [0.900, 0.923]': mean and patient-level 95 % interval, where there are patients enough for one.
-
-    The paper's "±" (`std`, the spread over subsets of 80 % of the images) is about 0.3 times the
-    standard error over patients; beside an interval it would be read as one, so it stays in metrics.json.
-    """
-    if not entry or entry.get("mean") is None:
-        return "–"
-    text = f"{entry['mean']:.{digits}f}"
-    interval = entry.get("ci95")
-    if not interval or None in interval or entry.get("n_patients") in (0, 1):
-        return text
-    return f"{text} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
 
 
 def sections(metrics: Mapping[str, Any]) -> list[Section]:
     """Every table of a metrics.json."""
     result: list[Section] = []
     if metrics.get("segmentation"):
-        result.append(_segmentation(metrics["segmentation"]))
+        result.append(_segmentation(metrics["segmentation"], how_many_trainings(metrics.get("trainings"))))
+    if metrics.get("segmentation_native"):
+        native = _segmentation(metrics["segmentation_native"], "")
+        note = "Predictions brought to the grid of the original masks, which a smaller grid cannot follow exactly."
+        result.append(Section(f"{native.title}, on the images' own grid", native.rows, note))
+    if metrics.get("failures"):
+        result.append(_failures(metrics["failures"]))
     if metrics.get("volumes"):
-        result.append(_volumes(metrics["volumes"]))
+        result += volume_sections(metrics["volumes"])
     result += _paired(metrics)
+    for name, measures in (metrics.get("paired_volumes") or {}).items():
+        result.append(paired_volume_section(name, measures))
     if metrics.get("groups"):
         result.append(_groups(metrics["groups"]))
     if metrics.get("classification"):
@@ -73,7 +62,31 @@ def _views(entries: Mapping[str, Any]) -> Section:
     return Section("View classification", [["Measure", "Value"], *rows], note)
 
 
-def _segmentation(entries: Mapping[str, Any]) -> Section:
+def how_many_trainings(entry: Mapping[str, Any] | None) -> str:
+    """What the intervals know of; empty where the file does not say."""
+    if not entry:
+        return ""
+    count = len(entry["folders"])
+    if count == 1:
+        return "One training: the intervals know patients alone, not how another training would differ."
+    seeds = f"{entry['generator_seeds']} generator and {entry['segmenter_seeds']} segmenter seeds"
+    return f"Mean of {count} trainings ({seeds}); the intervals know patients and trainings."
+
+
+def _failures(entries: Mapping[str, Any]) -> Section:
+    rows = [["Structure", "Islands", "Hausdorff above 10 mm", "Empty", "Predictions"]]
+    for key, entry in entries.items():
+        total = entry["n_predictions"]
+        shares = [_share(entry[name], total) for name in ("islands", "hd_above_10mm", "empty")]
+        rows.append([STRUCTURES.get(key, key), *shares, str(total)])
+    return Section("Predictions that went wrong", rows, "Islands: more than one connected part.")
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count} ({count / total:.1%})" if total else str(count)
+
+
+def _segmentation(entries: Mapping[str, Any], trainings: str) -> Section:
     rows = [["Structure", *(metric.heading for metric in METRICS.values()), "Empty"]]
     for key, entry in entries.items():
         cells = [cell(entry.get(name), metric.digits) for name, metric in METRICS.items()]
@@ -81,71 +94,32 @@ def _segmentation(entries: Mapping[str, Any]) -> Section:
     first = next(iter(entries.values())).get("dice") or {}
     counts = f"{_count(first.get('n_images'))} images of {_count(first.get('n_patients'))} patients"
     note = "An empty prediction has Dice 0 and the image's diagonal as its distances."
-    return Section(f"Segmentation, {counts}", rows, f"{note} {few_patients(first)}".strip())
-
-
-def few_patients(entry: Mapping[str, Any]) -> str:
-    """What to say of an interval that rests on fewer than ten patients; empty where there are more."""
-    patients = entry.get("n_patients")
-    if patients is None or patients >= FEW:
-        return ""
-    if patients < 2:
-        return "One patient: no interval can be given."
-    return f"Only {patients} patients: intervals over so few are too narrow."
+    return Section(f"Segmentation, {counts}", rows, " ".join(filter(None, (note, few_patients(first), trainings))))
 
 
 def _count(value: int | None) -> str:
     return "–" if value is None else str(value)
 
 
-def _volumes(entries: Mapping[str, Any]) -> Section:
-    rows = [["Measure", "Bias", "Limits of agreement", "Mean absolute error", "r", "Patients"]]
-    rows += [_agreement(label, entries[k]) for k, label in VOLUMES.items()]
-    rows += [_agreement(f"{label}, clinical", entries["clinical"][k]) for k, label in VOLUMES.items()]
-    rows += [_agreement(label, entries[k]) for label, k in _AGAINST_CFG.items() if entries.get(k)]
-    note = (
-        "Biplane method of discs against the reference masks, in CAMUS's convention (one disc height for both phases) "
-        "unless the row says clinical (each phase its own)."
-    )
-    return Section("Volumes and ejection fraction", rows, note)
-
-
-def _agreement(label: str, entry: Mapping[str, Any]) -> list[str]:
-    low, high = entry["loa"]
-    limits = f"{_number(low)} to {_number(high)}"
-    return [label, _number(entry["bias"]), limits, _number(entry["mae"]), _number(entry["r"], 3), str(entry["n"])]
-
-
-def _number(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
 def _paired(metrics: Mapping[str, Any]) -> Iterator[Section]:
     for name, structures in (metrics.get("paired_baselines") or {}).items():
         rows = [["Structure", *(f"Δ {metric.heading}" for metric in METRICS.values())]]
         for key, entry in structures.items():
-            cells = [_tested(entry.get(name), metric.digits) for name, metric in METRICS.items()]
+            cells = [tested(entry.get(name), metric.digits) for name, metric in METRICS.items()]
             rows.append([STRUCTURES.get(key, key), *cells])
-        note = "Predictions minus baseline on the same images; p by flipping patients' signs, after Holm's correction."
-        yield Section(f"Difference to {name}", rows, note)
-
-
-def _tested(entry: Mapping[str, Any] | None, digits: int) -> str:
-    """A difference with its interval, and its p-value where it was tested."""
-    p = (entry or {}).get("p_holm")
-    return cell(entry, digits) if p is None else f"{cell(entry, digits)}, p {_p(p)}"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+        yield Section(f"Difference to {name}", rows, difference_note(structures, metrics.get("holm_families")))
 
 
 def _groups(groups: Mapping[str, Any]) -> Section:
     dices = [f"{label}, Dice" for label in STRUCTURES.values()]
     rows = [["Group", "Images", "Patients", *dices, "LV endocardium, Hausdorff mm"]]
-    rows += [_group(f"{group} {name}", entry) for group, members in groups.items() for name, entry in members.items()]
+    rows += [
+        _group(f"{group.replace('_', ' ')} {name}", entry)
+        for group, members in groups.items()
+        for name, entry in members.items()
+    ]
     note = f"Groups of one patient have no interval; over fewer than {FEW} patients intervals are too narrow."
-    return Section("By view, phase and image quality", rows, note)
+    return Section("By view, phase, image quality, sex, age and stated EF", rows, note)
 
 
 def _group(name: str, entry: Mapping[str, Any]) -> list[str]:
@@ -198,7 +172,7 @@ def _difference(entry: Mapping[Any, Any] | None, digits: int) -> str:
     if entry is None or pd.isna(entry["difference"]):
         return "–"
     mean, low, high = (f"{entry[k]:+.{digits}f}" for k in ("difference", "low", "high"))
-    return f"{mean} [{low}, {high}], p {_p(entry['p_holm'])}"
+    return f"{mean} [{low}, {high}], p {p_text(entry['p_holm'])}"
 
 
 def _interval(row: pd.Series[Any], key: str, digits: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from cli.evaluate_commands import bootstrap_eval
 from cli.report_commands import report
 from echo_synth.data import nnunet_raw
 from echo_synth.data.nifti import Image2D, read_image
-from echo_synth.errors import DataError, RunError
+from echo_synth.errors import DataError, ExistsError, RunError
 from echo_synth.evaluation import masks
 from echo_synth.evaluation.segmentation import SegmentationResult, evaluate_segmentation
 from echo_synth.evaluation.statistics import Resampling
@@ -54,16 +55,16 @@ def test_every_mask_is_read_once(home: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(masks, "read_image", counting)
     folders = [_copy_labels(tmp_path / name) for name in ("a", "b", "c")]
     result = evaluate_segmentation(folders[0], _references(), Resampling(20), dict(zip("bc", folders[1:], strict=True)))
-    assert len(result.volumes) == 2
+    assert len(result.tables.volumes) == 2
     assert len(result.worst) == 4
     assert sorted(read) == sorted(p for f in (*folders, _references()) for p in f.glob("*.nii.gz"))
 
 
 def test_perfect_predictions(home: Path, tmp_path: Path) -> None:
-    bootstrap_eval(_copy_labels(tmp_path / "pred"), out=tmp_path / "eval", repeats=50)
+    bootstrap_eval([_copy_labels(tmp_path / "pred")], out=tmp_path / "eval", repeats=50)
     metrics = read_json(tmp_path / "eval/metrics.json")
     endo = metrics["segmentation"]["lv_endo"]
-    assert endo["dice"] == {"mean": 1.0, "std": 0.0, "ci95": [1.0, 1.0], "n_images": 4, "n_patients": 1}
+    assert endo["dice"] == {"mean": 1.0, "std": 0.0, "ci95": [None, None], "n_images": 4, "n_patients": 1}
     assert endo["hd_mm"]["mean"] == 0
     table = pd.read_csv(tmp_path / "eval/per_case.csv")
     assert list(table.columns[:11]) == [
@@ -84,15 +85,20 @@ def test_perfect_predictions(home: Path, tmp_path: Path) -> None:
     assert written <= {p.name for p in (tmp_path / "eval").iterdir()}
     volumes = metrics["volumes"]
     assert volumes["convention"] == "camus"
-    assert volumes["ef_percent"] | {"r": None} == {"r": None, "bias": 0.0, "mae": 0.0, "loa": [None, None], "n": 1}
-    assert volumes["patients_without_volume"] == 0
-    assert set(metrics["groups"]) == {"view", "phase", "quality"}
+    one = {"r": None, "icc": None, "bias": 0.0, "mae": 0.0, "loa": [None, None], "n": 1}
+    assert volumes["ef_percent"] == one | {"bias_ci95": [None, None], "mae_ci95": [None, None]}
+    assert (volumes["patients"], volumes["patients_without_volume"]) == (1, 0)
+    assert volumes["long_axis_ratio"]["p05"] == volumes["long_axis_ratio"]["p95"] == 1
+    assert np.sum(volumes["ef_classes"]["table"]) == 1
+    assert {"view", "phase", "quality"} <= set(metrics["groups"])
+    assert metrics["failures"]["la"] == {"islands": 0, "hd_above_10mm": 0, "empty": 0, "n_predictions": 4}
+    assert metrics["trainings"]["intervals_cover"] == "patients"
     assert metrics["groups"]["view"]["2CH"]["lv_endo"]["dice"]["n_images"] == 2
 
 
 def test_shifted_predictions_are_measured_in_millimetres(home: Path, tmp_path: Path) -> None:
     shifted = _copy_labels(tmp_path / "pred", lambda i, p: np.roll(p, 4, axis=0))
-    rows = _evaluate(shifted).per_case
+    rows = _evaluate(shifted).tables.per_case
     cases = nnunet_raw.find(501).cases().set_index("case")
     endo = rows[rows["structure"] == "lv_endo"].set_index("case")
     for case, row in endo.iterrows():
@@ -104,7 +110,7 @@ def test_shifted_predictions_are_measured_in_millimetres(home: Path, tmp_path: P
 
 def test_empty_predictions_are_penalised_and_counted(home: Path, tmp_path: Path) -> None:
     empty = _copy_labels(tmp_path / "pred", lambda i, p: p * 0 if i == 0 else p)
-    bootstrap_eval(empty, out=tmp_path / "eval", repeats=50)
+    bootstrap_eval([empty], out=tmp_path / "eval", repeats=50)
     endo = read_json(tmp_path / "eval/metrics.json")["segmentation"]["lv_endo"]
     assert endo["empty_predictions"] == 1
     assert endo["dice"]["mean"] == pytest.approx(0.75)
@@ -116,13 +122,13 @@ def test_empty_predictions_are_penalised_and_counted(home: Path, tmp_path: Path)
 def test_pairs_must_match(home: Path, tmp_path: Path) -> None:
     pred = _copy_labels(tmp_path / "pred")
     first = sorted(pred.iterdir())[0]
-    (pred / first.name.replace("ED", "XX")).write_bytes(first.read_bytes())
+    (pred / "patient9999_2CH_ED.nii.gz").write_bytes(first.read_bytes())
     with pytest.raises(DataError, match="have no reference"):
-        bootstrap_eval(pred, references=_references(), out=tmp_path / "e")
-    (pred / first.name.replace("ED", "XX")).unlink()
+        bootstrap_eval([pred], references=_references(), out=tmp_path / "e")
+    (pred / "patient9999_2CH_ED.nii.gz").unlink()
     first.unlink()
     with pytest.raises(DataError, match=r"are missing, e\.g\."):
-        bootstrap_eval(pred, references=_references(), out=tmp_path / "e")
+        bootstrap_eval([pred], references=_references(), out=tmp_path / "e")
     assert not (tmp_path / "e").exists()
 
 
@@ -139,20 +145,92 @@ def test_other_grids_and_labels_are_named(home: Path, tmp_path: Path) -> None:
 
 def test_a_baseline_is_compared_case_by_case(home: Path, tmp_path: Path) -> None:
     good, bad = _copy_labels(tmp_path / "good"), _copy_labels(tmp_path / "bad", lambda i, p: np.roll(p, 6, axis=1))
-    bootstrap_eval(good, baseline=[bad], out=tmp_path / "eval", repeats=50)
+    bootstrap_eval([good], baseline=[bad], out=tmp_path / "eval", repeats=50)
     paired = read_json(tmp_path / "eval/metrics.json")["paired"]["lv_endo"]
     assert paired["dice"]["mean"] > 0
     assert paired["hd_mm"]["mean"] < 0
     assert paired["dice"]["p_holm"] >= paired["dice"]["p"] > 0
-    bootstrap_eval(good, baseline=[bad, good], out=tmp_path / "two", repeats=50)
+    bootstrap_eval([good], baseline=[bad, good], out=tmp_path / "two", repeats=50)
     several = read_json(tmp_path / "two/metrics.json")
     assert set(several["paired_baselines"]) == {"bad", "good"}
     assert several["paired_baselines"]["good"]["la"]["dice"]["mean"] == 0
     assert several["paired"] == several["paired_baselines"]["bad"]
 
 
+def test_trainings_of_one_arm_are_judged_together(home: Path, tmp_path: Path) -> None:
+    """Folders repeated, or below one folder; seeds in their names; a baseline of several trainings."""
+    arm = tmp_path / "arm"
+    arm.mkdir()
+    folders = [
+        _copy_labels(arm / f"gen{g}_seg{s}", lambda i, p, g=g, s=s: np.roll(p, 1 + g + 2 * s, 1))
+        for g, s in product((0, 1), (0, 1))
+    ]
+    others = [_copy_labels(tmp_path / name) for name in ("x", "y")]
+    bootstrap_eval([arm], baseline_seed=[f"real={f}" for f in others], out=tmp_path / "a", repeats=20)
+    bootstrap_eval(folders, out=tmp_path / "b", repeats=20)
+    metrics, alone = read_json(tmp_path / "a/metrics.json"), read_json(tmp_path / "b/metrics.json")
+    assert metrics["segmentation"] == alone["segmentation"]
+    assert metrics["trainings"]["generator_seeds"] == metrics["trainings"]["segmenter_seeds"] == 2
+    table = pd.read_csv(tmp_path / "a/per_case.csv")
+    assert len(table) == 4 * 12
+    assert set(table["training"]) == {f.name for f in folders}
+    assert metrics["segmentation"]["la"]["dice"]["n_images"] == 4
+    dice = metrics["paired_baselines"]["real"]["la"]["dice"]
+    assert dice["trainings"] == [4, 2]
+    assert dice["covers"] == "patients and trainings"
+    assert "patients and trainings" in (tmp_path / "a/summary.md").read_text()
+    with pytest.raises(DataError, match="given twice"):
+        bootstrap_eval([others[0], others[0]], out=tmp_path / "c")
+    with pytest.raises(DataError, match="expected NAME=DIR"):
+        bootstrap_eval([others[0]], baseline_seed=["real"], out=tmp_path / "c")
+
+
+def test_scores_on_the_images_own_grid(home: Path, phantom: Path, tmp_path: Path) -> None:
+    """Converted labels against CAMUS itself: what the smaller grid costs, and no more."""
+    bootstrap_eval([_copy_labels(tmp_path / "pred")], native=phantom, out=tmp_path / "eval", repeats=20)
+    metrics = read_json(tmp_path / "eval/metrics.json")
+    native = metrics["segmentation_native"]["lv_endo"]["dice"]["mean"]
+    assert 0.95 < native < metrics["segmentation"]["lv_endo"]["dice"]["mean"] == 1
+    with pytest.raises(DataError, match="no reference of"):
+        bootstrap_eval([tmp_path / "pred"], native=tmp_path, out=tmp_path / "other")
+
+
+def test_nothing_is_replaced_unasked(home: Path, tmp_path: Path) -> None:
+    """Two folders of one name; the same evaluation again; one that was cut off; stale files with --overwrite."""
+    first, second = (_copy_labels(_made(tmp_path / n) / "pred") for n in "ab")
+    bootstrap_eval([first], repeats=20)
+    folder = home / "evaluation/pred"
+    before = (folder / "metrics.json").read_bytes()
+    with pytest.raises(ExistsError, match="--overwrite"):
+        bootstrap_eval([second], repeats=20)
+    bootstrap_eval([first], repeats=20)
+    assert (folder / "metrics.json").read_bytes() == before
+    (folder / "metrics.json").unlink()
+    bootstrap_eval([second], repeats=20)
+    (folder / "views.csv").write_text("of an earlier evaluation\n")
+    bootstrap_eval([first], repeats=20, overwrite=True)
+    assert not (folder / "views.csv").exists()
+    path = next(first.iterdir())
+    sitk.WriteImage(sitk.ReadImage(str(path)) * 0, str(path))
+    with pytest.raises(ExistsError, match="--overwrite"):  # the same words, other masks
+        bootstrap_eval([first], repeats=20)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_names_that_are_no_cases_are_refused(home: Path, tmp_path: Path) -> None:
+    for name in ("pred", "refs"):
+        first = sorted(_references().iterdir())[0]
+        (_made(tmp_path / name) / "scan1.nii.gz").write_bytes(first.read_bytes())
+    with pytest.raises(DataError, match="'scan1' is not a case name"):
+        bootstrap_eval([tmp_path / "pred"], references=tmp_path / "refs", out=tmp_path / "e")
+
+
 def test_an_empty_cavity_leaves_its_patient_without_volume(home: Path, tmp_path: Path) -> None:
-    bootstrap_eval(_copy_labels(tmp_path / "pred", lambda i, p: p * 0), out=tmp_path / "eval", repeats=20)
+    bootstrap_eval([_copy_labels(tmp_path / "pred", lambda i, p: p * 0)], out=tmp_path / "eval", repeats=20)
     volumes = read_json(tmp_path / "eval/metrics.json")["volumes"]
     assert volumes["patients_without_volume"] == 1
     assert volumes["ef_percent"]["n"] == 0
@@ -165,7 +243,7 @@ def test_references_without_spacing_are_refused(home: Path, tmp_path: Path) -> N
             image.SetSpacing((1.0, 1.0))
             sitk.WriteImage(image, str(path))
     with pytest.raises(DataError, match="no spacing"):
-        bootstrap_eval(tmp_path / "pred", references=tmp_path / "refs", out=tmp_path / "e")
+        bootstrap_eval([tmp_path / "pred"], references=tmp_path / "refs", out=tmp_path / "e")
     assert not (tmp_path / "e").exists()
 
 
@@ -190,7 +268,7 @@ def test_a_classifier_needs_images(home: Path, tmp_path: Path) -> None:
 
 
 def test_the_report_stands_alone(home: Path, tmp_path: Path) -> None:
-    bootstrap_eval(_copy_labels(tmp_path / "pred"), out=tmp_path / "eval", repeats=20)
+    bootstrap_eval([_copy_labels(tmp_path / "pred")], out=tmp_path / "eval", repeats=20)
     report(tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert "LV endocardium" in page

@@ -1,0 +1,162 @@
+"""Differences of two arms on the same cases: intervals, tests, and whether a difference is of no consequence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from echo_synth.errors import DataError
+from echo_synth.evaluation.case_scores import METRICS
+from echo_synth.evaluation.results import Difference, Differences
+from echo_synth.evaluation.statistics import Resampling, covers, number, summarise
+from echo_synth.evaluation.trainings import arm_of, count_trainings, seed_columns
+from echo_synth.metrics import bootstrap
+from echo_synth.metrics.random_effects import MeanEstimate, arm_difference
+
+LEVEL = 0.05
+
+
+def paired_metrics(
+    per_case: pd.DataFrame, baselines: Mapping[str, pd.DataFrame], resampling: Resampling
+) -> Mapping[str, Differences]:
+    """Mean differences to baselines' predictions of the same cases, with Holm's correction.
+
+    One family a metric: in which structures, and against which baselines, does it differ?
+
+    Args:
+        per_case, baselines: columns of `case_scores.CaseScore`; generator_seed and segmenter_seed
+            where an arm has several trainings.
+
+    Returns:
+        baseline, structure, metric: the difference.
+
+    Raises DataError when a baseline holds other cases.
+    """
+    pairs = {name: (per_case, baseline) for name, baseline in baselines.items()}
+    differences = paired_differences(pairs, resampling)
+    for metric in METRICS:
+        family = [d for structures in differences.values() for _, d in _of_metric(structures, metric)]
+        correct_family(family, METRICS[metric].more_is_better)
+    return differences
+
+
+def _of_metric(structures: Differences, metric: str) -> Iterator[tuple[str, Difference]]:
+    return ((structure, metrics[metric]) for structure, metrics in structures.items())
+
+
+def correct_family(family: list[Difference], more_is_better: bool | None) -> None:
+    """Add p_holm over the tests of one question, and the verdicts that follow. A test that has no p counts as 1."""
+    adjusted = bootstrap.holm([1.0 if d["p"] is None else d["p"] for d in family])
+    for difference, p in zip(family, adjusted, strict=True):
+        difference["p_holm"] = float(p)
+        difference["verdict"] = verdict(difference, float(p), more_is_better)
+
+
+def paired_differences(
+    pairs: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]], resampling: Resampling
+) -> Mapping[str, Differences]:
+    """`paired_metrics`, without the correction, of any pairs: what is compared, and its baseline, by name."""
+    result = {}
+    for name, (per_case, baseline) in pairs.items():
+        check_same_cases(name, per_case, baseline)
+        result[name] = {
+            str(structure): _structure(rows, baseline[baseline["structure"] == structure], resampling)
+            for structure, rows in per_case.groupby("structure", sort=False)
+        }
+    return result
+
+
+def check_same_cases(name: str, table: pd.DataFrame, baseline: pd.DataFrame) -> None:
+    """Raise DataError unless every training of both arms holds the same cases and structures, each once."""
+    held = [cases for arm in (table, baseline) for cases in _cases_by_training(arm)]
+    if any(cases != held[0] or len(set(cases)) < len(cases) for cases in held):
+        raise DataError(
+            f"baseline {name} holds other cases than the predictions; predict the same test cases with both"
+        )
+
+
+def _cases_by_training(table: pd.DataFrame) -> list[list[tuple[str, str]]]:
+    keys = [seed for _, seed in seed_columns(table).items()]
+    return [sorted(zip(rows["case"], rows["structure"], strict=True)) for _, rows in table.groupby(keys)]
+
+
+def _structure(rows: pd.DataFrame, baseline: pd.DataFrame, resampling: Resampling) -> Mapping[str, Difference]:
+    return {
+        name: difference(rows, baseline, name, resampling, metric.margin, metric.more_is_better)
+        for name, metric in METRICS.items()
+    }
+
+
+def difference(
+    rows: pd.DataFrame,
+    baseline: pd.DataFrame,
+    column: str,
+    resampling: Resampling,
+    margin: float | None,
+    more_is_better: bool | None,
+) -> Difference:
+    """Mean of one column in `rows` minus its mean in `baseline`.
+
+    One training on both sides: patients are resampled, p flips their signs. Several: interval and
+    p know patients and trainings (`metrics.random_effects`).
+
+    Args:
+        rows, baseline: columns case, patient, `column`, and seeds where there are several trainings.
+        margin: for equivalence and non-inferiority, which are tested by Student's t.
+        more_is_better: None where neither way is, as for a bias: then nothing is inferior.
+    """
+    estimate = arm_difference(arm_of(rows, column), arm_of(baseline, column))
+    values, patients = _by_case(rows, baseline, column)
+    summary = summarise(values, patients, resampling)
+    p = bootstrap.sign_flip_test(values, patients, resampling.seed) if len(values) else float("nan")
+    if estimate.knows_trainings:
+        low, high = estimate.interval()
+        summary["mean"], summary["ci95"] = number(estimate.mean), [number(low), number(high)]
+        p = estimate.p_value()
+    counts = {"trainings": [count_trainings(rows), count_trainings(baseline)], "covers": covers(estimate)}
+    tests = _within_margin(estimate, margin, more_is_better) if margin is not None else {}
+    return cast(Difference, {**summary, "p": number(p), **counts, **tests})
+
+
+def _by_case(rows: pd.DataFrame, baseline: pd.DataFrame, column: str) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+    """Differences case by case, of means over trainings, and whose they are."""
+    patients = rows.groupby("case")["patient"].first()
+    means = rows.groupby("case")[column].mean() - baseline.groupby("case")[column].mean()
+    return means.to_numpy(np.float64), patients[means.index].to_numpy(str)
+
+
+def _within_margin(estimate: MeanEstimate, margin: float, more_is_better: bool | None) -> dict[str, float | None]:
+    """Two one-sided tests (Schuirmann 1987), and the one of them that asks for no harm."""
+    not_below, not_above = estimate.p_above(-margin), 1 - estimate.p_above(margin)
+    tests = {"margin": margin, "p_equivalent": number(max(not_below, not_above))}
+    if more_is_better is None:
+        return tests
+    return tests | {"p_noninferior": number(not_below if more_is_better else not_above)}
+
+
+def verdict(difference: Difference, p: float, more_is_better: bool | None) -> str:
+    """What a difference says, in words: better, worse (or different), equivalent, non-inferior, both or "open".
+
+    "patients alone" where both sides have one training: whether another training of the same kind
+    would differ as much is not known, so nothing is said of the kinds.
+    """
+    mean = difference["mean"]
+    if difference["covers"] == "patients" or mean is None:
+        return "patients alone" if mean is not None else "open"
+    words = []
+    if p < LEVEL:
+        good = {None: "different", mean > 0: "better"}
+        words.append(good.get(more_is_better, "worse"))
+    if _small(difference.get("p_equivalent")):
+        words.append("equivalent")
+    elif _small(difference.get("p_noninferior")) and words != ["better"]:
+        words.append("non-inferior")
+    return ", ".join(words) or "open"
+
+
+def _small(p: float | None) -> bool:
+    return p is not None and p < LEVEL

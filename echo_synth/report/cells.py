@@ -1,0 +1,67 @@
+"""Pieces of the tables of metrics.json: a section, a score with its interval, a tested difference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+STRUCTURES = {"lv_endo": "LV endocardium", "lv_epi": "LV epicardium", "la": "Left atrium"}
+FEW = 10  # patients, below which an interval says less than it seems to
+Rows = list[list[str]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table with its title and a sentence that says how to read it; the first row is the header."""
+
+    title: str
+    rows: Rows
+    note: str = ""
+
+
+def cell(entry: Mapping[str, Any] | None, digits: int) -> str:
+    """'0.912 [0.900, 0.923]': mean and patient-level 95 % interval, where there are patients enough for one.
+
+    The paper's "±" (`std`, the spread over subsets of 80 % of the images) is about 0.3 times the
+    standard error over patients; beside an interval it would be read as one, so it stays in metrics.json.
+    """
+    if not entry or entry.get("mean") is None:
+        return "–"
+    text = f"{entry['mean']:.{digits}f}"
+    interval = entry.get("ci95")
+    if not interval or None in interval or entry.get("n_patients") in (0, 1):
+        return text
+    return f"{text} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+
+
+def few_patients(entry: Mapping[str, Any]) -> str:
+    """What to say of an interval that rests on fewer than ten patients; empty where there are more."""
+    patients = entry.get("n_patients")
+    if patients is None or patients >= FEW:
+        return ""
+    if patients < 2:
+        return "One patient: no interval can be given."
+    return f"Only {patients} patients: intervals over so few are too narrow."
+
+
+def tested(entry: Mapping[str, Any] | None, digits: int) -> str:
+    """A difference with its interval, and its p-value and verdict where it was tested."""
+    p, verdict = (entry or {}).get("p_holm"), (entry or {}).get("verdict")
+    text = cell(entry, digits) if p is None else f"{cell(entry, digits)}, p {p_text(p)}"
+    return f"{text}; {verdict}" if verdict and verdict not in ("open", "patients alone") else text
+
+
+def p_text(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def difference_note(entries: Mapping[str, Mapping[str, Any]], families: str | None = None) -> str:
+    """How the differences were tested, what their intervals know of, and which tests were corrected together."""
+    several = any((e or {}).get("covers") == "patients and trainings" for es in entries.values() for e in es.values())
+    note = "Predictions minus baseline on the same images. "
+    if several:
+        note += "Intervals and p know patients and trainings (random effects, Satterthwaite's degrees of freedom)"
+    else:
+        note += "One training each: intervals and p (flipping patients' signs) know patients alone, not trainings"
+    return note + f"; p after Holm's correction{f' ({families})' if families else ''}."
