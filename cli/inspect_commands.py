@@ -10,6 +10,8 @@ import typer
 from cli.common import begin, done, one_of, parse_numbers, say
 from cli.options import SOLVER_HELP, Checkpoint, DatasetId, Device, DryRun, Model, Overwrite, Precision, Seed, Vae
 
+_VAE_FILES = ("vae_quality.json", "latents.png", "reconstructions.png")
+
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands to the application."""
@@ -75,7 +77,7 @@ def inspect_vae(
 
     one_of("--split", split, ("train", "val"))
     opened = {run.name: open_run(run.absolute(), "vae") for run in runs}
-    check_results(out, "inspect-vae", ("vae_quality.json", "latents.png", "reconstructions.png"), overwrite)
+    check_results(out.absolute(), "inspect-vae", _VAE_FILES, overwrite)
     resolved = begin("inspect-vae", {"runs": runs, "dataset_id": dataset_id, "split": split, "out": out}, dry_run)
     data = prepare(nnunet_raw.find(dataset_id))
     measured = {name: measure(run.load(), data, split) for name, run in opened.items()}
@@ -107,15 +109,14 @@ def sample_grid(
     from echo_synth.data import nnunet_raw
     from echo_synth.data.prepared import prepare
     from echo_synth.evaluation.held_out_samples import draw_held_out, held_out_cases
-    from echo_synth.files import check_writable, refuse_existing, write_bytes
+    from echo_synth.files import write_bytes
     from echo_synth.generation.sources import check_solver, choose_model
-    from echo_synth.report.figures import image_rows, png
+    from echo_synth.report.figures import check_image, image_rows, png
 
     budgets = parse_numbers("--nfe", nfe)
     check_solver(solver)
     chosen = choose_model(model, checkpoint, vae, device, precision)
-    check_writable(out.absolute().parent)
-    refuse_existing(out, overwrite)
+    check_image(out.absolute(), overwrite)
     begin("sample-grid", {"checkpoint": chosen.run.folder, "nfe": budgets, "out": out, "solver": solver}, dry_run)
     data = prepare(nnunet_raw.find(dataset_id))
     rows = held_out_cases(data, count)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.common import begin, done, one_of, parse_numbers, say
 from cli.options import SOLVER_HELP, Checkpoint, Device, DryRun, Maps, Model, Overwrite, Precision, Seed, Size, Vae
+
+if TYPE_CHECKING:
+    from echo_synth.evaluation.throughput import BenchmarkPlan
 
 
 def register(app: typer.Typer) -> None:
@@ -39,22 +42,18 @@ def study_solvers(
     from echo_synth.data.maps import open_maps
     from echo_synth.evaluation import solver_study
     from echo_synth.evaluation.map_batches import spread_maps
-    from echo_synth.files import check_writable, refuse_existing
     from echo_synth.generation.sources import choose_model, newest_maps
-    from echo_synth.report.measurements import write_solver_study
+    from echo_synth.report.measurements import check_solver_study, write_solver_study
 
     budgets = parse_numbers("--nfe", nfe)
     chosen = choose_model(model, checkpoint, vae, device, precision)
-    spec, weights = chosen.spec, chosen.run
-    folder = (out or weights.folder).absolute()
-    check_writable(folder)
-    refuse_existing(folder / "solvers.json", overwrite)
-    settings = {"checkpoint": weights.folder, "nfe": budgets, "converged": converged, "count": count, "out": folder}
-    begin("study-solvers", settings, dry_run)
-    tissues, views = spread_maps(open_maps(maps or newest_maps()), count)
-    table = solver_study.study(chosen.load(), tissues, views, spec.precond, budgets, converged, seed)
-    study = solver_study.SolverStudy(table, converged, count, seed)
-    write_solver_study(study, spec.title, folder)
+    folder = check_solver_study(chosen.run.folder, out, overwrite)
+    opened = open_maps(maps or newest_maps())
+    settings = {"checkpoint": chosen.run.folder, "nfe": budgets, "converged": converged, "count": count}
+    begin("study-solvers", settings | {"maps": opened.path, "seed": seed, "out": folder}, dry_run)
+    tissues, views = spread_maps(opened, count)
+    table = solver_study.study(chosen.load(), tissues, views, chosen.spec.precond, budgets, converged, seed)
+    write_solver_study(solver_study.SolverStudy(table, converged, count, seed), chosen.spec.title, folder)
     recommended = solver_study.recommend(table)
     done(
         table.pivot(index="nfe", columns="solver", values="rmse").to_string(float_format="%.4g"),
@@ -63,21 +62,29 @@ def study_solvers(
     )
 
 
+Models = Annotated[str, typer.Option(help="Comma separated; default: all six.")]
+Budgets = Annotated[str, typer.Option(help="Network evaluations, comma separated.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images at once.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Timings of each stage, after one that is not counted.")]
+Solver = Annotated[str, typer.Option(help=SOLVER_HELP)]
+Measure = Annotated[
+    str,
+    typer.Option(help="stages: times of the stages, added up for each NFE; whole: complete trajectories too (slow)."),
+]
+Fast = Annotated[str, typer.Option(help="on, or off: the plain way, for comparison.")]
+Compiled = Annotated[bool, typer.Option("--compile", help="torch.compile, with CUDA graphs on a GPU.")]
+
+
 def benchmark(
-    models: Annotated[str, typer.Option(help="Comma separated; default: all six.")] = "sdm,ve,vp,edm,edm-l128,edm-l64",
-    nfe: Annotated[str, typer.Option(help="Network evaluations, comma separated.")] = "5,10,20,25,50,100,200",
+    models: Models = "sdm,ve,vp,edm,edm-l128,edm-l64",
+    nfe: Budgets = "5,10,20,25,50,100,200",
     size: Size = "tiny",
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 8,
-    repeats: Annotated[int, typer.Option(min=1, help="Timings of each stage, after one that is not counted.")] = 3,
-    solver: Annotated[str, typer.Option(help=SOLVER_HELP)] = "heun",
-    measure: Annotated[
-        str,
-        typer.Option(
-            help="stages: times of the stages, added up for each NFE; whole: complete trajectories too (slow)."
-        ),
-    ] = "stages",
-    fast: Annotated[str, typer.Option(help="on, or off: the plain way, for comparison.")] = "on",
-    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile, with CUDA graphs on a GPU.")] = False,
+    batch: BatchSize = 8,
+    repeats: Repeats = 3,
+    solver: Solver = "heun",
+    measure: Measure = "stages",
+    fast: Fast = "on",
+    compiled: Compiled = False,
     precision: Precision = "auto",
     device: Device = "auto",
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("benchmark"),
@@ -90,43 +97,38 @@ def benchmark(
 
     Example: echosynth benchmark --models edm-l64,edm --size tiny
     """
-    from echo_synth import specs
-    from echo_synth.data.maps import open_maps
     from echo_synth.device import resolve_precision, training_device
-    from echo_synth.evaluation import throughput
-    from echo_synth.evaluation.map_batches import first_maps
-    from echo_synth.files import check_writable, refuse_existing
-    from echo_synth.generation.sources import check_solver, newest_maps
-    from echo_synth.report.measurements import write_benchmark
+    from echo_synth.evaluation.throughput import BenchmarkPlan
+    from echo_synth.generation.sources import check_solver
+    from echo_synth.outputs import check_results
 
-    names = [name.strip() for name in models.split(",")]
-    for name in names:
-        specs.diffusion_model(name)
-    budgets = parse_numbers("--nfe", nfe)
-    one_of("--measure", measure, ("stages", "whole"))
-    one_of("--fast", fast, ("on", "off"))
-    check_solver(solver)
     device = training_device(device)
-    precision = resolve_precision(precision, device)
-    check_writable(out.absolute())
-    refuse_existing(out / "throughput.csv", overwrite)
-    work = {"models": names, "nfe": budgets, "size": size, "batch": batch, "repeats": repeats, "solver": solver}
-    machine = {"fast": fast, "precision": precision, "device": device, "compile": compiled}
-    resolved = begin("benchmark", work | machine, dry_run)
-    tissues, views = first_maps(open_maps(newest_maps()), batch)
-    plan = throughput.BenchmarkPlan(
-        models=tuple(names),
-        budgets=tuple(budgets),
+    plan = BenchmarkPlan(
+        models=tuple(name.strip() for name in models.split(",")),
+        budgets=tuple(parse_numbers("--nfe", nfe)),
         size=size,
         repeats=repeats,
-        solver=solver,
-        whole=measure == "whole",
-        fast=fast == "on",
+        solver=check_solver(solver),
+        whole=one_of("--measure", measure, ("stages", "whole")) == "whole",
+        fast=one_of("--fast", fast, ("on", "off")) == "on",
         compiled=compiled,
-        precision=precision,
+        precision=resolve_precision(precision, device),
         device=device,
     )
+    plan.check()
+    check_results(out.absolute(), "benchmark", ("throughput.csv", "throughput.png", "stages.csv"), overwrite)
+    _measure(plan, batch, out, begin("benchmark", plan.settings() | {"batch": batch}, dry_run))
+
+
+def _measure(plan: BenchmarkPlan, batch: int, out: Path, settings: dict[str, Any]) -> None:
+    from echo_synth.data.maps import open_maps
+    from echo_synth.evaluation import throughput
+    from echo_synth.evaluation.map_batches import first_maps
+    from echo_synth.generation.sources import newest_maps
+    from echo_synth.report.measurements import write_benchmark
+
+    tissues, views = first_maps(open_maps(newest_maps()), batch)
     measured = throughput.benchmark(plan, tissues, views, say)
-    write_benchmark(measured, out, resolved | throughput.machine(device))
+    write_benchmark(measured, out, settings | throughput.machine(plan.device))
     table = measured.table.to_string(index=False, float_format="%.3g")
     done(table, f"wrote {out}: throughput.csv, throughput.png, stages.csv")

@@ -2,13 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.common import begin, done, say
 from cli.options import Device, DryRun, Overwrite, Seed
+
+if TYPE_CHECKING:
+    from echo_synth.evaluation.dataset_quality_results import QualityInputs
+    from echo_synth.runs.folder import ClassifierRun
+
+Synthetic = Annotated[int, typer.Option("--dataset-id", help="Id of the synthetic dataset.")]
+Real = Annotated[int, typer.Option("--real", help="Id of the converted CAMUS dataset it was trained on.")]
+Classifier = Annotated[
+    Path | None,
+    typer.Option(
+        help="View classifier trained on the real data; default: the newest run that was. Its features count."
+    ),
+]
+Features = Annotated[
+    bool, typer.Option("--features/--no-features", help="Look at classifier features too, or at pixels alone.")
+]
+Predictions = Annotated[
+    Path | None, typer.Option(help="Masks of the synthetic images by a segmenter trained on the real data.")
+]
+Trainer = Annotated[
+    str, typer.Option(help="Without --predictions: the trainer of a finished segmenter of --real, which then predicts.")
+]
+Count = Annotated[int | None, typer.Option(min=2, help="Judge so many images, spread evenly; default: all.")]
+Perceptual = Annotated[
+    str,
+    typer.Option(
+        help="Network whose distances measure diversity: efflite0, lpips-vgg, lpips-alex, radimagenet or none."
+    ),
+]
+PerceptualWeights = Annotated[Path | None, typer.Option(help="Local weights of --perceptual.")]
+Rate = Annotated[float, typer.Option(min=0.001, max=0.5, help="Share of unseen real images that count as copies.")]
+LowAgreement = Annotated[
+    float, typer.Option(min=0, max=1, help="Mean Dice with the map below which an image is flagged.")
+]
+Drop = Annotated[
+    int | None, typer.Option(help="Also write the dataset without flagged images, by reference, under this id.")
+]
+QualityOut = Annotated[Path | None, typer.Option("--out", help="Default: ECHOSYNTH_HOME/quality/<dataset>.")]
+_FILES = ("quality.json", "quality.csv", "quality.png", "nearest.png")
 
 
 def register(app: typer.Typer) -> None:
@@ -17,42 +57,19 @@ def register(app: typer.Typer) -> None:
 
 
 def quality(
-    dataset_id: Annotated[int, typer.Option("--dataset-id", help="Id of the synthetic dataset.")],
-    real: Annotated[int, typer.Option("--real", help="Id of the converted CAMUS dataset it was trained on.")],
-    classifier: Annotated[
-        Path | None,
-        typer.Option(
-            help="View classifier trained on the real data; default: the newest run that was. Its features count."
-        ),
-    ] = None,
-    features: Annotated[
-        bool, typer.Option("--features/--no-features", help="Look at classifier features too, or at pixels alone.")
-    ] = True,
-    predictions: Annotated[
-        Path | None, typer.Option(help="Masks of the synthetic images by a segmenter trained on the real data.")
-    ] = None,
-    trainer: Annotated[
-        str,
-        typer.Option(help="Without --predictions: the trainer of a finished segmenter of --real, which then predicts."),
-    ] = "nnUNetTrainerEchoSynth_cpu",
-    count: Annotated[int | None, typer.Option(min=2, help="Judge so many images, spread evenly; default: all.")] = None,
-    perceptual: Annotated[
-        str,
-        typer.Option(
-            help="Network whose distances measure diversity: efflite0, lpips-vgg, lpips-alex, radimagenet or none."
-        ),
-    ] = "efflite0",
-    perceptual_weights: Annotated[Path | None, typer.Option(help="Local weights of --perceptual.")] = None,
-    rate: Annotated[
-        float, typer.Option(min=0.001, max=0.5, help="Share of unseen real images that count as copies.")
-    ] = 0.05,
-    low_agreement: Annotated[
-        float, typer.Option(min=0, max=1, help="Mean Dice with the map below which an image is flagged.")
-    ] = 0.7,
-    drop: Annotated[
-        int | None, typer.Option(help="Also write the dataset without flagged images, by reference, under this id.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Default: ECHOSYNTH_HOME/quality/<dataset>.")] = None,
+    dataset_id: Synthetic,
+    real: Real,
+    classifier: Classifier = None,
+    features: Features = True,
+    predictions: Predictions = None,
+    trainer: Trainer = "nnUNetTrainerEchoSynth_cpu",
+    count: Count = None,
+    perceptual: Perceptual = "efflite0",
+    perceptual_weights: PerceptualWeights = None,
+    rate: Rate = 0.05,
+    low_agreement: LowAgreement = 0.7,
+    drop: Drop = None,
+    out: QualityOut = None,
     seed: Seed = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
@@ -65,59 +82,87 @@ def quality(
     from echo_synth.data import nnunet_raw
     from echo_synth.device import training_device
     from echo_synth.errors import DataError
-    from echo_synth.evaluation.dataset_quality_results import QualityInputs, judge, write_kept
+    from echo_synth.evaluation.dataset_quality_results import QualityInputs
     from echo_synth.evaluation.image_sets import chosen_cases
-    from echo_synth.evaluation.segmenter_masks import segmenter_masks
-    from echo_synth.files import check_writable, refuse_existing
     from echo_synth.home import home
-    from echo_synth.report.quality_results import write_quality
-    from echo_synth.report.quality_tables import quality_rows
-    from echo_synth.runs.folder import newest_classifier, open_run
+    from echo_synth.outputs import check_results
     from echo_synth.training.perceptual_networks import build_perceptual
 
     if drop is not None and count is not None:
         raise DataError("--drop needs every image judged; leave out --count")
-    synthetic, truth, device = nnunet_raw.find(dataset_id), nnunet_raw.find(real), training_device(device)
-    kept = (
-        nnunet_raw.target(drop, f"{synthetic.name[11:]}_kept", overwrite, "mix-datasets", [synthetic.path])
-        if drop is not None
-        else None
-    )
-    run = newest_classifier(truth.name) if features else None
-    if classifier is not None:
-        run = open_run(classifier, "classifier")
-    distance = build_perceptual(perceptual, perceptual_weights)
+    synthetic, truth = nnunet_raw.find(dataset_id), nnunet_raw.find(real)
     folder = (out or home() / "quality" / synthetic.name).absolute()
-    refuse_existing(folder / "quality.json", overwrite)
-    check_writable(folder)
-    cases = chosen_cases(synthetic, count)
-    data = {"dataset": synthetic.path, "real": truth.path, "images": len(cases)}
-    judges = {"classifier": run.folder if run else None, "predictions": predictions, "trainer": trainer}
-    limits = {"perceptual": perceptual, "rate": rate, "low_agreement": low_agreement}
-    settings = begin("quality", data | judges | limits | {"drop": kept, "out": folder, "seed": seed}, dry_run)
-    if run is None:
-        say(f"no view classifier of {truth.name}: feature distances are left out")
-    masks = predictions or segmenter_masks(synthetic, cases, real, trainer, folder, device)
-    if masks is None:
-        say(f"{trainer} was not trained on dataset {real}: agreement with the maps is left out")
+    check_results(folder, "quality", _FILES, overwrite)
+    kept = None
+    if drop is not None:
+        name = f"{synthetic.name[11:]}_kept"
+        kept = nnunet_raw.target(drop, name, overwrite, "mix-datasets", [synthetic.path])
+    distance = build_perceptual(perceptual, perceptual_weights)
     inputs = QualityInputs(
         synthetic=synthetic,
         real=truth,
-        cases=cases,
-        classifier=run,
-        predictions=masks,
+        cases=chosen_cases(synthetic, count),
+        classifier=_classifier(classifier, truth.name) if features or classifier else None,
+        predictions=predictions,
         perceptual=(perceptual, distance) if distance is not None else None,
-        device=device,
+        device=training_device(device),
         seed=seed,
         rate=rate,
         low_agreement=low_agreement,
     )
-    judgement = judge(inputs)
+    settings = begin("quality", _settings(inputs, trainer, folder, kept), dry_run)
+    _judge(inputs, (real, trainer), folder, kept, settings, overwrite)
+
+
+def _classifier(given: Path | None, trained_on: str) -> ClassifierRun | None:
+    from echo_synth.runs.folder import newest_classifier, open_run
+
+    run = open_run(given, "classifier") if given else newest_classifier(trained_on)
+    if run is None:
+        say(f"no view classifier of {trained_on}: feature distances are left out")
+    return run
+
+
+def _settings(inputs: QualityInputs, trainer: str, folder: Path, kept: Path | None) -> dict[str, Any]:
+    return {
+        "dataset": inputs.synthetic.path,
+        "real": inputs.real.path,
+        "images": len(inputs.cases),
+        "classifier": inputs.classifier.folder if inputs.classifier else None,
+        "predictions": inputs.predictions,
+        "trainer": trainer,
+        "perceptual": inputs.perceptual[0] if inputs.perceptual else "none",
+        "rate": inputs.rate,
+        "low_agreement": inputs.low_agreement,
+        "drop": kept,
+        "out": folder,
+        "seed": inputs.seed,
+    }
+
+
+def _judge(
+    inputs: QualityInputs,
+    segmenter: tuple[int, str],
+    folder: Path,
+    kept: Path | None,
+    settings: dict[str, Any],
+    overwrite: bool,
+) -> None:
+    """Measure, write, and say what matters; `segmenter` is the dataset and the trainer that predict where no masks are given."""
+    from echo_synth.evaluation.dataset_quality_results import judge, write_kept
+    from echo_synth.evaluation.segmenter_masks import segmenter_masks
+    from echo_synth.report.quality_results import write_quality
+    from echo_synth.report.quality_tables import quality_rows, recall_rows
+
+    masks = inputs.predictions or segmenter_masks(inputs.synthetic, inputs.cases, *segmenter, folder, inputs.device)
+    if masks is None:
+        say(f"{segmenter[1]} was not trained on dataset {segmenter[0]}: agreement with the maps is left out")
+    judgement = judge(replace(inputs, predictions=masks))
     write_quality(judgement, folder, settings)
     if kept is not None:
-        left = write_kept(synthetic, judgement.table, kept, settings, overwrite)
+        left = write_kept(inputs.synthetic, judgement.table, kept, settings, overwrite)
         say(f"kept {left} of {len(judgement.table)} images: {kept}")
-    done(
-        *(f"{name}: {value}" for name, value in quality_rows(judgement.numbers)),
-        f"wrote {folder}: quality.json, quality.csv, quality.png, nearest.png",
-    )
+    lines = [f"{name}: {value}" for name, value in quality_rows(judgement.numbers)]
+    recall = [f"  {change}: {share}" for change, _, share in recall_rows(judgement.numbers["privacy"])[1:]]
+    done(*lines, "planted copies of training images that are found, by change:", *recall)
+    done(f"wrote {folder}: {', '.join(_FILES)}")

@@ -49,15 +49,17 @@ def feature_distances(
 ) -> dict[str, Any]:
     """Distances of synthetic to real training images, and of unseen real ones to them: what a perfect generator would reach.
 
-    Both count the same number of images, because the Fréchet distance depends on it.
+    Both count the same number of images, drawn at random from each, because the Fréchet distance depends on it:
+    held-out images in the order of their patients would be few hearts, each four times.
 
     Args:
         synthetic, real, held_out: features (N, D), (M, D) and (K, D).
     """
     n = min(len(synthetic), len(held_out))
-    pick = np.random.default_rng(seed).permutation(len(synthetic))[:n]
+    rng = np.random.default_rng(seed)
+    drawn, unseen = (features[rng.permutation(len(features))[:n]] for features in (synthetic, held_out))
     result: dict[str, Any] = {"images": n}
-    for name, features in (("synthetic", synthetic[pick]), ("unseen_real", held_out[:n])):
+    for name, features in (("synthetic", drawn), ("unseen_real", unseen)):
         mean, std = kernel_distance(features, real, seed=seed)
         frechet = frechet_distance(features, real)
         result[name] = {"frechet_distance": frechet, "kernel_distance": mean, "kernel_distance_std": std}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from echo_synth.errors import DataError
 from echo_synth.evaluation import copies, dataset_quality
 from echo_synth.evaluation.copies import Spaces
 from echo_synth.evaluation.image_sets import ImageSet, read_images
+from echo_synth.evaluation.planted_copies import planted_recall
 from echo_synth.evaluation.statistics import Resampling, summarise
 from echo_synth.runs.folder import ClassifierRun
 from echo_synth.vae.perceptual import FeatureDistance
@@ -130,10 +132,8 @@ def _agreement(table: pd.DataFrame, inputs: QualityInputs) -> dict[str, Any]:
 def _features(inputs: QualityInputs, sets: _Sets) -> dict[str, NDArray[np.float64]] | None:
     if inputs.classifier is None:
         return None
-    return {
-        name: dataset_quality.classifier_features(inputs.classifier, getattr(sets, name).pixels, inputs.device)
-        for name in ("synthetic", "train", "val", "test")
-    }
+    embed = _embedding(inputs)
+    return {name: embed(getattr(sets, name).pixels) for name in ("synthetic", "train", "val", "test")}
 
 
 def _feature_distances(inputs: QualityInputs, features: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
@@ -170,35 +170,48 @@ def _privacy(
     inputs: QualityInputs, sets: _Sets, features: Mapping[str, NDArray[np.float64]] | None
 ) -> tuple[Spaces, dict[str, Any], NDArray[np.bool_]]:
     """Neighbours of the synthetic images, the "privacy" part of quality.json, and which of them are flagged (N,)."""
-
-    def nearest(name: str) -> Spaces:
-        own, known = (features[name], features["train"]) if features is not None else (None, None)
-        return copies.nearest_training(getattr(sets, name), sets.train, own, known)
-
-    synthetic, val, test = (nearest(name) for name in ("synthetic", "val", "test"))
+    known = copies.TrainingImages(sets.train.pixels, features["train"] if features else None)
+    val = known.nearest(sets.val.pixels, features["val"] if features else None)
     limits = copies.limits_of(val, inputs.rate)
     if not all(np.isfinite(v) for v in limits.values()):
         least = len(limits) / (len(sets.val.pixels) + 1)
         raise DataError(
             f"--rate {inputs.rate:g}: {len(sets.val.pixels)} validation images cannot set such a threshold; use {least:.3f} or more"
         )
+    synthetic = known.nearest(sets.synthetic.pixels, features["synthetic"] if features else None)
+    test = known.nearest(sets.test.pixels, features["test"] if features else None)
     flagged = synthetic.flagged(limits)
     summary = {
         "rate": inputs.rate,
         "limits": limits,
+        "limits_ci95": copies.limit_intervals(val, sets.val.patients, inputs.rate, inputs.seed),
         "calibrated_on": "validation patients",
-        "synthetic": copies.privacy_summary(flagged),
-        "unseen_real": copies.privacy_summary(test.flagged(limits)),
+        "synthetic": copies.flagged_share(flagged, sets.synthetic.patients, inputs.seed),
+        "unseen_real": copies.flagged_share(test.flagged(limits), sets.test.patients, inputs.seed),
+        "recall": planted_recall(sets.train, known, limits, _embedding(inputs) if features else None, inputs.seed),
     }
     return synthetic, summary, flagged
+
+
+def _embedding(inputs: QualityInputs) -> Callable[[NDArray[np.uint8]], NDArray[np.float64]]:
+    """From images (N, H, W) to the classifier's features (N, D)."""
+    assert inputs.classifier is not None
+    return partial(_features_of, run=inputs.classifier, device=inputs.device)
+
+
+def _features_of(pixels: NDArray[np.uint8], run: ClassifierRun, device: str) -> NDArray[np.float64]:
+    return dataset_quality.classifier_features(run, pixels, device)
 
 
 def _with_neighbours(
     table: pd.DataFrame, spaces: Spaces, training: ImageSet, flagged: NDArray[np.bool_]
 ) -> pd.DataFrame:
     names = training.cases["case"].to_numpy()
-    pixels = {"nearest_in_pixels": names[spaces.pixels.index], "similarity_in_pixels": spaces.pixels.similarity}
-    table = table.assign(**pixels)
+    near = spaces.pixels
+    table = table.assign(nearest_in_pixels=names[near.index], similarity_in_pixels=near.similarity)
+    table = table.assign(
+        nearest_mirrored=near.mirrored, nearest_rotation_deg=near.rotation.round(2), nearest_scale=near.scale.round(4)
+    )
     if spaces.features is not None:
         nearest = names[spaces.features.index]
         table = table.assign(nearest_in_features=nearest, similarity_in_features=spaces.features.similarity)

@@ -49,6 +49,27 @@ class BenchmarkPlan:
     precision: str
     device: str
 
+    def check(self) -> None:
+        """Raise SpecError for a model or size that there is not, before anything is timed."""
+        for name in self.models:
+            specs.diffusion_model(name)
+            describe_diffusion(name, self.size, None)
+
+    def settings(self) -> dict[str, Any]:
+        """Resolved settings by the names of the command's options."""
+        return {
+            "models": list(self.models),
+            "nfe": list(self.budgets),
+            "size": self.size,
+            "repeats": self.repeats,
+            "solver": self.solver,
+            "measure": "whole" if self.whole else "stages",
+            "fast": "on" if self.fast else "off",
+            "precision": self.precision,
+            "device": self.device,
+            "compile": self.compiled,
+        }
+
 
 @dataclass(frozen=True)
 class Benchmark:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -17,16 +18,41 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
+from echo_synth.errors import DataError
 from echo_synth.evaluation.latent_prior import Fit
+from echo_synth.files import check_writable
+from echo_synth.outputs import check_file
 from echo_synth.report.palette import BLUE, GREY, ORANGE
+
+_SOFTWARE = "EchoSynth"  # in the files' metadata
 
 
 def png(figure: Figure) -> bytes:
     """`figure` as PNG, closed afterwards."""
     buffer = BytesIO()
-    figure.savefig(buffer, dpi=120, bbox_inches="tight")
+    figure.savefig(buffer, dpi=120, bbox_inches="tight", metadata={"Software": _SOFTWARE})
     plt.close(figure)
     return buffer.getvalue()
+
+
+def check_image(path: Path, overwrite: bool) -> None:
+    """Raise unless an image may be written to `path`; one that EchoSynth drew gives way with `overwrite`, nothing else does.
+
+    Raises:
+        ExistsError: something is there.
+        DataError: the place is not writable, or `path` does not end in .png.
+    """
+    if path.suffix.lower() != ".png":
+        raise DataError(f"{path}: expected a name that ends in .png")
+    check_writable(path.parent)
+    check_file(path, overwrite, ours=_is_ours(path))
+
+
+def _is_ours(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return _SOFTWARE.encode() in file.read(1024)
 
 
 def as_label(name: str) -> str:

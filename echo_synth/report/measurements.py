@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from echo_synth import specs
+from echo_synth.errors import DataError
 from echo_synth.evaluation.latent_prior import Counts
 from echo_synth.evaluation.solver_study import SolverStudy
 from echo_synth.evaluation.throughput import Benchmark
 from echo_synth.evaluation.vae_quality import LATENT_BINS, VaeQuality
-from echo_synth.files import write_bytes, write_json, write_text
+from echo_synth.files import check_writable, read_json, write_bytes, write_json, write_text
+from echo_synth.outputs import check_file
 from echo_synth.report import figures
 from echo_synth.report.figures import png
 
@@ -35,6 +38,34 @@ def write_vae_quality(measured: Mapping[str, VaeQuality], folder: Path, settings
     images = {name: m.pictures for name, m in measured.items()}
     write_bytes(folder / "reconstructions.png", png(figures.image_rows(images, rows)))
     write_json(folder / "vae_quality.json", {name: m.numbers for name, m in measured.items()})
+
+
+def check_solver_study(run: Path, out: Path | None, overwrite: bool) -> Path:
+    """The folder that study-solvers writes into: the run's own, which `generate --solver auto` reads, or `out`.
+
+    Raises:
+        DataError: the run belongs to the package, where nothing is written; or the folder is not writable.
+        ExistsError: a study is there and `overwrite` is not given, or something else of that name.
+    """
+    if out is None and run.is_relative_to(specs.root()):
+        raise DataError(f"{run}: these weights belong to the package; pass --out, or --checkpoint with a run of yours")
+    folder = (out or run).absolute()
+    check_writable(folder)
+    ours = is_solver_study(folder / "solvers.json")
+    for name in ("solvers.json", "solvers.csv", "solvers.png"):
+        check_file(folder / name, overwrite, ours)
+    return folder
+
+
+def is_solver_study(path: Path) -> bool:
+    """Whether a file is the solvers.json of a study."""
+    if not path.is_file():
+        return False
+    try:
+        content = read_json(path)
+    except DataError:
+        return False
+    return isinstance(content, dict) and {"recommended", "converged_nfe"} <= set(content)
 
 
 def write_solver_study(study: SolverStudy, title: str, folder: Path) -> None:

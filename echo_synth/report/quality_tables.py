@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from echo_synth.report.cells import Rows, cell
@@ -62,12 +62,26 @@ def _privacy(privacy: Mapping[str, Any]) -> Iterator[Line]:
         entry = privacy[key]
         low, high = entry["ci95"]
         share = f"{entry['flagged']} of {entry['images']}, {entry['share']:.1%}"
-        yield label, f"{share} [{low:.1%}, {high:.1%}]"
+        yield label, share if None in (low, high) else f"{share} [{low:.1%}, {high:.1%}]"
+    for space, limit in (privacy.get("limits") or {}).items():
+        yield (
+            f"Similarity in {space} above which it is near",
+            _limit(limit, (privacy.get("limits_ci95") or {}).get(space)),
+        )
+
+
+def _limit(limit: float | None, interval: Sequence[float | None] | None) -> str:
+    if limit is None:
+        return "–"
+    low, high = interval or (None, None)
+    if low is None:
+        return f"{limit:.3f}"
+    return f"{limit:.3f} [{low:.3f}, {'no limit' if high is None else f'{high:.3f}'}]"
 
 
 def recall_rows(privacy: Mapping[str, Any]) -> Rows:
     """How many planted copies are found, a row a kind and size of change; the header alone where none were planted."""
-    rows = [["Change", "Found", "Share"]]
+    rows = [["Change of a training image", "Found", "Share"]]
     for entry in privacy.get("recall") or []:
         low, high = entry["ci95"]
         interval = "" if None in (low, high) else f" [{low:.0%}, {high:.0%}]"

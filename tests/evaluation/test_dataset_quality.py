@@ -17,7 +17,7 @@ from echo_synth.data import nnunet_raw
 from echo_synth.data.nifti import read_pixels
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.errors import DataError, ExistsError
-from echo_synth.evaluation import copies
+from echo_synth.evaluation import copies, dataset_quality
 from echo_synth.files import read_json
 
 
@@ -51,6 +51,27 @@ def _masks(synthetic: RawDataset, folder: Path, spoilt: str) -> Path:
     return folder
 
 
+def test_the_floor_is_that_of_all_held_out_patients() -> None:
+    """Held-out features in the order of their patients: the first hundred are one kind of heart, the last another."""
+    rng = np.random.default_rng(0)
+    hearts = np.repeat([[-3.0, 0], [3.0, 0]], 100, 0)
+    held_out, real = (hearts + 0.1 * rng.standard_normal((200, 2)) for _ in range(2))
+    result = dataset_quality.feature_distances(real[:100], real, held_out, seed=0)
+    assert result["images"] == 100
+    assert result["synthetic"]["frechet_distance"] > 9
+    assert result["unseen_real"]["frechet_distance"] < 0.5
+
+
+def test_a_share_of_none_or_all_has_an_interval_over_patients() -> None:
+    patients = np.repeat(["a", "b", "c"], 4)
+    none = copies.flagged_share(np.zeros(12, bool), patients, 0)
+    assert none["ci95"] == pytest.approx([0, 1 - 0.025 ** (1 / 3)])
+    assert copies.flagged_share(np.ones(12, bool), patients, 0)["ci95"] == pytest.approx([0.025 ** (1 / 3), 1])
+    low, high = copies.flagged_share(np.arange(12) < 4, patients, 0)["ci95"]
+    assert low == 0
+    assert high > 0.6
+
+
 def test_a_planted_copy_is_found_and_dropped(
     home: Path, synthetic: RawDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,6 +93,9 @@ def test_a_planted_copy_is_found_and_dropped(
     assert result["agreement"]["low"] == 1
     assert result["privacy"]["synthetic"]["flagged"] == table["copy"].sum()
     assert set(result["texture"]) == {"synthetic", "real"}
+    recall = {entry["change"]: entry["share"] for entry in result["privacy"]["recall"]}
+    assert recall["none"] == recall["mirrored"] == 1
+    assert {"rotated by 1°", "rotated by 5°", "rotated by 10°", "scaled by 0.9", "scaled by 1.1"} < set(recall)
     kept = set(nnunet_raw.find(641).cases()["case"])
     assert kept == set(table.index[~(table["copy"] | table["low_agreement"])])
     assert not list(nnunet_raw.find(641).path.rglob("*.nii.gz"))

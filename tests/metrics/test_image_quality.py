@@ -72,29 +72,74 @@ def _pictures(count: int, seed: int) -> np.ndarray:
     return np.where(fan, 128 + 60 * content / content.std(), 0).clip(0, 255).round()
 
 
-def test_planted_copies_are_found() -> None:
+def test_moving_is_what_it_says() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (1, 8, 8)).astype(np.uint8)
+    assert np.array_equal(privacy.move_images(image, mirrored=True), image[:, :, ::-1])
+    assert np.array_equal(privacy.move_images(image, rotation=90), np.rot90(image, axes=(1, 2)))
+    assert np.array_equal(privacy.move_images(image, down=1 / 8)[:, 1:], image[:, :-1])
+    assert np.array_equal(privacy.move_images(image, right=-2 / 8)[:, :, :-2], image[:, :, 2:])
+    both = privacy.move_images(image, mirrored=True, rotation=90)
+    assert np.array_equal(both, np.rot90(image[:, :, ::-1], axes=(1, 2)))
+    blocks = np.kron(np.arange(1, 5).reshape(2, 2), np.ones((4, 4)))[None].astype(np.uint8)
+    assert np.array_equal(privacy.move_images(blocks, scale=2)[:, 1:3, 1:3], np.ones((1, 2, 2)))
+
+
+@pytest.fixture(scope="module")
+def search() -> privacy.CopySearch:
+    return privacy.CopySearch(_pictures(60, 1))
+
+
+@pytest.fixture(scope="module")
+def limit(search: privacy.CopySearch) -> float:
+    return privacy.threshold(search.nearest(_pictures(80, 2)).similarity, 0.05)
+
+
+def test_planted_copies_are_found(search: privacy.CopySearch, limit: float) -> None:
     """A training image with ±2 grey levels, shifted by a pixel, mirrored."""
     rng = np.random.default_rng(0)
-    training, unseen = _pictures(60, 1), _pictures(80, 2)
+    training = _pictures(60, 1)
     copies = np.where(training > 0, training + rng.integers(-2, 3, training.shape), 0)
-    planted = np.concatenate(
-        [copies[:3], np.roll(copies[3:6], 1, 2), copies[6:9, :, ::-1], np.roll(copies[9:12], -1, 1)]
-    )
-    limit = privacy.threshold(privacy.pixel_neighbours(unseen, training).similarity, 0.05)
-    nearest = privacy.pixel_neighbours(planted, training)
+    moved = (np.roll(copies[3:6], 1, 2), copies[6:9, :, ::-1], np.roll(copies[9:12], -1, 1))
+    nearest = search.nearest(np.concatenate([copies[:3], *moved]))
     assert (nearest.similarity > limit).all()
     assert nearest.index.tolist() == list(range(12))
+    assert nearest.mirrored.tolist() == [i in (6, 7, 8) for i in range(12)]
 
 
-def test_unseen_images_are_flagged_at_the_stated_rate() -> None:
-    training = _pictures(60, 1)
+@pytest.mark.parametrize(
+    ("rotation", "scale", "gain"),
+    [(1, 1, 1), (-5, 1, 1), (10, 1, 1), (0, 0.9, 1), (0, 1.1, 1), (0, 1, 0.6), (7, 0.93, 0.8)],
+)
+def test_copies_are_found_however_they_are_moved(
+    search: privacy.CopySearch, limit: float, rotation: float, scale: float, gain: float
+) -> None:
+    moved = privacy.move_images(_pictures(60, 1)[:12].astype(np.uint8), rotation=rotation, scale=scale, right=0.05)
+    nearest = search.nearest(moved * gain)
+    assert (nearest.similarity > limit).all()
+    assert nearest.index.tolist() == list(range(12))
+    assert np.median(nearest.rotation) == pytest.approx(rotation, abs=1)
+    assert np.median(nearest.scale) == pytest.approx(scale, abs=0.02)
+
+
+def test_unseen_images_are_flagged_at_the_stated_rate(search: privacy.CopySearch) -> None:
     flagged = []
-    for i in range(12):
-        unseen, others = (privacy.pixel_neighbours(_pictures(60, k + i), training).similarity for k in (100, 200))
+    for i in range(5):
+        unseen, others = (search.nearest(_pictures(50, k + i)).similarity for k in (100, 200))
         flagged.append(np.mean(unseen > privacy.threshold(others, 0.1)))
-    # 720 images: standard error 1.1 %, and as much from the thresholds.
-    assert np.mean(flagged) == pytest.approx(0.1, abs=0.05)
+    # 250 images: standard error 2 %, and as much from the thresholds.
+    assert np.mean(flagged) == pytest.approx(0.1, abs=0.06)
     assert privacy.threshold(np.array([0.5, 0.6]), 0.05) == float("inf")
+
+
+def test_the_thresholds_interval_knows_that_images_of_a_patient_are_alike() -> None:
+    rng = np.random.default_rng(0)
+    hearts, alone = rng.random(50), np.arange(200).astype(str)
+    similarity = np.repeat(hearts, 4)
+    low, high = privacy.threshold_interval(similarity, np.repeat(np.arange(50).astype(str), 4), 0.1)
+    assert low < privacy.threshold(similarity, 0.1) < high
+    narrow = privacy.threshold_interval(similarity, alone, 0.1)
+    assert high - low > 1.3 * (narrow[1] - narrow[0])
+    assert privacy.threshold_interval(hearts[:4], alone[:4], 0.05)[1] == float("inf")
 
 
 def test_embedding_neighbours_by_hand() -> None:
