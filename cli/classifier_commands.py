@@ -49,7 +49,7 @@ def train_classifier(
     from echo_synth.device import resolve_precision, training_device
     from echo_synth.downstream import classifier
     from echo_synth.home import runs
-    from echo_synth.runs.start import check_run_folder
+    from echo_synth.runs.start import RunRequest, choose_run_folder
 
     preset = specs.classifier()
     device = training_device(device)
@@ -63,7 +63,8 @@ def train_classifier(
         clip_norm=5.0,
         ema_std=0.0,
     )
-    folder = check_run_folder((out or runs() / f"classifier_{images.resolve().name}").absolute(), resume, overwrite)
+    target = out or runs() / f"classifier_{images.resolve().name}"
+    folder = choose_run_folder(RunRequest("train-classifier", target.name, target, resume, overwrite))
     settings = classifier.ClassifierSettings(
         preset.architecture, resolution or preset.resolution, training, seed, precision, device, weights
     )

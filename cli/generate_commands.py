@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.common import begin, done, one_of, say
 from cli.options import SOLVER_HELP, Checkpoint, Device, DryRun, Maps, Model, Precision, Seed, Vae
 
+if TYPE_CHECKING:
+    from echo_synth.generation.engine import ImageGenerator
+    from echo_synth.generation.request import Generation
+    from echo_synth.generation.shards import Shard
+    from echo_synth.generation.targets import Target, TargetRequest
+    from echo_synth.generation.writer import DatasetWriter
+
 _NOISE_BATCH = 8
+_MANY_EVALUATIONS = 2000  # fewer are done within the hour; measuring them is not worth its time
+
+
+Nfe = Annotated[int, typer.Option(min=1, max=10000, help="Network evaluations an image, spent exactly.")]
+Count = Annotated[int | None, typer.Option(min=1, max=10_000_000, help="Images; default: one a map.")]
+Solver = Annotated[
+    str, typer.Option(help=f"auto (nearest by study-solvers: this run's, else this model's, else heun), {SOLVER_HELP}")
+]
+NewId = Annotated[
+    int | None, typer.Option(help="Default: the unfinished one with these settings, else the next free from 601.")
+]
+Classification = Annotated[Path | None, typer.Option(help="Folder for the classification copy.")]
+Batch = Annotated[int, typer.Option(min=1, help="Images at once.")]
+Fast = Annotated[str, typer.Option(help="on, or off: the plain way (no kept modulations), for comparison.")]
+ModulationMemory = Annotated[
+    int, typer.Option(min=0, help="MiB for SPADE modulations kept during a trajectory; what exceeds it is recomputed.")
+]
+Compiled = Annotated[bool, typer.Option("--compile", help="torch.compile, with CUDA graphs on a GPU; slow to start.")]
+ShardOption = Annotated[str, typer.Option("--shard", help="i/n: the i-th of n processes, i from 0.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -21,31 +47,21 @@ def register(app: typer.Typer) -> None:
 
 def generate(
     model: Model,
-    nfe: Annotated[int, typer.Option(min=1, max=10000, help="Network evaluations an image, spent exactly.")],
+    nfe: Nfe,
     checkpoint: Checkpoint = None,
     vae: Vae = None,
     maps: Maps = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Images; default: one a map.")] = None,
-    solver: Annotated[
-        str,
-        typer.Option(help=f"auto (nearest by study-solvers: this run's, else this model's, else heun), {SOLVER_HELP}"),
-    ] = "auto",
+    count: Count = None,
+    solver: Solver = "auto",
     seed: Seed = 0,
-    dataset_id: Annotated[
-        int | None, typer.Option(help="Default: the unfinished one with these settings, else the next free from 601.")
-    ] = None,
-    classification: Annotated[Path | None, typer.Option(help="Folder for the classification copy.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 8,
+    dataset_id: NewId = None,
+    classification: Classification = None,
+    batch: Batch = 8,
     precision: Precision = "auto",
-    fast: Annotated[str, typer.Option(help="on, or off: the plain way (no kept modulations), for comparison.")] = "on",
-    modulation_memory: Annotated[
-        int,
-        typer.Option(min=0, help="MiB for SPADE modulations kept during a trajectory; what exceeds it is recomputed."),
-    ] = 4096,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="torch.compile, with CUDA graphs on a GPU; slow to start.")
-    ] = False,
-    shard: Annotated[str, typer.Option(help="i/n: the i-th of n processes, i from 0.")] = "0/1",
+    fast: Fast = "on",
+    modulation_memory: ModulationMemory = 4096,
+    compiled: Compiled = False,
+    shard: ShardOption = "0/1",
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
@@ -53,100 +69,106 @@ def generate(
 
     Example: echosynth generate --model edm-l64 --nfe 100
     """
-    from echo_synth.data.maps import open_maps
-    from echo_synth.generation import run
-    from echo_synth.generation.engine import default_settings
-    from echo_synth.generation.manifest import plan_images
-    from echo_synth.generation.sources import SampledImages, check_solver, choose_model, newest_maps, solver_of
-    from echo_synth.generation.targets import choose_target, classification_folder
-    from echo_synth.generation.writer import DatasetWriter
-    from echo_synth.training.distributed import main_first, on_main
+    from echo_synth.generation.request import Generation, plan_from, sampler_for
+    from echo_synth.generation.shards import parse_shard
+    from echo_synth.generation.sources import check_solver, choose_model
+    from echo_synth.generation.targets import TargetRequest
+    from echo_synth.runs.find import describe_choice
 
-    part = _parse_shard(shard)
+    part = parse_shard(shard)
     one_of("--fast", fast, ("on", "off"))
     check_solver(solver if solver != "auto" else "heun")
     chosen = choose_model(model, checkpoint, vae, device, precision)
-    preset, described = chosen.spec, chosen.run.description
-    sampler = default_settings(preset.precond, nfe, solver_of(chosen.run, solver, nfe, preset.solvers))
-    folder = open_maps(maps or newest_maps())
-    rows = plan_images(folder.index, count, seed)
-    recorded = {
-        "model": model,
-        "size": described.size,
-        "model_hash": chosen.run.hash(),
-        "vae_hash": chosen.vae.hash() if chosen.vae else None,
-        "nfe": nfe,
-        "solver": sampler.solver,
-        "discretization": sampler.discretization,
-        "seed": seed,
-        "precision": chosen.precision,
-        "trained_on": described.trained_on,
-    }
-    identity = recorded | {"maps": str(folder.path), "count": len(rows), "batch": batch}
-    target = on_main(chosen.device, lambda: choose_target(dataset_id, f"{preset.dataset_name}_nfe{nfe}", identity))
-    pictures = classification or classification_folder(target)
-    shown = {**identity, "checkpoint": chosen.run.folder, "dataset": target, "classification": pictures}
-    settings = begin("generate", shown, dry_run)
-    if checkpoint is None or maps is None:
-        say(f"weights: {chosen.run.folder}\nmaps: {folder.path}")
-    writer = DatasetWriter(target, pictures, rows, identity, part)
-    with main_first(chosen.device):
-        writer.open(settings)
-    generator = chosen.load(fast == "on", modulation_memory << 20, compiled)
-    drawn = run.generate(SampledImages(generator, sampler, chosen.precision), folder, writer, seed, batch, recorded)
+    plan = plan_from(maps, count, seed, chosen.run.description.trained_on)
+    sampler = sampler_for(chosen, nfe, solver)
+    work = Generation(chosen, sampler, plan, batch, fast == "on", compiled, modulation_memory << 20)
+    request = TargetRequest(dataset_id, work.name, work.identity(), classification)
+    say(f"weights: {describe_choice(chosen.run)}\nmaps: {plan.maps.path}")
+    _draw(work, request, part, dry_run)
+
+
+def _draw(work: Generation, request: TargetRequest, part: Shard, dry_run: bool) -> None:
+    from echo_synth.generation import run
+    from echo_synth.generation.request import shown_settings
+    from echo_synth.generation.sources import SampledImages
+    from echo_synth.generation.targets import choose_target, make_target
+    from echo_synth.generation.writer import DatasetWriter
+    from echo_synth.interrupt import continue_with, resume_hint
+    from echo_synth.training.distributed import on_main
+
+    def settings_of(target: Target) -> dict[str, Any]:
+        shown = shown_settings(request.identity, work.plan.maps, target)
+        return begin("generate", {**shown, "checkpoint": work.model.run.folder}, dry_run)
+
+    if dry_run:
+        target = choose_target(request)
+        _say_how_long(work, work.load(), always=True)
+        settings_of(target)
+    target = on_main(work.model.device, lambda: make_target(request, settings_of))
+    rows, seed = work.plan.rows, work.plan.seed
+    writer = DatasetWriter(target.raw, target.classification, rows, part)
+    with writer.opened(), resume_hint(continue_with(), lambda: _saved(writer)):
+        generator = work.load()
+        _say_how_long(work, generator)
+        source = SampledImages(generator, work.sampler, work.model.precision)
+        drawn = run.generate(source, work.plan.maps, writer, seed, work.batch, work.recorded())
     state = "complete" if drawn.complete else "other shards are still to come"
     done(
         f"drew {drawn.images} images in {drawn.seconds:.1f} s; {run.total_cases(rows)}, {state}",
-        f"nnU-Net raw dataset: {target}",
-        f"classification folder: {pictures}",
+        f"nnU-Net raw dataset: {target.raw}",
+        f"classification folder: {target.classification}",
     )
+
+
+def _say_how_long(work: Generation, generator: ImageGenerator, always: bool = False) -> None:
+    """The estimate, where it is over an hour or asked for."""
+    from echo_synth.generation.estimate import estimate_generation
+
+    rows = work.plan.rows
+    if not always and (work.compiled or len(rows) * work.sampler.nfe < _MANY_EVALUATIONS):
+        return
+    expected = estimate_generation(generator, work.sampler, work.plan.maps, rows, work.batch)
+    if always:
+        say(f"estimate: {expected}")
+    elif expected.is_long:
+        say(f"this takes {expected}; it can be interrupted, the same command continues it")
+
+
+def _saved(writer: DatasetWriter) -> str:
+    return f"{writer.raw}: {int((~writer.missing()).sum())} of {len(writer.rows)} images are there"
 
 
 def noise_dataset(
     maps: Maps = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Images; default: one a map.")] = None,
+    count: Count = None,
     seed: Seed = 0,
-    dataset_id: Annotated[int | None, typer.Option(help="Default: the next free from 601.")] = None,
-    classification: Annotated[Path | None, typer.Option(help="Folder for the classification copy.")] = None,
+    dataset_id: NewId = None,
+    classification: Classification = None,
     dry_run: DryRun = False,
 ) -> None:
     """Fill maps with noise textures: a dataset that knows the outlines and nothing else, the floor of comparisons.
 
     Example: echosynth noise-dataset --count 1800
     """
-    from echo_synth.data.maps import open_maps
     from echo_synth.generation import run
-    from echo_synth.generation.manifest import plan_images
     from echo_synth.generation.noise import NoiseTextures
-    from echo_synth.generation.sources import newest_maps
-    from echo_synth.generation.targets import choose_target, classification_folder
+    from echo_synth.generation.request import plan_from, shown_settings
+    from echo_synth.generation.targets import TargetRequest, choose_target, make_target
     from echo_synth.generation.writer import DatasetWriter
+    from echo_synth.interrupt import continue_with, resume_hint
 
-    folder = open_maps(maps or newest_maps())
-    rows = plan_images(folder.index, count, seed)
+    plan = plan_from(maps, count, seed)
     recorded = {"model": "noise", "nfe": 0, "seed": seed}
-    identity = recorded | {"maps": str(folder.path), "count": len(rows)}
-    target = choose_target(dataset_id, "Noise", identity)
-    pictures = classification or classification_folder(target)
-    settings = begin("noise-dataset", {**identity, "dataset": target, "classification": pictures}, dry_run)
-    writer = DatasetWriter(target, pictures, rows, identity)
-    writer.open(settings)
-    run.generate(NoiseTextures(), folder, writer, seed, _NOISE_BATCH, recorded)
-    done(f"{run.total_cases(rows)}", f"nnU-Net raw dataset: {target}", f"classification folder: {pictures}")
+    request = TargetRequest(dataset_id, "Noise", recorded | plan.identity(), classification)
 
+    def settings_of(target: Target) -> dict[str, Any]:
+        return begin("noise-dataset", shown_settings(request.identity, plan.maps, target), dry_run)
 
-def _parse_shard(text: str) -> tuple[int, int]:
-    """i/n, or the process's place under torchrun."""
-    import os
-
-    from echo_synth.errors import SpecError
-
-    if text == "0/1" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    try:
-        i, n = (int(part) for part in text.split("/"))
-    except ValueError:
-        i, n = -1, 0
-    if not 0 <= i < n:
-        raise SpecError(f"--shard {text}: expected i/n with 0 <= i < n, such as 0/4")
-    return i, n
+    if dry_run:
+        settings_of(choose_target(request))
+    target = make_target(request, settings_of)
+    writer = DatasetWriter(target.raw, target.classification, plan.rows)
+    with writer.opened(), resume_hint(continue_with(), lambda: _saved(writer)):
+        run.generate(NoiseTextures(), plan.maps, writer, seed, _NOISE_BATCH, recorded)
+    total = run.total_cases(plan.rows)
+    done(total, f"nnU-Net raw dataset: {target.raw}", f"classification folder: {target.classification}")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.common import begin, done, one_of, say
 from cli.options import DatasetId, Device, DryRun, Out, Overwrite, Precision, Resume, Seed, Size
+
+if TYPE_CHECKING:
+    from echo_synth.estimate import Estimate
+    from echo_synth.runs.start import RunRequest
+    from echo_synth.training.run import TrainingSettings, VaeOptions
 
 Images = Annotated[
     int | None, typer.Option("--images", min=1, help="Training length in images; default: the preset's.")
@@ -28,6 +34,23 @@ Compile = Annotated[bool, typer.Option("--compile", help="Pass the network throu
 MicroBatch = Annotated[
     int | None, typer.Option("--micro-batch", min=1, help="Images at once; the batch is accumulated.")
 ]
+Posterior = Annotated[
+    str, typer.Option(help="gamma, or gaussian: the standard KL-VAE of the same size, to compare with.")
+]
+Kl = Annotated[
+    str | None,
+    typer.Option(help="prior-posterior (the paper's, default) or posterior-prior (the usual ELBO's)."),
+]
+Prior = Annotated[Path | None, typer.Option(help="gamma_prior.json of fit-prior; default: the paper's Γ(3.75, 10.8).")]
+Perceptual = Annotated[
+    str | None,
+    typer.Option(help="efflite0, lpips-vgg, lpips-alex, radimagenet or none; default: the preset's."),
+]
+PerceptualWeights = Annotated[
+    Path | None, typer.Option(help="Weights file of the perceptual network; nothing is downloaded.")
+]
+
+_FEW_IMAGES = 500  # a training of fewer is not worth measuring
 
 
 def register(app: typer.Typer) -> None:
@@ -47,23 +70,11 @@ def train_vae(
     batch: Batch = None,
     lr: Rate = None,
     micro_batch: MicroBatch = None,
-    posterior: Annotated[
-        str, typer.Option(help="gamma, or gaussian: the standard KL-VAE of the same size, to compare with.")
-    ] = "gamma",
-    kl: Annotated[
-        str | None,
-        typer.Option(help="prior-posterior (the paper's, default) or posterior-prior (the usual ELBO's)."),
-    ] = None,
-    prior: Annotated[
-        Path | None, typer.Option(help="gamma_prior.json of fit-prior; default: the paper's Γ(3.75, 10.8).")
-    ] = None,
-    perceptual: Annotated[
-        str | None,
-        typer.Option(help="efflite0, lpips-vgg, lpips-alex, radimagenet or none; default: the preset's."),
-    ] = None,
-    perceptual_weights: Annotated[
-        Path | None, typer.Option(help="Weights file of the perceptual network; nothing is downloaded.")
-    ] = None,
+    posterior: Posterior = "gamma",
+    kl: Kl = None,
+    prior: Prior = None,
+    perceptual: Perceptual = None,
+    perceptual_weights: PerceptualWeights = None,
     init: Init = None,
     snapshots: Snapshots = 0,
     compile: Compile = False,
@@ -83,28 +94,40 @@ def train_vae(
     from echo_synth.device import resolve_precision, training_device
     from echo_synth.evaluation.latent_prior import read_prior
     from echo_synth.runs.description import vae_name
-    from echo_synth.runs.start import choose_run_folder
-    from echo_synth.training.distributed import on_main
-    from echo_synth.training.run import TrainingSettings, VaeOptions, train_gamma_vae
+    from echo_synth.runs.start import RunRequest
+    from echo_synth.training.run import TrainingSettings, VaeOptions
     from echo_synth.vae.gamma import DIRECTIONS
     from echo_synth.vae.posterior import POSTERIOR_FAMILIES
 
     spec = specs.vae_model(model)
     device = training_device(device)
-    training = specs.training_of(
-        spec, size, images=images, batch=batch, lr=lr, perceptual=perceptual, ema_snapshots=snapshots or None
-    )
+    chosen = {"images": images, "batch": batch, "lr": lr, "ema_snapshots": snapshots or None}
+    training = specs.training_of(spec, size, perceptual=perceptual, **chosen)
     precision = resolve_precision(precision, device)
     settings = TrainingSettings(model, size, training, seed, precision, device, micro_batch, init=init, compile=compile)
     family = one_of("--posterior", posterior, POSTERIOR_FAMILIES)
     direction = one_of("--kl", kl, DIRECTIONS) if kl else None
     options = VaeOptions(family, direction, read_prior(prior) if prior else None, perceptual_weights)
+    stem = f"{vae_name(model, family)}_{size}_{nnunet_raw.find(dataset_id).name}"
+    _train_vae(settings, options, dataset_id, RunRequest("train-vae", stem, out, resume, overwrite), dry_run)
+
+
+def _train_vae(
+    settings: TrainingSettings, options: VaeOptions, dataset_id: int, request: RunRequest, dry_run: bool
+) -> None:
+    from echo_synth.data import nnunet_raw
+    from echo_synth.runs.description import describe_vae
+    from echo_synth.training.estimate import estimate_vae
+    from echo_synth.training.run import train_gamma_vae, training_folder
+
     dataset = nnunet_raw.find(dataset_id)
-    name = vae_name(model, options.posterior)
-    folder = on_main(device, lambda: choose_run_folder(name, size, dataset.name, out, resume, overwrite))
-    shown = {"run": folder, "dataset": dataset.path, **settings.as_dict(), **asdict(options)}
-    resolved = begin("train-vae", shown | {"direction": options.resolved_direction()}, dry_run)
-    best = train_gamma_vae(settings, options, dataset, folder, resume, resolved)
+    description = describe_vae(settings.model, settings.size, options.posterior, options.prior)
+    _announce_unfinished(request)
+    with training_folder(request, settings.device, dry_run) as folder:
+        _say_how_long(lambda: estimate_vae(settings, options, description), settings.training.images, dry_run)
+        shown = {"run": folder, "dataset": dataset.path, **settings.as_dict(), **asdict(options)}
+        resolved = begin("train-vae", shown | {"direction": options.resolved_direction()}, dry_run)
+        best = train_gamma_vae(settings, options, dataset, folder, request.resume, resolved)
     _finish(folder, best)
 
 
@@ -136,10 +159,11 @@ def train(
     from echo_synth import specs
     from echo_synth.data import nnunet_raw
     from echo_synth.device import resolve_precision, training_device
-    from echo_synth.runs.folder import find_vae
-    from echo_synth.runs.start import choose_run_folder
-    from echo_synth.training.distributed import on_main
-    from echo_synth.training.run import TrainingSettings, train_diffusion
+    from echo_synth.runs.description import describe_diffusion
+    from echo_synth.runs.find import describe_choice, vae_for_training
+    from echo_synth.runs.start import RunRequest
+    from echo_synth.training.estimate import estimate_diffusion
+    from echo_synth.training.run import TrainingSettings, train_diffusion, training_folder
 
     spec = specs.diffusion_model(model)
     device = training_device(device)
@@ -147,13 +171,18 @@ def train(
     precision = resolve_precision(precision, device)
     settings = TrainingSettings(model, size, training, seed, precision, device, micro_batch, copies, init, compile)
     dataset = nnunet_raw.find(dataset_id)
-    vae_run = find_vae(spec.vae, vae) if spec.vae else None
-    if vae_run and vae is None:
-        say(f"Γ-VAE: {vae_run.folder}")
-    folder = on_main(device, lambda: choose_run_folder(model, size, dataset.name, out, resume, overwrite))
-    extra: dict[str, Any] = {"vae": vae_run.folder if vae_run else None}
-    resolved = begin("train", {"run": folder, "dataset": dataset.path, **extra, **settings.as_dict()}, dry_run)
-    best = train_diffusion(settings, dataset, vae_run, folder, resume, resolved)
+    request = RunRequest("train", f"{model}_{size}_{dataset.name}", out, resume, overwrite)
+    _announce_unfinished(request)
+    with training_folder(request, device, dry_run) as folder:
+        vae_run = vae_for_training(spec.vae, vae, folder if resume else None)
+        if vae_run:
+            say(f"Γ-VAE: {describe_choice(vae_run)}")
+        extra = {"vae": vae_run.folder if vae_run else None}
+        cases = nnunet_raw.training_count(dataset)
+        description = describe_diffusion(model, size, None)
+        _say_how_long(lambda: estimate_diffusion(settings, description, cases), training.images, dry_run)
+        resolved = begin("train", {"run": folder, "dataset": dataset.path, **extra, **settings.as_dict()}, dry_run)
+        best = train_diffusion(settings, dataset, vae_run, folder, resume, resolved)
     _finish(folder, best)
 
 
@@ -225,6 +254,24 @@ def import_edmlx(
     )
     if description.kind == "diffusion" and description.model.startswith("edm-l") and vae_run is None:
         done("this model draws latents: import its Γ-VAE too and pass it here with --vae, or to generate")
+
+
+def _say_how_long(estimate: Callable[[], Estimate], images: int, dry_run: bool) -> None:
+    """The estimate in a dry run; before a training, only where it takes over an hour."""
+    if dry_run:
+        say(f"estimate: {estimate()}")
+    elif images > _FEW_IMAGES and (expected := estimate()).is_long:
+        say(f"this takes {expected}; it can be interrupted, --resume continues it")
+
+
+def _announce_unfinished(request: RunRequest) -> None:
+    """Name the unfinished run that a new one would stand beside."""
+    from echo_synth.runs.start import unfinished_runs
+
+    if request.out is not None or request.resume:
+        return
+    for folder, progress in unfinished_runs(request.stem).items():
+        say(f"{folder} is {progress}; --resume continues it. This is a new run.")
 
 
 def _finish(folder: Path, best: Any) -> None:

@@ -72,12 +72,13 @@ class Claim:
 
 
 @contextmanager
-def claim(lock: Path, wait: float = 0.0) -> Iterator[Claim]:
+def claim(lock: Path, wait: float = 0.0, what: Path | None = None) -> Iterator[Claim]:
     """Hold `lock` (see `lock_in`, `lock_beside`) until the block ends.
 
     Args:
         lock: lock file; its folder is made if missing.
         wait: seconds to wait for a living holder, for work that is short.
+        what: named in the error; default: the folder or file that the lock belongs to.
 
     Raises:
         HeldError: another process holds it; says which, and since when.
@@ -85,7 +86,7 @@ def claim(lock: Path, wait: float = 0.0) -> Iterator[Claim]:
     """
     token = uuid4().hex
     new = not lock.parent.exists()
-    _acquire(lock, token, time.monotonic() + wait)
+    _acquire(lock, token, time.monotonic() + wait, what or _belongs_to(lock))
     held = Claim(lock, token)
     try:
         yield held
@@ -96,7 +97,7 @@ def claim(lock: Path, wait: float = 0.0) -> Iterator[Claim]:
                 lock.parent.rmdir()
 
 
-def _acquire(lock: Path, token: str, until: float) -> None:
+def _acquire(lock: Path, token: str, until: float, what: Path) -> None:
     while not _take(lock, token):
         holder = _holder(lock)
         if not lock.exists():  # let go just now
@@ -105,7 +106,9 @@ def _acquire(lock: Path, token: str, until: float) -> None:
             if _take_over(lock, token, holder):
                 return
         elif time.monotonic() >= until:
-            raise HeldError(_told(lock, _holder(lock)))
+            raise HeldError(
+                f"{what}: in use by {_described(_holder(lock))}; wait until it has ended, or choose another folder"
+            )
         time.sleep(_POLL_SECONDS)
 
 
@@ -241,6 +244,5 @@ def _described(holder: dict[str, Any]) -> str:
     return f"process {holder['process']} on {holder.get('host')} since {holder.get('since')} ({holder.get('command')})"
 
 
-def _told(lock: Path, holder: dict[str, Any]) -> str:
-    path = lock.parent if lock.name == LOCK else lock.parent / lock.name.removeprefix(f"{LOCK}-")
-    return f"{path}: in use by {_described(holder)}; wait until it has ended, or choose another folder"
+def _belongs_to(lock: Path) -> Path:
+    return lock.parent if lock.name == LOCK else lock.parent / lock.name.removeprefix(f"{LOCK}-")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import torch
 
@@ -10,16 +11,18 @@ from echo_synth.errors import RunError
 
 
 def training_device(device: str) -> str:
-    """auto resolved to cuda or cpu. Raises RunError for a device that is not there."""
+    """auto resolved to cuda or cpu. Raises RunError for a device that is not there, or that is none of these."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", device):
+        raise RunError(f"--device {device}: expected auto, cpu, cuda or cuda:N")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise RunError(f"--device {device}: no CUDA device is available; use --device cpu")
     if ":" in device:
-        index, count = device.partition(":")[2], torch.cuda.device_count()
-        if not index.isdigit() or int(index) >= count:
+        index, count = int(device.partition(":")[2]), torch.cuda.device_count()
+        if index >= count:
             raise RunError(f"--device {device}: found {count} CUDA devices, cuda:0 to cuda:{count - 1}")
-        torch.cuda.set_device(int(index))
+        torch.cuda.set_device(index)
     elif device == "cuda" and "LOCAL_RANK" in os.environ:  # one process a GPU under torchrun
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     return device

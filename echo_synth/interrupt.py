@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 _left: list[str] = []
@@ -32,15 +32,15 @@ def message() -> str | None:
     return _left[0] if _left else None
 
 
-def continue_with(add: Sequence[str] = (), drop: Sequence[str] = ()) -> str:
+def continue_with(add: Mapping[str, str | None] | None = None, drop: Sequence[str] = ()) -> str:
     """This process's own command line, with options added where they are missing and flags dropped.
 
     Args:
-        add: options such as ("--resume",) or ("--out", "FOLDER"); an option with a value is added
-            with it, unless the command line names that option already.
+        add: options with their values, None for flags, e.g. {"--resume": None, "--out": "FOLDER"}.
         drop: flags such as ("--overwrite",).
     """
     given = [a for a in sys.argv[1:] if a not in drop]
     names = {a.partition("=")[0] for a in given}
-    more = [] if add and add[0] in names else list(add)
+    missing = {option: value for option, value in (add or {}).items() if option not in names}
+    more = [word for option, value in missing.items() for word in (option, value) if word is not None]
     return shlex.join(["echosynth", *given, *more])

@@ -117,7 +117,7 @@ class TrainingSpec(Strict):
     images: int = Field(gt=0)
     batch: int = Field(gt=0, description="global batch, over all processes and accumulation steps")
     optimizer: Literal["adamw", "adam", "sgd"]
-    lr: float = Field(gt=0)
+    lr: float = Field(gt=0, allow_inf_nan=False)
     clip_norm: float = Field(gt=0)
     ema_std: float = Field(ge=0, description="0 keeps the raw weights")
     ema_snapshots: int = Field(default=0, ge=0, description="snapshots kept for a choice of the average afterwards")

@@ -24,6 +24,7 @@ ROOMS = [
         "folders",
         "outputs",
         "progress",
+        "estimate",
         "parallel",
         "device",
         "yaml_file",
@@ -113,6 +114,6 @@ def test_the_plugin_stands_alone() -> None:
 
 def test_small_models_load_without_monai() -> None:
     """It takes longer to import than all the rest, and only attention of larger VAEs needs it."""
-    code = "import sys; from echo_synth.runs import description, folder; description.build_model(folder.bundled_run('gamma-vae-64').description); print('monai' in sys.modules)"
+    code = "import sys; from echo_synth.runs import description, find; description.build_model(find.bundled_run('gamma-vae-64').description); print('monai' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "False"

@@ -33,7 +33,7 @@ from echo_synth.evaluation import solver_study, throughput
 from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings, image_noise
 from echo_synth.generation.manifest import plan_images
 from echo_synth.runs.description import build_model, describe_diffusion, describe_vae
-from echo_synth.runs.folder import find_diffusion, find_vae_of
+from echo_synth.runs.find import find_diffusion, find_vae_of
 
 BUDGETS = (6, 8, 10, 12, 15, 18, 20, 25, 30, 50, 100)
 Maps = tuple[NDArray[np.uint8], NDArray[np.uint8]]

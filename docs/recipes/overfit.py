@@ -26,7 +26,7 @@ from echo_synth.data.augment import GeometricRanges
 from echo_synth.data.prepared import prepare
 from echo_synth.diffusion.loss import denoising_loss
 from echo_synth.runs.description import build_model, describe_diffusion
-from echo_synth.runs.folder import find_vae
+from echo_synth.runs.find import find_vae
 from echo_synth.training.latents import FieldRecipe, kept_fields
 from echo_synth.training.streams import normal
 from echo_synth.training.tasks.diffusion import DiffusionTask

@@ -195,7 +195,7 @@ def _identity(settings: ClassifierSettings, train: Pictures, val: Pictures) -> d
     return {
         "architecture": settings.architecture,
         "resolution": settings.resolution,
-        "images": {"train": train.fingerprint(), "val": val.fingerprint()},
+        "pictures": {"train": train.fingerprint(), "val": val.fingerprint()},
         "weights": start,
         **settings.training.model_dump(include={"batch", "lr", "images"}),
         "seed": settings.seed,

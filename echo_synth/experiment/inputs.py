@@ -17,7 +17,8 @@ from echo_synth.errors import LeakageError
 from echo_synth.experiment.spec import ModelGrid, SweepSpec
 from echo_synth.generation.sources import newest_maps, solver_of, vae_run
 from echo_synth.home import home
-from echo_synth.runs.folder import DiffusionRun, file_hash, find_diffusion
+from echo_synth.runs.find import find_diffusion
+from echo_synth.runs.folder import DiffusionRun, file_hash
 
 
 @dataclass(frozen=True)

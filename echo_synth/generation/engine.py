@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
@@ -24,6 +24,9 @@ from echo_synth.vae.network import GammaVAE
 
 MODULATION_BYTES = 4 << 30
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def _nothing() -> None: ...
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class ImageGenerator:
         noise: NDArray[np.float32],
         settings: SamplerSettings,
         draw: Draw = torch.randn_like,
+        on_evaluation: Callable[[], None] = _nothing,
     ) -> Tensor:
         """Denoised fields (N, 1, R, R) float32 in [−1, 1]: latents, or pixels.
 
@@ -119,15 +123,22 @@ class ImageGenerator:
             views: (N,) 0 for 2CH, 1 for 4CH.
             noise: (N, 1, R, R) unit normal.
             draw: more of it, for stochastic solvers.
+            on_evaluation: called after each of the network's evaluations.
         """
         labels, inside = self.labels(tissues, views)
         guided = Guided(self.denoiser, self.modulate(labels), inside)
         start = torch.from_numpy(noise).to(self.device)
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            denoised = guided(x, sigma)
+            on_evaluation()
+            return denoised
+
         precond = self.denoiser.precond
         known = (precond.sigma_min, precond.sigma_max)
         with nullcontext() if self.fast else sdpa_kernel(SDPBackend.MATH):
             return sample(
-                guided, start, **asdict(settings), draw=draw, round_sigma=precond.round_sigma, net_sigmas=known
+                denoise, start, **asdict(settings), draw=draw, round_sigma=precond.round_sigma, net_sigmas=known
             )
 
     def modulate(self, labels: Tensor) -> Modulations:
@@ -143,12 +154,17 @@ class ImageGenerator:
     def images(self, fields: Tensor, tissues: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Grey levels (N, 256, 256) uint8, 0 outside the sector, of `fields`.
 
-        Raises RunError when a field is not finite: such an image must never reach a dataset.
+        Raises RunError when a field or a decoded image is not finite: such an image must never reach a dataset.
         """
         if not bool(torch.isfinite(fields).all()):
             raise RunError("the sampler gave values that are not finite; use another --solver, --nfe or --precision")
         sector = (torch.from_numpy(np.ascontiguousarray(tissues)).to(self.device) > 0)[:, None]
-        grey = (self.codec.decode(fields, sector) * 255).round()
+        images = self.codec.decode(fields, sector)
+        if not bool(torch.isfinite(images).all()):
+            raise RunError(
+                "the decoder gave values that are not finite; use another --precision, or train the Γ-VAE again"
+            )
+        grey = (images * 255).round()
         # In-sector pixels are at least 1, so that the sector can be read off the image again.
         return torch.where(sector, grey.clamp_min(1), 0)[:, 0].byte().cpu().numpy()
 
@@ -159,11 +175,12 @@ class ImageGenerator:
         seed: int,
         indices: Sequence[int],
         settings: SamplerSettings,
+        on_evaluation: Callable[[], None] = _nothing,
     ) -> NDArray[np.uint8]:
         """Images (N, 256, 256) uint8 number `indices` of a dataset with that seed."""
         noise = np.stack([image_noise(seed, i, self.resolution) for i in indices])
         draw = step_noise(seed, indices, self.device)
-        return self.images(self.fields(tissues, views, noise, settings, draw), tissues)
+        return self.images(self.fields(tissues, views, noise, settings, draw, on_evaluation), tissues)
 
 
 def default_settings(precond: str, nfe: int, solver: str) -> SamplerSettings:

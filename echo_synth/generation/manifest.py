@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from echo_synth.data.maps import MapFolder
+from echo_synth.errors import DataError
 from echo_synth.files import write_atomic
 
 MANIFEST = "manifest.parquet"
@@ -38,6 +41,21 @@ def plan_images(index: pd.DataFrame, count: int | None, seed: int) -> pd.DataFra
     result.insert(0, "index", np.arange(count))
     result.insert(0, "case", names)
     return _with_validation(result)
+
+
+def fingerprint(maps: MapFolder, rows: pd.DataFrame) -> str:
+    """First 16 hex digits of a SHA-256 of the plan and of the pixels that it names: changes when any of them does.
+
+    Raises DataError when a map is missing.
+    """
+    digest = hashlib.sha256(rows.to_csv(index=False).encode())
+    for name in sorted(set(rows["map"])):
+        file = maps.path / f"{name}.png"
+        try:
+            digest.update(file.read_bytes())
+        except OSError as e:
+            raise DataError(f"{file}: cannot be read ({e.strerror}); make the maps again") from None
+    return digest.hexdigest()[:16]
 
 
 def _with_validation(rows: pd.DataFrame) -> pd.DataFrame:

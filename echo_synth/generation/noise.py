@@ -6,7 +6,7 @@ grey level and its own grain, so that only the outlines of the map can be learnt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,15 @@ _GRAIN_PX = (0.7, 3.0)  # sigma of the texture
 class NoiseTextures:
     """An `ImageSource`: image i depends on (seed, i) and its map only."""
 
-    device, precision = "cpu", ""
+    device, precision, evaluations = "cpu", "", 0
 
     def draw(
-        self, tissues: NDArray[np.uint8], views: NDArray[np.uint8], seed: int, indices: Sequence[int]
+        self,
+        tissues: NDArray[np.uint8],
+        views: NDArray[np.uint8],
+        seed: int,
+        indices: Sequence[int],
+        on_evaluation: Callable[[], None],
     ) -> NDArray[np.uint8]:
         """Images (N, 256, 256) uint8, 0 outside the sector, at least 1 inside; see `run.ImageSource`."""
         return np.stack([_fill(t, np.random.default_rng([seed, i])) for t, i in zip(tissues, indices, strict=True)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from echo_synth.data.maps import MapFolder
 from echo_synth.data.nifti import read_pixels
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.files import write_png
+from echo_synth.generation.targets import PREVIEW
 from echo_synth.generation.timing import Attempt, record_attempt
 from echo_synth.generation.writer import DatasetWriter
 from echo_synth.progress import Meter
@@ -30,21 +31,30 @@ class ImageSource(Protocol):
 
     Attributes:
         device, precision: that it computes with, for the record of times.
+        evaluations: of a network that an image takes; 0 for none.
     """
 
     @property
     def device(self) -> str: ...
     @property
     def precision(self) -> str: ...
+    @property
+    def evaluations(self) -> int: ...
 
     def draw(
-        self, tissues: NDArray[np.uint8], views: NDArray[np.uint8], seed: int, indices: Sequence[int]
+        self,
+        tissues: NDArray[np.uint8],
+        views: NDArray[np.uint8],
+        seed: int,
+        indices: Sequence[int],
+        on_evaluation: Callable[[], None],
     ) -> NDArray[np.uint8]:
         """Images (N, 256, 256) uint8 number `indices` of a dataset with that seed, 0 outside the sector.
 
         Args:
             tissues: (N, 256, 256) uint8 tissue ids.
             views: (N,) uint8, 0 for 2CH, 1 for 4CH.
+            on_evaluation: called after each evaluation, of all N images at once.
         """
         ...
 
@@ -71,42 +81,76 @@ def generate(
         recorded: columns of the manifest that are the same for all images.
     """
     start, drawn = time.monotonic(), 0
+    restore_lost(writer, maps, batch)
     try:
-        with closing(_chunks_to_draw(writer, batch)) as chunks:
+        with closing(_Chunks(writer, batch)) as chunks:
             for chunk, missing in chunks:
                 tissues, views = read_batch(maps, chunk)
-                images = source.draw(tissues, views, seed, chunk["index"].tolist())
+                tick = chunks.ticker(source.evaluations)
+                images = source.draw(tissues, views, seed, chunk["index"].tolist(), tick)
                 for i, row in enumerate(_records(chunk)):
                     if missing[i]:
                         writer.submit(row, images[i], tissues[i])
                         drawn += 1
         writer.flush()
     finally:
-        writer.close()
         seconds = time.monotonic() - start
         if drawn:
-            shard = f"{writer.shard[0]}/{writer.shard[1]}"
-            record_attempt(writer.raw, Attempt(drawn, round(seconds, 3), source.device, source.precision, shard))
+            attempt = Attempt(drawn, round(seconds, 3), source.device, source.precision, str(writer.shard))
+            record_attempt(writer.raw, attempt)
     complete = writer.finish(recorded)
     if complete:
         write_preview(writer, maps)
     return Drawn(drawn, seconds, complete)
 
 
-def _chunks_to_draw(writer: DatasetWriter, batch: int) -> Generator[tuple[pd.DataFrame, NDArray[np.bool_]]]:
-    """Rows of this shard's chunks that lack images, with which of them do; shows how far they are."""
-    missing = writer.missing()
-    shard, shards = writer.shard
-    mine = [s for k, s in enumerate(range(0, len(writer.rows), batch)) if k % shards == shard]
-    todo = [s for s in mine if missing[s : s + batch].any()]
-    total = sum(len(writer.rows.iloc[s : s + batch]) for s in mine)
-    meter = Meter(total, "generate", "images", done=total - sum(int(missing[s : s + batch].sum()) for s in todo))
-    try:
-        for start in todo:
-            yield writer.rows.iloc[start : start + batch], missing[start : start + batch]
-            meter.update(int(missing[start : start + batch].sum()))
-    finally:
-        meter.close()
+def restore_lost(writer: DatasetWriter, maps: MapFolder, batch: int) -> None:
+    """Write labels and pictures that were lost beside an image that is there (or belong into another folder now)."""
+    lost = writer.missing() & writer.has_image()
+    for start in _starts(writer, batch):
+        rows = writer.rows.iloc[start : start + batch][lost[start : start + batch]]
+        for row in _records(rows):
+            image = read_pixels(RawDataset(writer.raw).image_path(row["case"], "train"))
+            writer.submit(row, np.asarray(image, np.uint8), maps.read(row["map"]))
+    writer.flush()
+
+
+def _starts(writer: DatasetWriter, batch: int) -> list[int]:
+    """First rows of this shard's chunks."""
+    every = range(0, len(writer.rows), batch)
+    return [start for k, start in enumerate(every) if k % writer.shard.count == writer.shard.index]
+
+
+class _Chunks:
+    """Rows of this shard's chunks that lack images, with which of them do, (batch,) bool; shows how far they are."""
+
+    def __init__(self, writer: DatasetWriter, batch: int) -> None:
+        self.rows, self.batch, self.missing = writer.rows, batch, writer.missing()
+        mine = _starts(writer, batch)
+        self.todo = [s for s in mine if self.missing[s : s + batch].any()]
+        total = sum(len(self.rows.iloc[s : s + batch]) for s in mine)
+        left = sum(int(self.missing[s : s + batch].sum()) for s in self.todo)
+        self.meter = Meter(total, "generate", "images", done=total - left)
+
+    def __iter__(self) -> Iterator[tuple[pd.DataFrame, NDArray[np.bool_]]]:
+        for start in self.todo:
+            missing = self.missing[start : start + self.batch]
+            yield self.rows.iloc[start : start + self.batch], missing
+            self.meter.update(int(missing.sum()))
+
+    def ticker(self, evaluations: int) -> Callable[[], None]:
+        """To call after each of the `evaluations` that a chunk takes: the bar moves before its first image is done."""
+        done = 0
+
+        def tick() -> None:
+            nonlocal done
+            done += 1
+            self.meter.update(0, f"evaluation {done} of {evaluations}")
+
+        return tick
+
+    def close(self) -> None:
+        self.meter.close()
 
 
 def read_batch(maps: MapFolder, rows: pd.DataFrame) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -128,7 +172,7 @@ def write_preview(writer: DatasetWriter, maps: MapFolder) -> None:
     ]
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     lines = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
-    write_png(writer.raw / "preview.png", np.concatenate(lines, axis=0))
+    write_png(writer.raw / PREVIEW, np.concatenate(lines, axis=0))
 
 
 def _tile(image: NDArray[np.uint8], tissues: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from echo_synth.errors import RunError, SpecError
 from echo_synth.files import read_json
 from echo_synth.generation.engine import MODULATION_BYTES, ImageGenerator, SamplerSettings
 from echo_synth.home import maps
-from echo_synth.runs.folder import DiffusionRun, Run, VaeRun, find_diffusion, find_vae_of, open_run
+from echo_synth.runs.find import find_diffusion, find_vae_of
+from echo_synth.runs.folder import DiffusionRun, Run, VaeRun, open_run
 from echo_synth.sampling import SOLVERS
 from echo_synth.specs import DiffusionSpec
 
@@ -86,11 +87,20 @@ class SampledImages:
     def device(self) -> str:
         return self.generator.device
 
+    @property
+    def evaluations(self) -> int:
+        return self.settings.nfe
+
     def draw(
-        self, tissues: NDArray[np.uint8], views: NDArray[np.uint8], seed: int, indices: Sequence[int]
+        self,
+        tissues: NDArray[np.uint8],
+        views: NDArray[np.uint8],
+        seed: int,
+        indices: Sequence[int],
+        on_evaluation: Callable[[], None],
     ) -> NDArray[np.uint8]:
         """See `run.ImageSource`."""
-        return self.generator.draw(tissues, views, seed, indices, self.settings)
+        return self.generator.draw(tissues, views, seed, indices, self.settings, on_evaluation)
 
 
 def check_solver(name: str) -> str:

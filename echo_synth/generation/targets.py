@@ -1,50 +1,157 @@
-"""Which dataset folder `generate` fills: the one with the id asked for, an unfinished one, or the next free."""
+"""Which folders a synthetic dataset fills: those of the id asked for, of an unfinished one, or of the next free id."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from echo_synth.claims import claim, lock_in
 from echo_synth.data import nnunet_raw
-from echo_synth.errors import ExistsError
-from echo_synth.files import read_json
+from echo_synth.errors import DataError, ExistsError
+from echo_synth.files import check_writable, disk_error, read_json, write_json
+from echo_synth.folders import MARKER
 from echo_synth.generation.manifest import MANIFEST
+from echo_synth.generation.shards import is_held_or_left
 from echo_synth.home import classification, nnunet_folder
 
 FIRST_ID = 601
+PREVIEW = "preview.png"
+_SETTINGS = "settings.json"
+_WAIT_SECONDS = 120.0  # for another command that chooses an id
 
 
-def choose_target(dataset_id: int | None, name: str, identity: Mapping[str, Any]) -> Path:
-    """Folder of the dataset: the one with that id if it is the same dataset, or a new one; nothing is made.
+@dataclass(frozen=True)
+class Target:
+    """The two folders of a dataset: nnU-Net's raw one, and the classification copy."""
 
-    Args:
-        dataset_id: None for the unfinished dataset with these settings, else the next free id from 601.
+    raw: Path
+    classification: Path
+
+
+@dataclass(frozen=True)
+class TargetRequest:
+    """Which dataset is asked for.
+
+    Attributes:
+        dataset_id: None for the unfinished dataset with this identity, else the next free id from 601.
         name: of the dataset, without its id.
         identity: settings that decide the files' content.
-
-    Raises ExistsError when the id is taken by another dataset, DataError when it is not an id.
+        classification: folder of the classification copy, or None for the default below ECHOSYNTH_HOME.
     """
-    raw = nnunet_folder("nnUNet_raw")
-    if dataset_id is None:
-        unfinished = _unfinished(raw, name, identity)
-        return unfinished or raw / f"Dataset{nnunet_raw.next_free_id(FIRST_ID):03d}_{name}"
-    nnunet_raw.check_id(dataset_id)
-    path = raw / f"Dataset{dataset_id:03d}_{name}"
-    taken = [p for p in nnunet_raw.existing(dataset_id) if p != path]
+
+    dataset_id: int | None
+    name: str
+    identity: Mapping[str, Any]
+    classification: Path | None = None
+
+
+def choose_target(request: TargetRequest) -> Target:
+    """The folders of the dataset; nothing is made.
+
+    Raises:
+        ExistsError: the id, or a folder, holds something else.
+        DataError: not an id, or a folder cannot be written.
+    """
+    raw = _choose_raw(request)
+    target = Target(raw, (request.classification or classification() / raw.name).absolute())
+    _check_raw(raw, request.identity)
+    _check_classification(target)
+    for folder in (target.raw, target.classification):
+        check_writable(folder)
+    return target
+
+
+def make_target(request: TargetRequest, settings_of: Callable[[Target], Mapping[str, Any]]) -> Target:
+    """Choose and make the folders; of two processes that choose at once, each gets an id of its own.
+
+    Args:
+        settings_of: content of settings.json for a target.
+
+    Raises as `choose_target`.
+    """
+    choose_target(request)  # what is wrong is said before anything is made
+    with claim(lock_in(nnunet_folder("nnUNet_raw")), wait=_WAIT_SECONDS):
+        target = choose_target(request)
+        try:
+            for folder in (target.raw, target.classification):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise disk_error(e, target.raw) from e
+        if not (target.raw / _SETTINGS).is_file():
+            write_json(target.raw / _SETTINGS, {**settings_of(target), "identity": dict(request.identity)})
+        if not (target.classification / MARKER).is_file():
+            write_json(target.classification / MARKER, {"made_by": "generate", "dataset": target.raw.name})
+    return target
+
+
+def is_complete(raw: Path) -> bool:
+    """Whether the dataset is whole, and the command that drew it came to its end."""
+    return (raw / MANIFEST).is_file() and (raw / PREVIEW).is_file() and not is_held_or_left(raw)
+
+
+def _choose_raw(request: TargetRequest) -> Path:
+    root = nnunet_folder("nnUNet_raw")
+    if request.dataset_id is None:
+        for path in sorted(root.glob(f"Dataset*_{request.name}")):
+            if not is_complete(path) and _identity_of(path) == _as_json(request.identity):
+                return path
+        return root / f"Dataset{nnunet_raw.next_free_id(FIRST_ID):03d}_{request.name}"
+    nnunet_raw.check_id(request.dataset_id)
+    path = root / f"Dataset{request.dataset_id:03d}_{request.name}"
+    taken = [p for p in nnunet_raw.existing(request.dataset_id) if p != path]
     if taken:
-        raise ExistsError(f"dataset id {dataset_id} is taken by {taken[0]}; choose another --dataset-id")
+        raise ExistsError(f"dataset id {request.dataset_id} is taken by {taken[0]}; choose another --dataset-id")
     return path
 
 
-def _unfinished(raw: Path, name: str, identity: Mapping[str, Any]) -> Path | None:
-    for path in sorted(raw.glob(f"Dataset*_{name}")):
-        settings = path / "settings.json"
-        if settings.is_file() and not (path / MANIFEST).is_file() and read_json(settings).get("identity") == identity:
-            return path
-    return None
+def _identity_of(raw: Path) -> dict[str, Any] | None:
+    """Identity of the dataset in `raw`; None where it was not made by generate."""
+    try:
+        settings = read_json(raw / _SETTINGS)
+    except DataError:
+        return None
+    identity = settings.get("identity") if isinstance(settings, dict) else None
+    return identity if isinstance(identity, dict) else None
 
 
-def classification_folder(target: Path) -> Path:
-    """Default folder of the classification copy of a dataset."""
-    return classification() / target.name
+def _check_raw(raw: Path, identity: Mapping[str, Any]) -> None:
+    before = _identity_of(raw)
+    if before is None:
+        if raw.exists() and any(raw.iterdir()):
+            raise ExistsError(f"{raw} exists and was not made by 'echosynth generate'; choose another --dataset-id")
+        return
+    now = _as_json(identity)
+    changed = [key for key in now if before.get(key) != now[key]]
+    if changed:
+        raise ExistsError(
+            f"{raw} was made with {changed[0]} = {before.get(changed[0])}, now {now[changed[0]]}; "
+            "repeat the old settings to complete it, or choose another --dataset-id"
+        )
+
+
+def _check_classification(target: Target) -> None:
+    """Raise ExistsError where pictures would be mixed with other files."""
+    folder = target.classification
+    if target.raw == folder or folder.is_relative_to(target.raw) or target.raw.is_relative_to(folder):
+        raise ExistsError(f"--classification {folder}: is inside {target.raw} or around it; choose a folder beside it")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if (folder / MARKER).is_file():
+        content = read_json(folder / MARKER)
+        owner = content.get("dataset") if isinstance(content, dict) else None
+        ours = owner == target.raw.name
+    else:  # of a version without marker, or of a command that was killed before it
+        settings = read_json(target.raw / _SETTINGS) if (target.raw / _SETTINGS).is_file() else {}
+        ours = isinstance(settings, dict) and settings.get("classification") == str(folder)
+    if not ours:
+        raise ExistsError(
+            f"{folder} holds other files than the pictures of {target.raw.name}; choose another --classification"
+        )
+
+
+def _as_json(identity: Mapping[str, Any]) -> dict[str, Any]:
+    decoded: dict[str, Any] = json.loads(json.dumps(dict(identity), default=str))
+    return decoded

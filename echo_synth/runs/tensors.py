@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,21 @@ from echo_synth.files import write_atomic
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
-    """Write tensors with JSON `metadata` in one file, so that both change together or not at all."""
+    """Write tensors with JSON `metadata` in one file, so that both change together or not at all.
+
+    Raises DataError when the disk is full or not writable.
+    """
+
+    def save(target: Path) -> None:
+        try:
+            save_file(held, target, metadata=text)
+        except SafetensorError as e:  # a full disk comes as one, its number in the text
+            code = next((c for c in (errno.ENOSPC, errno.EDQUOT, errno.EIO) if f"code: {c}," in str(e)), errno.EIO)
+            raise OSError(code, os.strerror(code), str(target)) from e
+
     held = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     text = {"echosynth": json.dumps(metadata or {})}
-    write_atomic(path, lambda p: save_file(held, p, metadata=text))
+    write_atomic(path, save)
 
 
 def load_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from echo_synth.files import write_text
+from echo_synth.files import disk_error, write_text
 
 COLUMNS = ("images", "step", "split", "name", "value", "lr", "images_per_second")
 
@@ -25,16 +25,20 @@ class History:
     def _rewind(self, images: int) -> None:
         rows: list[list[str]] = []
         if images and self.path.is_file():
-            with open(self.path, newline="", encoding="utf-8") as f:
-                rows = [r for r in list(csv.reader(f))[1:] if len(r) == len(COLUMNS) and int(r[0]) <= images]
+            with open(self.path, newline="", encoding="utf-8", errors="replace") as f:
+                whole = [r for r in list(csv.reader(f))[1:] if len(r) == len(COLUMNS) and r[0].isdigit()]
+            rows = [r for r in whole if int(r[0]) <= images]
         write_text(self.path, "".join(",".join(r) + "\n" for r in [list(COLUMNS), *rows]))
 
     def add(self, images: int, step: int, split: str, values: Mapping[str, float], lr: float, rate: float) -> None:
-        """One row for each named value."""
-        with open(self.path, "a", newline="", encoding="utf-8") as f:
-            writer = csv.writer(f)
-            for name, value in values.items():
-                writer.writerow([images, step, split, name, f"{value:.6g}", f"{lr:.4g}", f"{rate:.2f}"])
+        """One row for each named value. Raises DataError when the disk is full or not writable."""
+        try:
+            with open(self.path, "a", newline="", encoding="utf-8") as f:
+                writer = csv.writer(f)
+                for name, value in values.items():
+                    writer.writerow([images, step, split, name, f"{value:.6g}", f"{lr:.4g}", f"{rate:.2f}"])
+        except OSError as e:
+            raise disk_error(e, self.path) from e
         for name, value in values.items():
             self._board.add_scalar(f"{split}/{name}", value, images)
 

@@ -21,8 +21,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from echo_synth.errors import RunError, TrainingError
+from echo_synth.interrupt import continue_with, resume_hint
 from echo_synth.progress import Meter, format_seconds
 from echo_synth.runs.folder import STATE, WEIGHTS
+from echo_synth.runs.progress import progress_of
 from echo_synth.runs.start import check_identity
 from echo_synth.runs.tensors import save_tensors
 from echo_synth.specs import TrainingSpec
@@ -89,10 +91,21 @@ class Engine:
     def run(self, resume: bool) -> Mapping[str, float]:
         """Train to `spec.images`; returns the best validation's numbers, whose weights are kept.
 
+        Interrupted, it leaves word of what is saved and of the command that continues it.
+
         Raises:
             TrainingError: the loss is not finite.
             RunError: the state in `folder` belongs to another run.
         """
+        continuing = continue_with({"--resume": None, "--out": str(self.folder)}, drop=("--overwrite",))
+        with resume_hint(continuing, self._saved):
+            return self._train(resume)
+
+    def _saved(self) -> str:
+        progress = progress_of(self.folder)
+        return f"{self.folder}: saved {progress}" if progress else f"{self.folder}: nothing saved yet"
+
+    def _train(self, resume: bool) -> Mapping[str, float]:
         self._start(resume)
         try:
             while self.state.step * self.spec.batch < self.spec.images:
@@ -121,7 +134,9 @@ class Engine:
         count = self.spec.ema_snapshots
         snapshots = Snapshots(self.module, self.folder, count, self._steps) if count else None
         ema = PowerEma(self.parameters, self.spec.ema_std)
-        self.state = TrainingState(self.module, self.optimizer, ema, snapshots, self.accelerator.scaler)
+        self.state = TrainingState(
+            self.module, self.optimizer, ema, snapshots, self.accelerator.scaler, first_images=self.spec.images
+        )
         self.running: dict[str, float] = {}
         if resume and (self.folder / STATE).is_file():
             check_identity(self.folder, {**self.identity, "seed": self.seed})
@@ -135,6 +150,10 @@ class Engine:
             self.spec.images, self.folder.name, "images", self.state.step * self.spec.batch, quiet=not self.main
         )
         self.validate_every = max(1, self._steps // self.validations)
+        if self.state.step == 0:  # from the first moment there is something to resume, and nothing of a replaced run
+            if self.main:
+                (self.folder / WEIGHTS).unlink(missing_ok=True)
+            self._save_state()
 
     def _positions(self) -> list[int]:
         """This process's share of the step's global batch."""
@@ -196,7 +215,7 @@ class Engine:
 
     def _learning_rate(self) -> float:
         """Linear warm-up over the first 2 % of training, then constant; the average does the annealing."""
-        warm = max(1, round(0.02 * self.spec.images / self.spec.batch))
+        warm = max(1, round(0.02 * self.state.first_images / self.spec.batch))
         return self.spec.lr * min(1.0, (self.state.step + 1) / warm)
 
     def _housekeeping(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from torch import nn
 
 from echo_synth.data.augment import ColourRanges, GeometricRanges
 from echo_synth.data.nnunet_raw import RawDataset
-from echo_synth.data.prepared import prepare
+from echo_synth.data.prepared import Prepared, prepare
 from echo_synth.errors import RunError
+from echo_synth.runs.data import TrainingData
 from echo_synth.runs.description import (
     DescriptionT,
     InitialWeights,
@@ -22,16 +25,16 @@ from echo_synth.runs.description import (
     describe_vae,
 )
 from echo_synth.runs.folder import VaeRun, open_run
-from echo_synth.runs.start import check_identity, start_run
+from echo_synth.runs.start import RunRequest, check_resumable, choose_run_folder, hold_run_folder, start_run
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.distributed import main_first, on_main, process_count
 from echo_synth.training.latents import FieldRecipe, kept_fields
 from echo_synth.training.loop import Engine
 from echo_synth.training.perceptual_networks import build_perceptual
-from echo_synth.training.tasks.diffusion import DiffusionTask
+from echo_synth.training.tasks.diffusion import DiffusionTask, Fields
 from echo_synth.training.tasks.vae import VaeTask
 from echo_synth.training.transfer import start_from
-from echo_synth.vae.codec import build_codec
+from echo_synth.vae.codec import Codec, build_codec
 from echo_synth.vae.gamma import Direction
 from echo_synth.vae.posterior import PosteriorFamily
 
@@ -139,6 +142,19 @@ def _new_network(description: DescriptionT, settings: TrainingSettings) -> tuple
     return module, description.model_copy(update={"init": init})
 
 
+@contextmanager
+def training_folder(request: RunRequest, device: str, dry_run: bool = False) -> Iterator[Path]:
+    """The run folder, held by the main process of this training until the block ends; a dry run only names it.
+
+    Raises as `hold_run_folder`.
+    """
+    with ExitStack() as held:
+        if dry_run:
+            yield on_main(device, lambda: choose_run_folder(request))
+        else:
+            yield on_main(device, lambda: held.enter_context(hold_run_folder(request)))
+
+
 def train_gamma_vae(
     settings: TrainingSettings,
     options: VaeOptions,
@@ -147,7 +163,15 @@ def train_gamma_vae(
     resume: bool,
     resolved: Mapping[str, Any],
 ) -> Mapping[str, float]:
-    """Train, or continue to train, a VAE in `folder`; returns the best validation's numbers."""
+    """Train, or continue to train, a VAE in `folder` (see `training_folder`); returns the best validation's numbers.
+
+    Args:
+        resolved: content of settings.json.
+
+    Raises:
+        RunError: the run there was started with other settings or data.
+        TrainingError: the loss is not finite.
+    """
     training, direction = settings.training, options.resolved_direction()
     perceptual = build_perceptual(training.perceptual, options.perceptual_weights)
     with main_first(settings.device):
@@ -168,7 +192,8 @@ def train_gamma_vae(
     network = description.network
     prior = [network.alpha_prior, network.beta_prior]
     identity = _identity(settings, data.fingerprint, posterior=options.posterior, kl=direction, prior=prior)
-    on_main(settings.device, lambda: start_run(folder, description, resolved, identity, resume))
+    start = partial(start_run, folder, description, resolved, identity, resume, _training_data(dataset, data))
+    on_main(settings.device, start)
     return _run(settings, module, task, folder, resume, identity)
 
 
@@ -180,29 +205,44 @@ def train_diffusion(
     resume: bool,
     resolved: Mapping[str, Any],
 ) -> Mapping[str, float]:
-    """Train, or continue to train, a diffusion model in `folder`; returns the best validation's numbers."""
+    """Train, or continue to train, a diffusion model in `folder`; otherwise as `train_gamma_vae`.
+
+    Args:
+        vae_run: the Γ-VAE whose latents it learns, or None for a model on pixels.
+    """
     with main_first(settings.device):
         data = prepare(dataset)
     vae_hash = vae_run.hash() if vae_run else None
     fresh = describe_diffusion(settings.model, settings.size, vae_hash)
     identity = _identity(settings, data.fingerprint, vae=vae_hash)
-    if resume:
-        on_main(settings.device, lambda: check_identity(folder, identity))
+    if resume:  # before latents are computed for nothing
+        on_main(settings.device, partial(check_resumable, folder, identity))
     module, description = _new_network(fresh.model_copy(update={"trained_on": dataset.name}), settings)
     vae = vae_run.load().to(settings.device) if vae_run else None
     codec = build_codec(vae, description.resolution)
-    val_rows = data.rows("val") if len(data.rows("val")) else data.rows("train")
-    recipe = FieldRecipe(
-        description.resolution,
-        vae_hash,
-        settings.copies,
-        settings.augmentation(),
-        settings.seed,
-        settings.precision == "bf16",
-    )
-    with main_first(settings.device):
-        train = kept_fields(data, data.rows("train"), codec, recipe, dataset.name, settings.device)
-        val = kept_fields(data, val_rows, codec, replace(recipe, copies=1), dataset.name, settings.device)
+    train, val = _fields(settings, dataset, data, codec, vae_hash)
     task = DiffusionTask(train, val, settings.device, settings.seed, codec, folder / "samples")
-    on_main(settings.device, lambda: start_run(folder, description, resolved, identity, resume))
+    start = partial(start_run, folder, description, resolved, identity, resume, _training_data(dataset, data))
+    on_main(settings.device, start)
     return _run(settings, module, task, folder, resume, identity)
+
+
+def _fields(
+    settings: TrainingSettings, dataset: RawDataset, data: Prepared, codec: Codec, vae_hash: str | None
+) -> tuple[Fields, Fields]:
+    """Clean fields to train on (augmented copies) and to validate with (without validation patients: the training cases)."""
+    ranges, bf16 = settings.augmentation(), settings.precision == "bf16"
+    recipe = FieldRecipe(codec.resolution, vae_hash, settings.copies, ranges, settings.seed, bf16)
+    train_rows, val_rows = data.rows("train"), data.rows("val")
+    with main_first(settings.device):
+        train = kept_fields(data, train_rows, codec, recipe, dataset.name, settings.device)
+        rows = val_rows if len(val_rows) else train_rows
+        val = kept_fields(data, rows, codec, replace(recipe, copies=1), dataset.name, settings.device)
+    return train, val
+
+
+def _training_data(dataset: RawDataset, data: Prepared) -> TrainingData:
+    patients = {
+        split: tuple(sorted(set(data.cases["patient"][data.cases["split"] == split]))) for split in ("train", "val")
+    }
+    return TrainingData(dataset.name, data.fingerprint, **patients)

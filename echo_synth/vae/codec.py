@@ -38,7 +38,7 @@ class Codec(Protocol):
         ...
 
     def decode(self, fields: Tensor, sector: Tensor) -> Tensor:
-        """Images (N, 1, H, W) float32 in [0, 1], 0 outside the sector; NaN where a network gave it.
+        """Images (N, 1, H, W) float32 in [0, 1], 0 outside the sector; NaN where a network gave no finite number.
 
         Args:
             fields: (N, 1, R, R) in [−1, 1]; what lies beyond is clipped.
@@ -61,7 +61,7 @@ class PixelCodec:
     def decode(self, fields: Tensor, sector: Tensor) -> Tensor:
         """See `Codec.decode`."""
         pixels = F.interpolate((fields + 1) / 2, size=sector.shape[-2:], mode="bilinear") * sector
-        return pixels.clamp(0, 1)
+        return _unit(pixels)
 
 
 class LatentCodec:
@@ -83,12 +83,17 @@ class LatentCodec:
         """See `Codec.decode`."""
         dtype = self.vae.from_latent.weight.dtype
         latent = self.vae.admissible((fields + 1) / 2) * self.vae.latent_mask(sector.float())
-        return self.vae.decode(latent.to(dtype), sector.to(dtype)).float().clamp(0, 1)
+        return _unit(self.vae.decode(latent.to(dtype), sector.to(dtype)).float())
 
 
 def build_codec(vae: GammaVAE | None, resolution: int) -> PixelCodec | LatentCodec:
     """The codec of a diffusion model with fields of `resolution`: latents of `vae`, or pixels where it is None."""
     return PixelCodec(resolution) if vae is None else LatentCodec(vae, resolution)
+
+
+def _unit(pixels: Tensor) -> Tensor:
+    """Clipped to [0, 1]; infinity is no white pixel but NaN."""
+    return torch.where(pixels.isfinite(), pixels.clamp(0, 1), torch.nan)
 
 
 def _as_field(unit: Tensor, small: Tensor) -> Tensor:

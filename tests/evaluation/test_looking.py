@@ -18,7 +18,8 @@ from echo_synth.errors import RunError
 from echo_synth.evaluation import solver_study
 from echo_synth.generation import sources
 from echo_synth.generation.engine import ImageGenerator, default_settings, step_noise
-from echo_synth.runs.folder import DiffusionRun, find_vae, open_run
+from echo_synth.runs.find import find_vae
+from echo_synth.runs.folder import DiffusionRun, open_run
 from echo_synth.runs.tensors import load_tensors
 from echo_synth.sampling import SOLVERS
 from echo_synth.types import VIEWS

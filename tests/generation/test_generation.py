@@ -26,7 +26,8 @@ from echo_synth.errors import EchoSynthError, ExistsError, LeakageError, RunErro
 from echo_synth.generation import writer
 from echo_synth.generation.engine import ImageGenerator, default_settings, image_noise
 from echo_synth.generation.manifest import plan_images
-from echo_synth.runs.folder import find_vae_of, open_run
+from echo_synth.runs.find import find_vae_of
+from echo_synth.runs.folder import open_run
 
 BUNDLED = specs.root() / "bundled"
 BUNDLED_MAPS = BUNDLED / "maps"

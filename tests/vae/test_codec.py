@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from echo_synth.runs.description import build_model
-from echo_synth.runs.folder import bundled_run
+from echo_synth.runs.find import bundled_run
 from echo_synth.vae.codec import LatentCodec, PixelCodec, build_codec
 from echo_synth.vae.network import GammaVAE
 

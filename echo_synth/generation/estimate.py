@@ -1,0 +1,37 @@
+"""Time, memory and disk of drawing a dataset, from two evaluations of the network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from echo_synth.data.maps import MapFolder
+from echo_synth.estimate import Estimate, measured_seconds
+from echo_synth.generation.engine import ImageGenerator, SamplerSettings, image_noise
+from echo_synth.generation.run import read_batch
+
+_IMAGE_BYTES = 90_000  # image, label and picture on disk
+_ACTIVATION_BYTES = 24 << 20  # of an image, at the widest place of the larger networks
+_FRAMEWORK_BYTES = 600 << 20
+_AT_ONCE = 2
+
+
+def estimate_generation(
+    generator: ImageGenerator, settings: SamplerSettings, maps: MapFolder, rows: pd.DataFrame, batch: int
+) -> Estimate:
+    """Of drawing all `rows` (a plan, see `manifest.plan_images`) in one process, in batches of `batch`."""
+    tissues, views = read_batch(maps, rows.head(min(_AT_ONCE, batch)))
+    noise = np.stack([image_noise(0, i, generator.resolution) for i in range(len(tissues))])
+    one = SamplerSettings(1, "euler", settings.discretization)
+
+    def decode() -> None:
+        generator.images(torch.from_numpy(noise).to(generator.device).clamp(-1, 1), tissues)
+
+    wait = torch.cuda.synchronize if generator.device.startswith("cuda") else (lambda: None)
+    evaluation = measured_seconds(lambda: generator.fields(tissues, views, noise, one), wait)
+    seconds = (settings.nfe * evaluation + measured_seconds(decode, wait)) / len(tissues) * len(rows)
+    parameters = sum(p.numel() * p.element_size() for p in generator.denoiser.parameters())
+    kept = min(generator.modulation_bytes, batch * _ACTIVATION_BYTES)
+    memory = _FRAMEWORK_BYTES + 2 * parameters + kept + batch * _ACTIVATION_BYTES
+    return Estimate(seconds, len(rows) * _IMAGE_BYTES, memory)

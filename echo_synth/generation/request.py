@@ -1,0 +1,112 @@
+"""A dataset that is asked for: model, sampler, maps and plan, and what of them decides its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from echo_synth.data.leakage import refuse_test_patients
+from echo_synth.data.maps import MapFolder, open_maps
+from echo_synth.data.nnunet_raw import RawDataset, test_patients
+from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings
+from echo_synth.generation.manifest import fingerprint, plan_images
+from echo_synth.generation.sources import TrainedModel, newest_maps, solver_of
+from echo_synth.generation.targets import Target
+from echo_synth.home import nnunet_folder
+
+
+@dataclass(frozen=True)
+class MapPlan:
+    """Which images are drawn from which maps: a plan of `manifest.plan_images`, its maps, and the seed."""
+
+    maps: MapFolder
+    rows: pd.DataFrame
+    seed: int
+
+    def identity(self) -> dict[str, Any]:
+        """What of the plan decides the files' content."""
+        return {"maps_hash": fingerprint(self.maps, self.rows), "count": len(self.rows)}
+
+
+def plan_from(maps: Path | None, count: int | None, seed: int, trained_on: str | None = None) -> MapPlan:
+    """The plan for `count` images (None: one a map) from a map folder (None: the newest).
+
+    Args:
+        trained_on: name of the raw dataset that the model learnt; where it is at hand, its test
+            patients may not be among the maps', whatever the map folder itself says.
+
+    Raises:
+        DataError: no map folder.
+        LeakageError: a map was made from a held-out patient.
+    """
+    folder = open_maps(maps or newest_maps())
+    if trained_on is not None and (nnunet_folder("nnUNet_raw") / trained_on / "cases.csv").is_file():
+        held_out = test_patients(RawDataset(nnunet_folder("nnUNet_raw") / trained_on))
+        refuse_test_patients(folder.index["patient"], held_out, f"condition maps in {folder.path}, for {trained_on}")
+    return MapPlan(folder, plan_images(folder.index, count, seed), seed)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A synthetic dataset of a trained model.
+
+    Attributes:
+        model: what draws.
+        sampler: how.
+        plan: from what.
+        batch: images at once; neighbours of a batch change an image's rounding.
+        fast, compiled, modulation_bytes: see `ImageGenerator`.
+    """
+
+    model: TrainedModel
+    sampler: SamplerSettings
+    plan: MapPlan
+    batch: int
+    fast: bool = True
+    compiled: bool = False
+    modulation_bytes: int = 4 << 30
+
+    @property
+    def name(self) -> str:
+        """Of the dataset, without its id: EDM-L64_nfe20."""
+        return f"{self.model.spec.dataset_name}_nfe{self.sampler.nfe}"
+
+    def recorded(self) -> dict[str, Any]:
+        """Columns of the manifest that are the same for all images."""
+        description = self.model.run.description
+        return {
+            "model": self.model.run.description.model,
+            "size": description.size,
+            "model_hash": self.model.run.hash(),
+            "vae_hash": self.model.vae.hash() if self.model.vae else None,
+            "nfe": self.sampler.nfe,
+            "solver": self.sampler.solver,
+            "discretization": self.sampler.discretization,
+            "seed": self.plan.seed,
+            "precision": self.model.precision,
+            "trained_on": description.trained_on,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """Settings that decide the files' content: a dataset is completed with the same ones only."""
+        computed = {"batch": self.batch, "fast": self.fast, "compile": self.compiled}
+        return self.recorded() | self.plan.identity() | computed
+
+    def load(self) -> ImageGenerator:
+        """The networks, ready to draw."""
+        return self.model.load(self.fast, self.modulation_bytes, self.compiled)
+
+
+def sampler_for(model: TrainedModel, nfe: int, solver: str) -> SamplerSettings:
+    """Sampler with `nfe` evaluations; `solver` may be auto. Raises SpecError for an unknown one."""
+    return default_settings(model.spec.precond, nfe, solver_of(model.run, solver, nfe, model.spec.solvers))
+
+
+def shown_settings(identity: Mapping[str, Any], maps: MapFolder, target: Target) -> dict[str, Any]:
+    """What settings.json tells of a dataset: its identity and where its parts lie."""
+    places = {"maps": maps.path, "dataset": target.raw, "classification": target.classification}
+    return {**identity, **places}

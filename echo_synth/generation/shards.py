@@ -1,0 +1,75 @@
+"""The processes that draw one dataset together: which chunks each draws, and that no two draw the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from echo_synth.claims import LOCK, Claim, claim, holder_of
+from echo_synth.errors import HeldError, SpecError
+from echo_synth.files import PARTIAL
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The `index`-th, from 0, of `count` processes."""
+
+    index: int
+    count: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.index}-of-{self.count}"
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+WHOLE = Shard(0, 1)
+
+
+def parse_shard(text: str) -> Shard:
+    """Shard of i/n, or for 0/1 the process's place under torchrun. Raises SpecError that names --shard."""
+    if text == "0/1" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return Shard(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    index, _, count = text.partition("/")
+    if not (index.isascii() and index.isdigit() and count.isascii() and count.isdigit() and int(index) < int(count)):
+        raise SpecError(f"--shard {text}: expected i/n with 0 <= i < n, such as 0/4")
+    return Shard(int(index), int(count))
+
+
+@contextmanager
+def hold_shard(dataset: Path, shard: Shard) -> Iterator[Claim]:
+    """Draw this shard alone, until the block ends.
+
+    Raises HeldError when another process draws it, or draws by another number of shards.
+    """
+    with claim(_lock(dataset, shard.name), what=dataset) as held:
+        for lock in dataset.glob(f"{LOCK}-*-of-*"):
+            other = holder_of(lock) if not lock.name.endswith(f"-of-{shard.count}") else None
+            if other:
+                raise HeldError(f"{dataset}: in use by {other}, which draws other shards; wait until it has ended")
+        yield held
+
+
+def _lock(dataset: Path, name: str) -> Path:
+    return dataset / f"{LOCK}-{name}"
+
+
+def remove_dead_shards(dataset: Path) -> None:
+    """Remove lock files and half-written files of killed processes."""
+    for leftover in dataset.glob(f"{PARTIAL}*-of-*"):
+        if holder_of(_lock(dataset, leftover.name.removeprefix(PARTIAL))) is None:
+            shutil.rmtree(leftover, ignore_errors=True)
+    for lock in dataset.glob(f"{LOCK}-*"):
+        if holder_of(lock) is None:
+            lock.unlink(missing_ok=True)
+
+
+def is_held_or_left(dataset: Path) -> bool:
+    """Whether a process draws this dataset, or one was killed before it had said that it was done."""
+    return any(dataset.glob(f"{LOCK}-*"))

@@ -1,0 +1,51 @@
+"""data.json of a run: what it was trained on, so that its patients can be kept out of evaluations."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from echo_synth.errors import RunError
+from echo_synth.files import read_json, write_json
+
+DATA = "data.json"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The data of a training.
+
+    Attributes:
+        dataset: name of the raw dataset.
+        fingerprint: of its prepared pixels; changes when any image or label does.
+        train, val: patients.
+    """
+
+    dataset: str
+    fingerprint: str
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        return self.train + self.val
+
+
+def write_training_data(folder: Path, data: TrainingData) -> None:
+    """Write data.json of the run in `folder`."""
+    write_json(folder / DATA, asdict(data))
+
+
+def training_data_of(folder: Path) -> TrainingData | None:
+    """What the run in `folder` was trained on; None for imported and older runs. Raises RunError when it is damaged."""
+    file = folder / DATA
+    if not file.is_file():
+        return None
+    content = read_json(file)
+    try:
+        data = TrainingData(content["dataset"], content["fingerprint"], tuple(content["train"]), tuple(content["val"]))
+    except (KeyError, TypeError):
+        raise RunError(f"{file}: expected dataset, fingerprint, train and val") from None
+    if not all(isinstance(v, str) for v in (data.dataset, data.fingerprint, *data.patients)):
+        raise RunError(f"{file}: expected names of patients, found something else")
+    return data

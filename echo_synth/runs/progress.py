@@ -1,0 +1,62 @@
+"""How far the training of a run is, read from the header of its state."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from echo_synth.errors import RunError
+from echo_synth.runs.folder import STATE
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Images that a training has seen, how many it is to see, and whether it came to its end."""
+
+    images: int
+    planned: int
+    finished: bool
+
+    def __str__(self) -> str:
+        return f"{self.images} images" if self.finished else f"unfinished: {self.images} of {self.planned} images"
+
+
+def read_state_header(folder: Path) -> dict[str, Any]:
+    """What the state of a run holds besides tensors: step, best, identity, seed, validated_step.
+
+    Raises RunError when it is missing or damaged.
+    """
+    path = folder / STATE
+    try:
+        with safe_open(path, framework="pt") as f:
+            header = json.loads((f.metadata() or {}).get("echosynth", "{}"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: missing") from None
+    except (SafetensorError, OSError, ValueError, RecursionError) as e:
+        raise RunError(f"{path}: not a readable safetensors file ({e!s:.200})") from None
+    if not isinstance(header, dict) or not isinstance(header.get("identity", {}), dict):
+        raise RunError(f"{path}: not the state of a training of echosynth")
+    return header
+
+
+def progress_of(folder: Path) -> Progress | None:
+    """How far the run is; None where there is no state: imported, averaged, bundled, or not begun.
+
+    Raises RunError when the state is damaged.
+    """
+    if not (folder / STATE).is_file():
+        return None
+    header = read_state_header(folder)
+    try:
+        identity, step = header["identity"], int(header["step"])
+        images, batch = int(identity["images"]), int(identity["batch"])
+        validated = int(header["validated_step"]) == step
+    except (KeyError, TypeError, ValueError):
+        raise RunError(
+            f"{folder / STATE}: does not say how far the training is; train again with --overwrite"
+        ) from None
+    return Progress(min(step * batch, images), images, validated and step * batch >= images)

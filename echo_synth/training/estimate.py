@@ -1,0 +1,108 @@
+"""Time, memory and disk of a training, from one step on random data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from echo_synth.data.augment import ColourRanges
+from echo_synth.data.prepared import Prepared
+from echo_synth.estimate import Estimate, measured_seconds
+from echo_synth.runs.description import DiffusionDescription, VaeDescription, build_model
+from echo_synth.training.perceptual_networks import build_perceptual
+from echo_synth.training.run import TrainingSettings, VaeOptions, memory_format
+from echo_synth.training.tasks.diffusion import DiffusionTask, Fields
+from echo_synth.training.tasks.vae import VaeTask
+
+_AROUND = 1.15  # validation, previews, saving
+_FRAMEWORK_BYTES = 600 << 20  # torch and its libraries
+_BYTES_PER_VALUE = 4
+
+
+def estimate_vae(settings: TrainingSettings, options: VaeOptions, description: VaeDescription) -> Estimate:
+    """Of `train_gamma_vae` with these settings; the images left to see are all of them."""
+    training = settings.training
+    perceptual = build_perceptual(training.perceptual, options.perceptual_weights)
+    task = VaeTask(
+        _random_images(description.resolution),
+        settings.device,
+        settings.seed,
+        training.weights,
+        0,
+        settings.augmentation(),
+        ColourRanges(),
+        perceptual.to(settings.device) if perceptual else None,
+        options.resolved_direction(),
+    )
+    return _estimate(settings, build_model(description), task, kept_bytes=0)
+
+
+def estimate_diffusion(settings: TrainingSettings, description: DiffusionDescription, cases: int) -> Estimate:
+    """Of `train_diffusion` with these settings; the fields of `cases` images are kept on disk."""
+    side = description.resolution
+    rng = np.random.default_rng(0)
+    clean = rng.standard_normal((2, side, side)).astype(np.float32)
+    fields = Fields(clean, np.full((2, side, side), 4, np.uint8), np.zeros(2, np.uint8))
+    task = DiffusionTask(fields, fields, settings.device, settings.seed)
+    return _estimate(settings, build_model(description), task, kept_bytes=3 * settings.copies * cases * side**2)
+
+
+def _random_images(side: int) -> Prepared:
+    rng = np.random.default_rng(0)
+    images = rng.integers(1, 255, (2, side, side), np.uint8)
+    cases = pd.DataFrame({"case": ["a", "b"], "split": "train"})
+    return Prepared(images, np.full_like(images, 4), np.zeros(2, np.uint8), cases, "")
+
+
+@dataclass
+class _SavedBytes:
+    """Counts what the backward pass needs of one forward pass."""
+
+    total: int = 0
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        self.total += tensor.numel() * tensor.element_size()
+        return tensor
+
+
+def _estimate(
+    settings: TrainingSettings, module: nn.Module, task: VaeTask | DiffusionTask, kept_bytes: float
+) -> Estimate:
+    module.to(settings.device).to(memory_format=memory_format(settings.device)).train()
+    training = settings.training
+    share = settings.micro_batch or training.batch
+    at_once = min(2, share)
+    saved = _SavedBytes()
+
+    def step() -> None:
+        saved.total = 0
+        with torch.autograd.graph.saved_tensors_hooks(saved.pack, lambda t: t), _autocast(settings):
+            terms: Mapping[str, Tensor] = task.loss(module, list(_positions(training.warmup_images, at_once)))
+        terms["loss"].backward()
+        module.zero_grad(set_to_none=True)
+
+    wait = torch.cuda.synchronize if settings.device.startswith("cuda") else (lambda: None)
+    seconds = measured_seconds(step, wait) / at_once * training.images * _AROUND
+    parameters = sum(p.numel() for p in module.parameters()) * _BYTES_PER_VALUE
+    moments = 1 if training.optimizer == "sgd" else 2
+    tracks = 2 if training.ema_snapshots else 0
+    state = parameters * (2 + moments + tracks)  # weights, their average, the optimiser's moments
+    snapshots = parameters * training.ema_snapshots  # two averages in half precision each
+    memory = _FRAMEWORK_BYTES + state + 2 * parameters + saved.total / at_once * share
+    return Estimate(seconds, parameters + state + snapshots + kept_bytes, memory)
+
+
+def _positions(first: int, count: int) -> Sequence[int]:
+    """Sample positions after the warm-up, when every term of the loss counts."""
+    return range(first, first + count)
+
+
+def _autocast(settings: TrainingSettings) -> torch.autocast:
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    kind = torch.device(settings.device).type
+    return torch.autocast(kind, kinds.get(settings.precision, torch.bfloat16), enabled=settings.precision in kinds)

@@ -1,0 +1,129 @@
+"""Where a training may start or go on: never in two processes, over a foreign folder, or with other settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from echo_synth.claims import claim, lock_in
+from echo_synth.errors import ExistsError, HeldError, RunError
+from echo_synth.files import write_json
+from echo_synth.runs.description import describe_vae
+from echo_synth.runs.folder import DESCRIPTION, STATE, WEIGHTS
+from echo_synth.runs.progress import progress_of
+from echo_synth.runs.start import RunRequest, check_identity, choose_run_folder, hold_run_folder, unfinished_runs
+from echo_synth.runs.tensors import save_tensors
+
+STEM = "gamma-vae-64_tiny_Dataset501_CAMUS"
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path))
+    return tmp_path / "runs"
+
+
+def put_run(folder: Path, step: int, images: int = 8, command: str = "train-vae", weights: bool = True) -> Path:
+    """A run folder as a training of batch 4 leaves it after `step` steps."""
+    folder.mkdir(parents=True)
+    header = {"step": step, "validated_step": step, "best": {}, "identity": {"images": images, "batch": 4}, "seed": 0}
+    save_tensors(folder / STATE, {"model.w": torch.zeros(1)}, header)
+    write_json(folder / DESCRIPTION, describe_vae("gamma-vae-64", "tiny").as_json())
+    write_json(folder / "settings.json", {"command": command})
+    if weights:
+        save_tensors(folder / WEIGHTS, {"w": torch.zeros(1)})
+    return folder
+
+
+def _request(out: Path | None = None, **options: bool) -> RunRequest:
+    return RunRequest("train-vae", STEM, out, **options)
+
+
+def test_new_runs_are_numbered_and_made(runs: Path) -> None:
+    assert choose_run_folder(_request()) == runs / f"{STEM}_01"
+    assert not runs.exists()
+    with hold_run_folder(_request()) as first, hold_run_folder(_request()) as second:
+        assert [first.name[-2:], second.name[-2:]] == ["01", "02"]
+    assert not list(runs.iterdir())  # nothing was saved in them
+
+
+def test_a_folder_in_which_nothing_was_saved_is_used_again(runs: Path) -> None:
+    (runs / f"{STEM}_03").mkdir(parents=True)
+    write_json(runs / f"{STEM}_03" / DESCRIPTION, {})
+    (runs / f"{STEM}_03" / ".partial-7-model.json").touch()
+    with hold_run_folder(_request()) as folder:
+        assert folder.name.endswith("_03")
+        assert not list(folder.glob(".partial*"))
+
+
+def test_a_held_folder_is_refused_and_named(runs: Path) -> None:
+    folder = put_run(runs / "a", 1)
+    with (
+        claim(lock_in(folder)),
+        pytest.raises(HeldError, match="a: in use by process"),
+        hold_run_folder(_request(folder, resume=True)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("step", "options", "told"),
+    [(1, {}, "pass --resume to continue it, --overwrite"), (2, {}, "--resume to continue it")],
+)
+def test_a_run_is_not_replaced_unasked(runs: Path, step: int, options: dict[str, bool], told: str) -> None:
+    folder = put_run(runs / "a", step)
+    with pytest.raises(ExistsError, match=told):
+        choose_run_folder(_request(folder, **options))
+
+
+def test_only_the_same_command_replaces_a_run(runs: Path) -> None:
+    imported = put_run(runs / "paper", 2, command="import-edmlx")
+    with pytest.raises(ExistsError, match="made by 'echosynth import-edmlx'"):
+        choose_run_folder(_request(imported, overwrite=True))
+    assert choose_run_folder(_request(put_run(runs / "own", 2), overwrite=True)).name == "own"
+
+
+def test_a_folder_of_other_things_is_never_used(runs: Path) -> None:
+    (runs / "photos").mkdir(parents=True)
+    (runs / "photos" / "cat.jpg").touch()
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(ExistsError, match="holds other files and no run"):
+            choose_run_folder(_request(runs / "photos", **options))
+
+
+def test_weights_without_a_state_cannot_go_on(runs: Path) -> None:
+    folder = put_run(runs / "a", 2)
+    (folder / STATE).unlink()
+    with pytest.raises(RunError, match=r"holds weights and no state\.safetensors"):
+        choose_run_folder(_request(folder, resume=True))
+
+
+def test_resuming_takes_the_unfinished_run(runs: Path) -> None:
+    with pytest.raises(RunError, match="no run named"):
+        choose_run_folder(_request(resume=True))
+    unfinished = put_run(runs / f"{STEM}_01", 1)
+    finished = put_run(runs / f"{STEM}_02", 2)
+    assert choose_run_folder(_request(resume=True)) == unfinished
+    assert list(unfinished_runs(STEM)) == [unfinished]
+    assert str(progress_of(unfinished)) == "unfinished: 4 of 8 images"
+    with claim(lock_in(unfinished)):  # it is being trained
+        assert choose_run_folder(_request(resume=True)) == finished
+
+
+def test_a_run_can_be_lengthened_and_nothing_else_changes(runs: Path) -> None:
+    folder = put_run(runs / "a", 2, images=8)
+    check_identity(folder, {"images": 16, "batch": 4, "seed": 0})
+    with pytest.raises(RunError, match="started with images = 8, asked to resume with 4"):
+        check_identity(folder, {"images": 4, "batch": 4, "seed": 0})
+    with pytest.raises(RunError, match="started with batch = 4, asked to resume with 2"):
+        check_identity(folder, {"images": 16, "batch": 2, "seed": 0})
+
+
+def test_a_state_that_lies_is_named(runs: Path) -> None:
+    folder = put_run(runs / "a", 1)
+    for metadata in ([], {"identity": []}, {"identity": {"images": "x"}, "step": 1}):
+        save_tensors(folder / STATE, {"w": torch.zeros(1)}, metadata)  # type: ignore[arg-type]
+        with pytest.raises(RunError, match=r"state\.safetensors"):
+            progress_of(folder)
