@@ -115,7 +115,8 @@ def quality(
 
 
 def _classifier(given: Path | None, trained_on: str) -> ClassifierRun | None:
-    from echo_synth.runs.folder import newest_classifier, open_run
+    from echo_synth.runs.find import newest_classifier
+    from echo_synth.runs.folder import open_run
 
     run = open_run(given, "classifier") if given else newest_classifier(trained_on)
     if run is None:
