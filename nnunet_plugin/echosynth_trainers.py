@@ -44,6 +44,7 @@ from nnunet_plugin.networks import (
     PooledNetwork,
     SubpixelNetwork,
     autocast,
+    check_architecture,
     cpu_has_bf16,
     labels_at,
     narrower,
@@ -102,6 +103,11 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         enable_deep_supervision: bool = True,
     ) -> torch.nn.Module:
         budget = budget_of(cls)
+        check_architecture(
+            configuration_manager.network_arch_class_name,
+            configuration_manager.network_arch_init_kwargs,
+            configuration_manager.network_arch_init_kwargs_req_import,
+        )
         settings = narrower(configuration_manager.network_arch_init_kwargs, budget.width)
         if budget.network != "planned":
             settings = with_stages(settings, settings["n_stages"] - 1)
@@ -177,6 +183,8 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         super().on_train_start()
         cases.note_source(Path(self.preprocessed_dataset_folder), Path(self.output_folder))
         self._trained_here = True
+        for left in Path(self.output_folder).glob("*.partial"):  # of a training that was killed while it saved
+            left.unlink()
         if self.device.type == "cpu" and hasattr(os, "sched_getaffinity"):
             # OMP_NUM_THREADS=1 is for nnU-Net's worker processes. One thread here costs 1.7 times.
             cores = len(os.sched_getaffinity(0))

@@ -33,6 +33,22 @@ def _resized(values: Any, count: int) -> Any:
     return [*values[:count], *[values[-1]] * (count - len(values))]
 
 
+def check_architecture(class_name: str, settings: Mapping[str, Any], imported: Sequence[str]) -> None:
+    """Refuse plans that name anything but network classes: nnU-Net imports and calls what they name.
+
+    Args:
+        imported: keys of `settings` whose values are names to import.
+
+    Raises RuntimeError for a class of another library than nnU-Net's networks, or a value of another than torch.
+    """
+    names = [settings[key] for key in imported if settings.get(key) is not None]
+    if class_name.startswith("dynamic_network_architectures.") and all(str(n).startswith("torch.nn.") for n in names):
+        return
+    raise RuntimeError(
+        f"plans name '{class_name}' with {names}; expected a class of dynamic_network_architectures and names of torch.nn"
+    )
+
+
 def narrower(settings: Mapping[str, Any], width: float) -> Settings:
     """The same network with `width` times the features, never fewer than 8."""
     features = [max(_LEAST_FEATURES, int(f * width)) for f in settings["features_per_stage"]]

@@ -12,6 +12,7 @@ from echo_synth.data import nnunet_raw
 from echo_synth.data.nifti import read_image
 from echo_synth.data.nnunet_raw import ENDING, RawDataset
 from echo_synth.downstream import nnunet
+from echo_synth.downstream.weights import check_weights
 from echo_synth.errors import DataError, ExistsError, RunError
 from echo_synth.files import check_writable, read_json, write_json
 from echo_synth.folders import new_folder
@@ -115,6 +116,8 @@ def train_segmenter(
     check_training(dataset, trainer, settings.environment())
     folder = nnunet.trained_folder(dataset.id, trainer)
     with claim(lock_in(folder)):
+        if (folder / nnunet.LATEST).is_file():
+            check_weights(folder / nnunet.LATEST)
         write_json(folder / SETTINGS, dict(resolved))
         nnunet.train(dataset.id, trainer, log_file(dataset, trainer), device, settings.environment())
     return folder
@@ -187,6 +190,7 @@ def predict_segmenter(
         raise RunError(
             f"{folder} was trained on other images or labels than {dataset.name} has now; remove it and train again"
         )
+    check_weights(folder / nnunet.FINAL)
     check_images(files, nnunet.image_size(folder))
     check_writable(out.absolute().parent)
     inputs = [images] if isinstance(images, Path) else []

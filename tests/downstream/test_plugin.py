@@ -19,7 +19,7 @@ from nnunet_plugin.budgets import budgets
 from nnunet_plugin.echosynth_trainers import nnUNetTrainerEchoSynth
 from nnunet_plugin.loading import CaseLoader
 from nnunet_plugin.mixture import repeated_cases
-from nnunet_plugin.networks import labels_at, with_stages
+from nnunet_plugin.networks import check_architecture, labels_at, with_stages
 
 EVERYTHING = Ranges(geometric=1, intensity=1, noisy=1, blurred=1)
 NOTHING = Ranges(geometric=0, intensity=0, noisy=0, blurred=0)
@@ -101,6 +101,16 @@ def test_stages_are_cut_and_repeated() -> None:
     longer = with_stages(settings, 6)
     assert longer["features_per_stage"] == [32, 64, 128, 256, 256, 256]
     assert len(longer["n_conv_per_stage_decoder"]) == 5
+
+
+def test_plans_name_networks_and_nothing_else() -> None:
+    settings = {"conv_op": "torch.nn.modules.conv.Conv2d", "dropout_op": None}
+    check_architecture(
+        "dynamic_network_architectures.architectures.unet.PlainConvUNet", settings, ["conv_op", "dropout_op"]
+    )
+    for class_name, conv in (("os.system", "torch.nn.Conv2d"), ("dynamic_network_architectures.x", "os.mkdir")):
+        with pytest.raises(RuntimeError, match="plans name"):
+            check_architecture(class_name, {"conv_op": conv}, ["conv_op"])
 
 
 def test_labels_at_half_scale_are_labels() -> None:
