@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +13,11 @@ from numpy._core.multiarray import scalar
 from echo_synth.errors import RunError
 
 # All that nnU-Net puts beside tensors, numbers and text: entries of its log.
-_ALLOWED = [np.dtype, scalar, *(type(np.dtype(code)) for code in ("f2", "f4", "f8", "i4", "i8", "bool"))]
+_ALLOWED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    np.dtype,
+    scalar,
+    *(type(np.dtype(code)) for code in ("f2", "f4", "f8", "i4", "i8", "bool")),
+]
 
 
 def check_weights(file: Path) -> None:
