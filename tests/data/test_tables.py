@@ -1,0 +1,136 @@
+"""cases.csv and its siblings: one schema, every lie named by file, column and row; folds by patient."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from echo_synth.data import nnunet_raw
+from echo_synth.data.camus import choose_some, hold_out_validation
+from echo_synth.data.folds import patient_folds
+from echo_synth.data.leakage import refuse_dataset_of, refuse_maps_of
+from echo_synth.data.maps import open_maps
+from echo_synth.data.tables import read_cases
+from echo_synth.errors import DataError, LeakageError
+
+
+def _cases(path: Path, **changes: object) -> Path:
+    names = [(f"patient{i:04d}", v, p) for i in (1, 2, 3) for v in ("2CH", "4CH") for p in ("ED", "ES")]
+    table = pd.DataFrame(names, columns=["patient", "view", "phase"])
+    table.insert(0, "case", table["patient"] + "_" + table["view"] + "_" + table["phase"])
+    table["split"] = table["patient"].map({"patient0001": "train", "patient0002": "val", "patient0003": "test"})
+    table["ef"] = 55
+    for name, value in changes.items():
+        table[name] = table[name].astype(object)
+        table.loc[1, name] = value
+    table.to_csv(path, index=False)
+    return path
+
+
+def test_a_right_table_is_read_as_it_is(tmp_path: Path) -> None:
+    table = read_cases(_cases(tmp_path / "cases.csv"))
+    assert len(table) == 12
+    assert table["ef"].eq(55).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"split": "TEST"}, "column 'split', row 2: found 'TEST', expected train or val or test"),
+        ({"split": "test"}, "patient0001 is in test and in train"),
+        ({"view": "3CH"}, "column 'view', row 2: found '3CH'"),
+        ({"case": "../patient0001"}, "column 'case', row 2: found '../patient0001'"),
+        ({"case": "patient0001_2CH_ED"}, "patient0001_2CH_ED is listed twice"),
+        ({"patient": None}, "column 'patient', row 2: found 'nothing'"),
+        ({"ef": "inf"}, "column 'ef', row 2: found .*, expected a number from 0 to 100 %"),
+        ({"ef": 250}, "expected a number from 0 to 100 %"),
+        ({"ef": "x"}, "column 'ef', row 2: found 'x'"),
+    ],
+)
+def test_wrong_values_are_named(tmp_path: Path, changes: dict[str, object], reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        read_cases(_cases(tmp_path / "cases.csv", **changes))
+
+
+@pytest.mark.parametrize("code", ["utf-16", "latin-1"])
+def test_other_encodings_are_named(tmp_path: Path, code: str) -> None:
+    path = _cases(tmp_path / "cases.csv")
+    path.write_bytes((path.read_text() + "ü").encode(code))
+    with pytest.raises(DataError, match="not UTF-8"):
+        read_cases(path)
+
+
+def test_the_mark_of_windows_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    path = _cases(tmp_path / "cases.csv")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(read_cases(path)) == 12
+
+
+def _split(count: int, val: int = 0) -> dict[str, str]:
+    return {f"patient{i:04d}": "val" if i <= val else "train" for i in range(1, count + 1)}
+
+
+def _table(split_of: dict[str, str]) -> pd.DataFrame:
+    rows = [(f"{p}_{v}", p, s) for p, s in split_of.items() for v in ("2CH", "4CH")]
+    return pd.DataFrame(rows, columns=["case", "patient", "split"])
+
+
+@pytest.mark.parametrize(("count", "folds"), [(2, 2), (3, 3), (6, 5), (40, 5)])
+def test_folds_keep_patients_apart_and_validate_each_once(count: int, folds: int) -> None:
+    table = _table(_split(count, val=1))
+    made = patient_folds(table)
+    assert len(made) == folds
+    patients = dict(zip(table["case"], table["patient"], strict=True))
+    validated = [patients[case] for fold in made for case in fold["val"]]
+    assert len(validated) == len(set(validated)) * 2
+    for fold in made:
+        assert not {patients[c] for c in fold["train"]} & {patients[c] for c in fold["val"]}
+        assert sorted(fold["train"] + fold["val"]) == sorted(table["case"])
+    if count > 4:
+        assert set(validated) == set(table["patient"])
+
+
+def test_a_mixture_validates_on_real_cases_alone() -> None:
+    real = _table(_split(9, val=1)).assign(source="Dataset501_REAL")
+    drawn = real[real["split"] == "train"].assign(source="Dataset601_DRAWN", case=lambda t: t["case"] + "_aug0")
+    folds = patient_folds(pd.concat([real, drawn], ignore_index=True))
+    assert len(folds) == 5
+    for fold in folds:
+        assert not [case for case in fold["val"] if case.endswith("_aug0")]
+        assert not {c[:11] for c in fold["train"]} & {c[:11] for c in fold["val"]}
+
+
+def test_a_split_without_validation_gets_some_patients() -> None:
+    split = hold_out_validation(_split(25))
+    assert [p for p, s in split.items() if s == "val"] == ["patient0001", "patient0011", "patient0021"]
+    assert hold_out_validation(_split(5, val=2)) == _split(5, val=2)
+    with pytest.raises(DataError, match="expected at least two"):
+        hold_out_validation(_split(1))
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 20])
+def test_a_few_patients_come_from_every_split(count: int) -> None:
+    split = _split(30, val=4) | {"patient0900": "test", "patient0901": "test"}
+    few = choose_some(split, count)
+    assert len(few) == count
+    assert few.items() <= split.items()
+    assert {"train", "val"} <= set(few.values())
+    assert ("test" in few.values()) == (count > 2)
+
+
+def test_what_was_made_from_test_patients_is_refused_for_their_dataset(home: Path, tmp_path: Path) -> None:
+    dataset = nnunet_raw.find(501)
+    maps = open_maps(home / "maps/Dataset501_PHANTOM")
+    refuse_maps_of(dataset, maps.index, maps.path)
+    held = sorted(nnunet_raw.test_patients(dataset))[0]
+    other = maps.index.assign(source_case=f"{held}_2CH_ED")
+    with pytest.raises(LeakageError, match=f"{held}.*condition maps in"):
+        refuse_maps_of(dataset, other, maps.path)
+    (tmp_path / "Dataset777_X").mkdir()
+    table = dataset.cases()
+    table["split"] = "train"
+    table.to_csv(tmp_path / "Dataset777_X/cases.csv", index=False)
+    with pytest.raises(LeakageError, match="training cases of Dataset777_X"):
+        refuse_dataset_of(dataset, nnunet_raw.RawDataset(tmp_path / "Dataset777_X"))
