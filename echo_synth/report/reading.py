@@ -77,10 +77,12 @@ def read_sweep_results(path: Path) -> pd.DataFrame:
 
 
 def read_comparisons(path: Path) -> pd.DataFrame:
-    """comparisons.csv of a sweep."""
-    return read_table(
-        path, COMPARISONS, [c.name for c in COMPARISONS.columns if c.needed] + ["difference", "low", "high", "p_holm"]
-    )
+    """comparisons.csv of a sweep; a number that could not be had is NaN."""
+    table = read_table(path, COMPARISONS)
+    lacking = [name for name in ("difference", "low", "high", "p_holm") if name not in table]
+    if lacking:
+        raise DataError(f"{path}: no column '{lacking[0]}'; expected the comparisons.csv of 'echosynth sweep'")
+    return table
 
 
 def read_metrics(path: Path) -> Mapping[str, Any]:

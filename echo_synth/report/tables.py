@@ -171,14 +171,17 @@ def comparison_rows(table: pd.DataFrame) -> Rows:
 def _difference(entry: Mapping[Any, Any] | None, digits: int) -> str:
     if entry is None or pd.isna(entry["difference"]):
         return "–"
-    mean, low, high = (f"{entry[k]:+.{digits}f}" for k in ("difference", "low", "high"))
-    return f"{mean} [{low}, {high}], p {p_text(entry['p_holm'])}"
+    text, low, high = (f"{entry[k]:+.{digits}f}" for k in ("difference", "low", "high"))
+    if pd.notna(entry["low"]) and pd.notna(entry["high"]):
+        text += f" [{low}, {high}]"
+    return text if pd.isna(entry["p_holm"]) else f"{text}, p {p_text(entry['p_holm'])}"
 
 
 def _interval(row: pd.Series[Any], key: str, digits: int) -> str:
     if pd.isna(row[key]):
         return "–"
-    return f"{row[key]:.{digits}f} [{row[f'{key}_low']:.{digits}f}, {row[f'{key}_high']:.{digits}f}]"
+    text, ends = f"{row[key]:.{digits}f}", (row[f"{key}_low"], row[f"{key}_high"])
+    return text if any(pd.isna(end) for end in ends) else f"{text} [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]"
 
 
 def markdown(rows: Rows) -> str:

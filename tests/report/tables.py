@@ -1,9 +1,31 @@
-"""Tables that tests of the report draw."""
+"""Results that tests of the report show: a quality.json, a sweep's results.csv."""
 
 from __future__ import annotations
 
 import pandas as pd
 
+_SHARE = {"flagged": 1, "images": 20, "patients": 10, "share": 0.05, "ci95": [0.0, 0.2]}
+_RECALL = {"change": "rotated by 5°", "found": 49, "planted": 50, "share": 0.98, "ci95": [0.89, 1.0]}
+_MEASURES = {name: {"median": 1.0} for name in ("axial_mm", "lateral_mm", "grain", "nakagami_m")}
+_DISTANCES = {"kernel_distance": 0.1, "frechet_distance": 3.0}
+_MEAN = {"mean": 0.8, "std": 0.1, "ci95": [0.7, 0.9], "n_images": 20, "n_patients": 10}
+QUALITY = {
+    "dataset": "Dataset601_EDM",
+    "features": {"network": "a classifier", "synthetic": _DISTANCES, "unseen_real": _DISTANCES},
+    "diversity": {"network": "efflite0", "synthetic": {"mean": 4.0}, "real": {"mean": 5.0}},
+    "intensity": {"kolmogorov_distance": 0.1},
+    "texture": {"synthetic": _MEASURES, "real": _MEASURES},
+    "agreement": {"agreement": _MEAN, "limit": 0.7, "low": 1},
+    "privacy": {
+        "rate": 0.05,
+        "limits": {"pixels": 0.83},
+        "limits_ci95": {"pixels": [0.8, None]},
+        "synthetic": _SHARE,
+        "unseen_real": _SHARE,
+        "recall": [_RECALL],
+    },
+    "settings": {"rate": 0.05},
+}
 _CELLS = (
     ("edm-l64", 5, 0, 0.88),
     ("edm-l64", 5, 1, 0.90),
