@@ -197,22 +197,14 @@ def average_weights(
 
     Example: echosynth average-weights runs/edm-l64 --std 0.1 --out runs/edm-l64-ema10
     """
-    from echo_synth.files import check_writable, refuse_existing, write_json
-    from echo_synth.runs.folder import DESCRIPTION, WEIGHTS, open_run
-    from echo_synth.runs.tensors import load_tensors, save_tensors
-    from echo_synth.training.posthoc import average_of
+    from echo_synth.folders import check_target
+    from echo_synth.runs.folder import open_run
+    from echo_synth.training.posthoc import AVERAGED, write_average
 
     source = open_run(run)
-    check_writable(out.absolute())
-    refuse_existing(out / WEIGHTS, overwrite)
-    resolved = begin("average-weights", {"run": run, "std": std, "out": out}, dry_run)
-    averaged, step = average_of(run, std)
-    kept, _ = load_tensors(source.weights)
-    out.mkdir(parents=True, exist_ok=True)
-    save_tensors(out / WEIGHTS, kept | averaged)
-    description = source.description.model_copy(update={"ema_std": std, "averaged_from": str(run)})
-    write_json(out / DESCRIPTION, description.as_json())
-    write_json(out / "settings.json", resolved)
+    check_target(out.absolute(), AVERAGED, overwrite, [run], "another --out")
+    resolved = begin(AVERAGED, {"run": run, "std": std, "out": out}, dry_run)
+    step = write_average(source, std, out.absolute(), overwrite, resolved)
     done(f"average of width {std} at step {step}", f"run folder: {out}")
 
 
@@ -236,18 +228,18 @@ def import_edmlx(
     import json
 
     from echo_synth.compat import importing
-    from echo_synth.files import check_writable, read_json, refuse_existing, write_json
+    from echo_synth.folders import check_target
     from echo_synth.runs.folder import DESCRIPTION, WEIGHTS, open_run
 
-    given = read_json(settings) if settings else None
+    if precond is not None:
+        one_of("--precond", precond, importing.PRECONDS)
+    given = importing.read_settings(settings) if settings else None
     vae_run = open_run(vae, "vae") if vae else None
-    check_writable(out.absolute())
-    refuse_existing(out / WEIGHTS, overwrite)
-    resolved = begin(
-        "import-edmlx", {"file": file, "out": out, "vae": vae, "settings": given, "precond": precond}, dry_run
-    )
-    description = importing.import_edmlx(file, out.absolute(), given, precond, vae_run)
-    write_json(out / "settings.json", resolved)
+    inputs = [p for p in (file, vae, settings) if p is not None]
+    check_target(out.absolute(), importing.MADE_BY, overwrite, inputs, "another --out")
+    options = {"file": file, "out": out, "vae": vae, "settings": given, "precond": precond}
+    resolved = begin(importing.MADE_BY, options, dry_run)
+    description = importing.import_edmlx(file, out.absolute(), given, precond, vae_run, overwrite, resolved)
     done(
         f"{description.model}: {json.dumps(description.as_json()['network'])}",
         f"wrote {out}/{WEIGHTS} and {DESCRIPTION}",

@@ -49,6 +49,10 @@ class Refused(Exception):
     """What the file asked for, in words."""
 
 
+_OVERHEAD = 64  # bytes of a small object, by which members of containers are counted
+_TENSOR = 1024  # bytes of a tensor besides its numbers
+
+
 def brief(value: Any) -> str:
     """A few characters of a value; never the whole repr, which a small file can make enormous."""
     return repr(value)[:60] if isinstance(value, (str, int, float, bytes)) else f"a {type(value).__name__}"
@@ -117,7 +121,8 @@ class Reader:
     """State of one file's reading.
 
     Attributes:
-        budget: bytes that tensors may still take; each is a copy, and a file can name one storage often.
+        budget: bytes that may still be made by calls; each makes a copy, and a file can name one
+            storage, text or list often.
         survey: tensors are not built, only their storages' types noted.
         read_nested: reads a storage that is a stream of its own; None inside one, they do not nest.
     """
@@ -125,6 +130,20 @@ class Reader:
     budget: int
     survey: bool = False
     read_nested: Callable[[bytes, Reader], Any] | None = None
+
+    def charge(self, size: int) -> None:
+        """Take `size` bytes off the budget. Raises Refused where it is spent."""
+        self.budget -= size
+        if self.budget < 0:
+            raise Refused("its tensors would take many times the file's size")
+
+    def charge_copies(self, *values: Any) -> None:
+        """`charge` what a copy of each of `values`, one level deep, takes."""
+        for value in values:
+            if isinstance(value, str | bytes | bytearray):
+                self.charge(_OVERHEAD + len(value))
+            elif isinstance(value, list | tuple | dict | set | frozenset):
+                self.charge(_OVERHEAD * (1 + len(value)))
 
 
 def _tensor(reader: Reader, storage: Any, offset: Any, size: Any, stride: Any, *_ignored: Any) -> Tensor:
@@ -137,14 +156,13 @@ def _tensor(reader: Reader, storage: Any, offset: Any, size: Any, stride: Any, *
         raise Refused("a tensor whose size and stride do not fit together")
     if any(type(n) is not int or not 0 <= n < 1 << 48 for n in (offset, *size, *stride)):
         raise Refused("a tensor whose size or stride is not a number")
+    reader.charge(_TENSOR)
     if 0 in size:
         return torch.zeros(size, dtype=storage.flat.dtype)
     count, last = math.prod(size), offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     if last >= storage.count or count > storage.count:
         raise Refused(f"a tensor of size {list(size)} in a storage of {storage.count} numbers")
-    reader.budget -= count * storage.flat.element_size()
-    if reader.budget < 0:
-        raise Refused("its tensors would take many times the file's size")
+    reader.charge(count * storage.flat.element_size())
     return storage.flat.as_strided(size, stride, offset).clone()
 
 
@@ -158,7 +176,9 @@ def _storage_from_bytes(reader: Reader, data: Any) -> Any:
     """torch.storage._load_from_bytes: a storage inside a raw pickle, in torch's stream format."""
     if not isinstance(data, bytes) or reader.read_nested is None:
         raise Refused("a storage that is not plain bytes")
-    storage = reader.read_nested(data, Reader(reader.budget))
+    inner = Reader(reader.budget)
+    storage = reader.read_nested(data, inner)
+    reader.budget = inner.budget
     if not isinstance(storage, Storage):
         raise Refused(f"a storage that holds {brief(storage)}")
     return storage
@@ -169,6 +189,7 @@ def _persistent(reader: Reader, meta: Any) -> Shell:
     good = isinstance(meta, dict) and meta.get("type") == "class" and isinstance(meta.get("class_name"), str)
     if not good or not isinstance(meta.get("state"), dict):
         raise Refused("a persistent object is not of the form type, version, module_src, class_name, state")
+    reader.charge_copies(meta["state"])
     shell = Shell(meta["class_name"])
     shell.held = dict(meta["state"])
     return shell
@@ -222,8 +243,8 @@ def stand_in(module: str, name: str) -> Any:
 
 
 def plain_key(value: Any) -> Any:
-    """A dictionary key or set member: short plain values only, whose hash costs nothing."""
-    if value is None or isinstance(value, (str, bool, float)) or (type(value) is int and abs(value) < 1 << 61):
+    """A dictionary key or set member: short plain values only, whose hash costs nothing and cannot be made to collide."""
+    if value is None or isinstance(value, (str, bool, float)) or (type(value) is int and abs(value) < 1 << 31):
         return value
     raise Refused(f"a dictionary key that is {brief(value)}")
 

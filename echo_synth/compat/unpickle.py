@@ -28,6 +28,8 @@ from echo_synth.compat.inert import (
     stand_in,
 )
 
+_MOST_INSTRUCTIONS = 2_000_000  # a network of 2000 tensors takes 100,000
+_MOST_PATHS = 2_000_000  # ways from the content to what it holds, as one who walks it would take them
 _REFUSED_OPCODES = {"EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"}
 
 
@@ -35,10 +37,13 @@ def scan(data: bytes) -> int:
     """Walk the instructions of the pickle at the start of `data` without running them; returns its length.
 
     Refuses extension codes, memo numbers beyond the number of instructions, by which a few bytes
-    could ask for gigabytes, and every name that is not answered here.
+    could ask for gigabytes, more instructions than a network needs, and every name that is not
+    answered here.
     """
     end = 0
     for count, (opcode, argument, position) in enumerate(pickletools.genops(data), start=1):
+        if count > _MOST_INSTRUCTIONS:
+            raise Refused(f"it has more than {_MOST_INSTRUCTIONS} instructions")
         if opcode.name in _REFUSED_OPCODES:
             raise Refused(f"it uses the pickle instruction {opcode.name}")
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
@@ -75,6 +80,7 @@ class _Unpickler(_Base):  # type: ignore[misc]
             raise Refused(f"it calls {function.name}()")
         if not isinstance(function, Call) or not isinstance(arguments, tuple):
             raise Refused(f"it calls {brief(function)}")
+        self._reader.charge_copies(*arguments)
         return function.answer(self._reader, *arguments)
 
     def _reduce(self) -> None:
@@ -93,6 +99,7 @@ class _Unpickler(_Base):  # type: ignore[misc]
     def _build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Shell) and isinstance(state, dict):
+            self._reader.charge_copies(state)
             target.held = dict(state)
         elif isinstance(target, NumpyType) and isinstance(state, tuple) and state[1:2] in ((), ("<",), ("|",), ("=",)):
             pass
@@ -147,6 +154,8 @@ class _Unpickler(_Base):  # type: ignore[misc]
 def load(data: bytes, reader: Reader, load_storage: Callable[[Any], Any]) -> Any:
     """The content of the pickle `data`; `load_storage` answers its references to outside data.
 
+    Who walks the content meets at most `_MOST_PATHS` objects, counted as often as they are met.
+
     Raises Refused, which names what the file asked for, and ValueError where the pickle is damaged.
     """
     scan(data)
@@ -154,7 +163,7 @@ def load(data: bytes, reader: Reader, load_storage: Callable[[Any], Any]) -> Any
         content = _Unpickler(data, reader, load_storage).load()
     except pickle.UnpicklingError as e:
         raise ValueError(str(e)) from None
-    return _plain(content, {})
+    return _plain(content, {})[0]
 
 
 def no_storage(pid: Any) -> Any:
@@ -162,18 +171,30 @@ def no_storage(pid: Any) -> Any:
     raise Refused(f"it refers to outside data {brief(pid)}")
 
 
-def _plain(value: Any, seen: dict[int, Any]) -> Any:
-    """Shells as Records and stand-ins as text, all the way down; what is shared in the file stays shared."""
+_Seen = dict[int, tuple[Any, int]]
+
+
+def _plain(value: Any, seen: _Seen) -> tuple[Any, int]:
+    """Shells as Records and stand-ins as text, all the way down, and how many paths lead to anything in it.
+
+    What is shared in the file stays shared, and is counted each time: lists that hold the one before
+    twice are a few bytes each and double the paths. Raises Refused where these are too many.
+    """
     if id(value) in seen:
         return seen[id(value)]
-    result = value
+    result, paths = value, 1
     if isinstance(value, Shell):
-        result = Record(value.name, _plain(value.held, seen))
+        held, paths = _plain(value.held, seen)
+        result = Record(value.name, held)
     elif isinstance(value, dict):
-        result = {k: _plain(v, seen) for k, v in value.items()}
+        parts = {k: _plain(v, seen) for k, v in value.items()}
+        result, paths = {k: part for k, (part, _) in parts.items()}, 1 + sum(n for _, n in parts.values())
     elif isinstance(value, (list, tuple)):
-        result = type(value)([_plain(v, seen) for v in value])
+        members = [_plain(v, seen) for v in value]
+        result, paths = type(value)(part for part, _ in members), 1 + sum(n for _, n in members)
     elif isinstance(value, (Class, Call, StorageType, NumpyType)):
         result = f"<{type(value).__name__.strip('_').lower()}>"
-    seen[id(value)] = result
-    return result
+    if paths > _MOST_PATHS:
+        raise Refused(f"what it holds is shared so often that there are more than {_MOST_PATHS} paths to it")
+    seen[id(value)] = (result, paths)
+    return result, paths

@@ -34,6 +34,8 @@ _DAMAGE = (
     struct.error,
 )
 _CLONE_FACTOR = 4  # how much larger than their file tensors may become
+_ALLOWANCE = 16 << 20  # bytes that the content of a small file may take besides
+_LARGEST = 8 << 30  # bytes; the paper's largest network has 1.3e9
 
 
 def read_pickle(path: Path) -> Any:
@@ -43,14 +45,20 @@ def read_pickle(path: Path) -> Any:
     plain containers, is damaged, or claims sizes that it does not hold.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise Refused("it is no ordinary file")
         with open(path, "rb") as f:
             size = path.stat().st_size
+            if size > _LARGEST:
+                raise Refused(f"it has {size} bytes, no network of the paper has more than {_LARGEST}")
             magic = f.read(4)
             f.seek(0)
-            reader = Reader(_CLONE_FACTOR * size + (1 << 20), read_nested=_read_stream)
+            reader = Reader(_CLONE_FACTOR * size + _ALLOWANCE, read_nested=_read_stream)
             return _read_zip(path, reader) if magic == b"PK\x03\x04" else _read_stream(f.read(), reader)
     except FileNotFoundError:
         raise RunError(f"{path}: no such file") from None
+    except PermissionError:
+        raise RunError(f"{path}: no permission to read it") from None
     except Refused as e:
         raise RunError(f"{path}: refused, {e}; nothing in it was executed") from None
     except _DAMAGE as e:
@@ -118,7 +126,7 @@ def _read_stream(data: bytes, reader: Reader) -> Any:
     at += len(body)
     keys = data[at : at + scan(data[at:])]
     raw = memoryview(data)[at + len(keys) :]
-    storages = _raw_storages(load(keys, reader, no_storage), raw, body)
+    storages = _raw_storages(load(keys, reader, no_storage), raw, body, reader.budget)
 
     def load_storage(pid: Any) -> Storage:
         dtype, key, count = _storage_key(pid)
@@ -127,7 +135,7 @@ def _read_stream(data: bytes, reader: Reader) -> Any:
     return load(body, reader, load_storage)
 
 
-def _raw_storages(keys: Any, data: memoryview, body: bytes) -> dict[str, Storage]:
+def _raw_storages(keys: Any, data: memoryview, body: bytes, budget: int) -> dict[str, Storage]:
     """Storages that follow a stream's pickles: for each key a count (8 bytes), then the numbers."""
     types: dict[str, tuple[torch.dtype, int]] = {}
 
@@ -137,7 +145,7 @@ def _raw_storages(keys: Any, data: memoryview, body: bytes) -> dict[str, Storage
         return "storage"
 
     # A first pass tells each storage's type, without which its length is unknown.
-    load(body, Reader(0, survey=True), note)
+    load(body, Reader(budget, survey=True), note)
     storages: dict[str, Storage] = {}
     at = 0
     for key in keys if isinstance(keys, list) else []:

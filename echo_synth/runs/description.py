@@ -227,10 +227,11 @@ def parse_description(data: Any, source: str) -> Description:
         # As JSON, because JSON's lists are these records' tuples and nothing else may be converted.
         return _KINDS[kind].model_validate_json(json.dumps(data), strict=True)
     except (ValidationError, ValueError, RecursionError) as e:
-        raise RunError(f"{source}: {_first_error(e)}; expected a model.json that echosynth wrote") from None
+        raise RunError(f"{source}: {first_error(e)}; expected a model.json that echosynth wrote") from None
 
 
-def _first_error(e: Exception) -> str:
+def first_error(e: Exception) -> str:
+    """What is wrong, in a few words: the first key that a record refused, what was found there and what was expected."""
     if not isinstance(e, ValidationError):
         return str(e).splitlines()[0][:120]
     first = e.errors(include_url=False)[0]

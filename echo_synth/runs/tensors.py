@@ -51,15 +51,21 @@ def load_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], di
     return tensors, metadata
 
 
+def load_finite(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file, on the CPU. Raises RunError when it is missing, damaged, or holds NaN or infinity."""
+    tensors, _ = load_tensors(path)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
+            raise RunError(
+                f"{path}: {name:.80} holds values that are not finite (NaN or infinity); train or import it again"
+            )
+    return tensors
+
+
 def load_weights(module: nn.Module, path: Path) -> None:
     """Load `path` into `module` exactly. Raises RunError that names what is missing, extra or misshapen."""
-    tensors, _ = load_tensors(path)
+    tensors = load_finite(path)
     own = module.state_dict()
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise RunError(
-                f"{path}: {name} holds values that are not finite (NaN or infinity); train or import it again"
-            )
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     wrong = [k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
     if missing or extra or wrong:

@@ -9,10 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from echo_synth.compat.weights_file import read_pickle
 from echo_synth.errors import RunError
+from echo_synth.runs.tensors import load_tensors
 from echo_synth.vae.perceptual import FeatureDistance
 
 NONE = "none"
@@ -23,26 +24,21 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 def read_state(path: Path) -> dict[str, Tensor]:
     """Tensors of a .safetensors or of a PyTorch state-dict file; only tensors and plain containers are unpickled.
 
-    Raises RunError for a missing file, or one that holds anything else.
+    Raises RunError for a missing or damaged file, one that holds anything else, or values that are not finite.
     """
     if not path.is_file():
         raise RunError(f"--perceptual-weights {path}: no such file")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as e:
-        raise RunError(f"--perceptual-weights {path}: not a readable weights file ({str(e).splitlines()[0]})") from None
-    except Exception as e:  # pickle.UnpicklingError, named without importing pickle
-        raise RunError(
-            f"--perceptual-weights {path}: refused, it holds more than tensors ({str(e).splitlines()[0]:.160})"
-        ) from None
+        state = load_tensors(path)[0] if path.suffix == ".safetensors" else read_pickle(path)
+    except RunError as e:
+        raise RunError(f"--perceptual-weights {e}") from None
     state = state.get("state_dict", state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise RunError(f"--perceptual-weights {path}: expected a state dict of tensors, found {type(state).__name__}")
-    return dict(state)
+    for name, value in state.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
+            raise RunError(f"--perceptual-weights {path}: {name!s:.80} holds values that are not finite")
+    return {str(name): value for name, value in state.items()}
 
 
 def _load(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

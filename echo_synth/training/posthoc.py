@@ -6,8 +6,10 @@ is their linear combination that is nearest to it in weight space, which needs n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from echo_synth.errors import RunError
-from echo_synth.runs.folder import AVERAGES
-from echo_synth.runs.tensors import load_tensors, save_tensors
+from echo_synth.files import write_json
+from echo_synth.folders import new_folder
+from echo_synth.runs.folder import AVERAGES, DESCRIPTION, WEIGHTS, Run
+from echo_synth.runs.tensors import load_finite, save_tensors
 from echo_synth.training.ema import PowerEma, gamma_of_std
 
 STDS = (0.05, 0.10)
+AVERAGED = "average-weights"  # the command whose run folders these are
+_SNAPSHOT = re.compile(r"(\d{1,12})_(0\.\d{1,6})\.safetensors")  # step and width
 
 
 class Snapshots:
@@ -39,8 +45,8 @@ class Snapshots:
             self.folder.mkdir(exist_ok=True)
             for track in self.tracks:
                 held = {n: t.half() for n, t in zip(self.names, track.average, strict=True)}
-                facts = {"step": step, "std": track.std}
-                save_tensors(self.folder / f"{step:09d}_{track.std:.3f}.safetensors", held, facts)
+                origin = {"step": step, "std": track.std}
+                save_tensors(self.folder / f"{step:09d}_{track.std:.3f}.safetensors", held, origin)
 
     def tensors(self) -> dict[str, Tensor]:
         """The averages, for the training state."""
@@ -64,31 +70,57 @@ def _overlap(
 
 
 def combination(steps: Sequence[int], stds: Sequence[float], step: int, std: float) -> NDArray[np.float64]:
-    """Weights of the snapshots (steps, stds) that best give the average of width `std` at `step`.
+    """Weights (K,) of K snapshots (steps, stds) that best give the average of width `std` at `step`; they sum to 1.
 
-    Least squares between the averaging profiles: the normal equations of Karras 2024, appendix C.
+    Least squares between the averaging profiles (the normal equations of Karras 2024, appendix C),
+    under the condition that the weights sum to 1 as those of every average do: without it they sum
+    to 0.94 and less where the snapshots cannot reach the profile, and all weights shrink.
     """
     t, g = np.asarray(steps, np.float64), np.asarray([gamma_of_std(s) for s in stds])
     target_t, target_g = np.full(1, float(step)), np.full(1, gamma_of_std(std))
     gram = _overlap(t[:, None], g[:, None], t[None], g[None])
-    right = _overlap(t, g, target_t, target_g)
-    return np.asarray(np.linalg.lstsq(gram, right, rcond=1e-10)[0], np.float64)
+    right = np.stack([_overlap(t, g, target_t, target_g), np.ones(len(t))], axis=1)
+    free, towards_one = np.linalg.lstsq(gram, right, rcond=1e-10)[0].T
+    weights = np.asarray(free + towards_one * (1 - free.sum()) / towards_one.sum(), np.float64)
+    return weights / weights.sum()  # what rounding leaves
 
 
 def average_of(run: Path, std: float) -> tuple[dict[str, Tensor], int]:
-    """Parameters averaged with relative width `std` at the last snapshot of `run`, and its step.
+    """Parameters averaged with relative width `std` at the last snapshot of `run`, float32, and its step.
 
-    Raises RunError when the run kept no snapshots.
+    Raises RunError when the run kept no snapshots, or they are not of one network, or not finite.
     """
-    found = sorted((run / AVERAGES).glob("*.safetensors"))
-    if not found:
+    named = {f: _SNAPSHOT.fullmatch(f.name) for f in sorted((run / AVERAGES).glob("*.safetensors"))}
+    snapshots = {f: (int(m[1]), float(m[2])) for f, m in named.items() if m}
+    if not snapshots:
         raise RunError(f"{run}: no snapshots in {AVERAGES}/; train with --snapshots 8 to choose the average afterwards")
-    steps = [int(f.name.split("_")[0]) for f in found]
-    stds = [float(f.stem.split("_")[1]) for f in found]
-    weights = combination(steps, stds, max(steps), std)
+    steps, stds = zip(*snapshots.values(), strict=True)
     total: dict[str, Tensor] = {}
-    for file, weight in zip(found, weights, strict=True):
-        tensors, _ = load_tensors(file)
+    for file, weight in zip(snapshots, combination(steps, stds, max(steps), std), strict=True):
+        tensors = load_finite(file)
+        if total and {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in total.items()}:
+            raise RunError(f"{file}: not of the same network as the other snapshots in {AVERAGES}/")
         for name, value in tensors.items():
-            total[name] = total.get(name, torch.zeros_like(value, dtype=torch.float64)) + float(weight) * value.double()
+            before = total.get(name, torch.zeros_like(value, dtype=torch.float64))
+            total[name] = before + float(weight) * value.double()
     return {name: value.float() for name, value in total.items()}, max(steps)
+
+
+def write_average(source: Run, std: float, out: Path, overwrite: bool, settings: Mapping[str, Any]) -> int:
+    """`source` with the average of width `std` as its weights, as a run folder `out`; returns the step of the average.
+
+    Raises:
+        RunError: see `average_of`; or the snapshots are not of the run's network.
+        ExistsError: `out` exists and may not be replaced.
+    """
+    averaged, step = average_of(source.folder, std)
+    kept = load_finite(source.weights)
+    foreign = [name for name, value in averaged.items() if name not in kept or kept[name].shape != value.shape]
+    if foreign:
+        raise RunError(f"{source.folder / AVERAGES}: its snapshots are not of {source.weights} (e.g. {foreign[0]:.80})")
+    description = source.description.model_copy(update={"ema_std": std, "averaged_from": str(source.folder)})
+    with new_folder(out, AVERAGED, overwrite, [source.folder]) as new:
+        save_tensors(new / WEIGHTS, kept | averaged)
+        write_json(new / DESCRIPTION, description.as_json())
+        write_json(new / "settings.json", settings)
+    return step

@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import re
+import resource
 import struct
 import sys
 import types
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from echo_synth.compat import edmlx, importing
 from echo_synth.compat.weights_file import read_pickle
-from echo_synth.errors import RunError
+from echo_synth.errors import ExistsError, RunError
 from echo_synth.runs.description import VaeDescription
 from echo_synth.runs.folder import open_run
 from echo_synth.vae.network import GammaVAE
@@ -267,15 +268,139 @@ def test_instructions_reach_stand_ins_only(what: str, tmp_path: Path) -> None:
     assert torch.equal(read_pickle(tmp_path / "good.pth")["a"], torch.ones(2))
 
 
-def test_shared_lists_are_read_once(tmp_path: Path) -> None:
-    """A chain of 40 lists, each holding the one before twice: 2^40 paths, 40 lists."""
-    (tmp_path / "x.pkl").write_bytes(
-        START
-        + b"]"
-        + b"".join(b"q" + bytes([i]) + b"]h" + bytes([i]) + b"ah" + bytes([i]) + b"a" for i in range(40))
-        + b"."
-    )
-    assert len(read_pickle(tmp_path / "x.pkl")) == 2
+def test_what_is_shared_once_stays_shared(tmp_path: Path) -> None:
+    shared = {"a": [1, 2]}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps([shared, shared]))
+    read = read_pickle(tmp_path / "x.pkl")
+    assert read[0] is read[1]
+    assert read[0] == shared
+
+
+def _doubled(levels: int, empty: object) -> object:
+    """`levels` containers that each hold the one before twice: 2^levels paths in a few bytes a level."""
+    inner = empty
+    for _ in range(levels):
+        inner = {"a": inner, "b": inner} if isinstance(inner, dict) else [inner, inner]
+    return inner
+
+
+@pytest.mark.parametrize("empty", [{}, [], ()])
+def test_what_doubles_at_each_level_is_refused(tmp_path: Path, empty: object) -> None:
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"ema": _doubled(40, empty)}))
+    assert (tmp_path / "x.pkl").stat().st_size < 1000
+    with pytest.raises(RunError, match=r"refused, what it holds is shared so often"):
+        importing.read_edmlx(tmp_path / "x.pkl")
+
+
+def test_modules_that_double_at_each_level_are_refused(reference: types.SimpleNamespace, tmp_path: Path) -> None:
+    module = reference.layer()
+    for _ in range(18):  # below the limit of paths
+        outer = reference.layer()
+        outer._modules.update({"a": module, "b": module})
+        module = outer
+    root = reference.persistent()
+    root.class_name = "EDMPrecond"
+    root._modules["model"] = module
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"ema": root}))
+    with pytest.raises(RunError, match=r"x\.pkl: (refused|more modules in it)"):
+        importing.read_edmlx(tmp_path / "x.pkl")
+
+
+def _storage_stream() -> bytes:
+    """A storage of 4 MB in torch's stream format, as raw pickles carry them."""
+    buffer = io.BytesIO()
+    torch.save(torch.zeros(1 << 20).storage(), buffer, _use_new_zipfile_serialization=False)
+    return buffer.getvalue()
+
+
+def _bytes(data: bytes) -> bytes:
+    return b"B" + struct.pack("<I", len(data)) + data
+
+
+_PAIRS = b"](" + (_text("k") + b"N\x86") * 100_000 + b"e"
+_NUMBERS = b"}(" + b"".join(b"J" + struct.pack("<i", i) + b"N" for i in range(200_000)) + b"u"
+# A function (memo 1), a large argument (memo 2), and instructions that call the one with the other.
+COPIES = {
+    "text": (_name("_codecs", "encode"), _text("a" * (4 << 20)), b"h\x01h\x02" + _text("latin1") + b"\x86R"),
+    "a dictionary": (_name("collections", "OrderedDict"), _PAIRS, b"h\x01h\x02\x85R"),
+    "a size": (_name("torch", "Size"), _PAIRS, b"h\x01h\x02\x85R"),
+    "a set": (_name("builtins", "set"), b"](" + b"N" * 200_000 + b"e", b"h\x01h\x02\x85R"),
+    "the state of a layer": (_name("torch.nn", "Linear"), _NUMBERS, b"h\x01)Rh\x02b"),
+    "a storage": (_name("torch.storage", "_load_from_bytes"), _bytes(_storage_stream()), b"h\x01h\x02\x85R"),
+}
+
+
+@pytest.mark.parametrize("what", COPIES)
+def test_copies_are_counted(what: str, tmp_path: Path) -> None:
+    """A large argument once, a call of a few bytes 2000 times: each makes a copy."""
+    function, argument, call = COPIES[what]
+    (tmp_path / "x.pkl").write_bytes(START + function + b"q\x010" + argument + b"q\x020](" + call * 2000 + b"e.")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(RunError, match=r"refused, its tensors would take many times the file's size"):
+        read_pickle(tmp_path / "x.pkl")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # kilobytes
+
+
+def test_very_many_instructions_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.pkl").write_bytes(START + b"](" + b"N" * 2_100_000 + b"e.")
+    with pytest.raises(RunError, match="refused, it has more than 2000000 instructions"):
+        read_pickle(tmp_path / "x.pkl")
+
+
+def test_files_that_are_no_files_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.pkl")
+    with pytest.raises(RunError, match=r"x\.pkl: refused, it is no ordinary file"):
+        read_pickle(tmp_path / "x.pkl")
+    with pytest.raises(RunError, match="refused, it is no ordinary file"):
+        read_pickle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sigma_data": float("nan")},
+        {"sigma_data": -1},
+        {"num_classes": 3},
+        {"resolution": 32},
+        {"precond": "x"},
+        {"network": 5},
+        {"network": {"model_type": "DhariwalUNet", "num_blocks": 10**9}},
+        {"M": 10**9, "precond": "iDDPMPrecond"},
+    ],
+)
+def test_settings_that_no_network_has_leave_nothing(
+    reference: types.SimpleNamespace, tmp_path: Path, settings: dict[str, object]
+) -> None:
+    _write_network(reference, tmp_path / "network.pkl")
+    with pytest.raises(RunError, match=r"network\.pkl"):
+        importing.import_edmlx(tmp_path / "network.pkl", tmp_path / "run", settings, None, None)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    _, state = _reference_vae_state()
+    state["quant_conv_mu.conv.weight"] = torch.full((1, 1, 1, 1), value)
+    torch.save(state, tmp_path / "vae.pth")
+    with pytest.raises(RunError, match=r"quant_conv_mu\.conv\.weight' holds values that are not finite"):
+        importing.read_edmlx(tmp_path / "vae.pth")
+
+
+def test_a_run_is_written_whole_and_replaces_its_own_kind_only(
+    reference: types.SimpleNamespace, tmp_path: Path
+) -> None:
+    _write_network(reference, tmp_path / "network.pkl")
+    arguments = (tmp_path / "network.pkl", tmp_path / "run", None, None, None)
+    importing.import_edmlx(*arguments)
+    with pytest.raises(ExistsError, match="pass --overwrite"):
+        importing.import_edmlx(*arguments)
+    importing.import_edmlx(*arguments, overwrite=True)
+    (tmp_path / "run" / "echosynth.json").write_text('{"made_by": "train"}')
+    with pytest.raises(ExistsError, match="was made by 'echosynth train'"):
+        importing.import_edmlx(*arguments, overwrite=True)
+    with pytest.raises(ExistsError, match="is or holds the input"):
+        importing.import_edmlx(arguments[0], tmp_path, None, None, None, overwrite=True)
+    assert (tmp_path / "network.pkl").is_file()
 
 
 def test_a_tensor_cannot_be_set_to_another_size(tmp_path: Path) -> None:
