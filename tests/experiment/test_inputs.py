@@ -31,7 +31,7 @@ def test_auto_is_settled_before_the_sweep_and_a_study_changes_auto_only(home: Pa
     after = find_inputs(spec)
     assert after.solvers == {("edm-l64", 20): "heun", ("fixed", 20): "euler"}
     assert after.fingerprints == before.fingerprints
-    assert '"half_resolution": false' in before.fingerprints["trainer"]
+    assert '"network": "planned"' in before.fingerprints["trainer"]
 
 
 def _spec_with_maps(maps: Path) -> SweepSpec:
