@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,11 @@ class Application(typer.Typer):
 def tell_interrupted() -> None:
     """What the interrupted work saved, and the command that continues it."""
     from echo_synth import interrupt
+    from echo_synth.progress import close_all
 
+    close_all()
+    if os.environ.get(interrupt.WITHIN):
+        return
     told = interrupt.message() or f"continue with: {interrupt.continue_with()}"
     print(f"interrupted; {told}", file=sys.stderr)
 

@@ -91,7 +91,9 @@ def main() -> None:
         if debug:
             raise
         from cli.boundary import explain
+        from echo_synth.progress import close_all
 
+        close_all()
         print(f"error: {explain(e)}", file=sys.stderr)
         sys.exit(1)
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+WITHIN = "ECHOSYNTH_WITHIN"  # set for commands that another one started: that one tells how to go on
 _left: list[str] = []
 
 

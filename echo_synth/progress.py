@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 T = TypeVar("T")
+_shown: WeakSet[Meter] = WeakSet()
 _QUIET_SECONDS = 2.0
 _PLAIN_SECONDS = 20.0
 
@@ -45,6 +47,12 @@ def track(items: Iterable[T], total: int, label: str, unit: str = "") -> Iterato
         meter.close()
 
 
+def close_all() -> None:
+    """Stop every bar, so that what is printed next stands below them: work that failed may not have come to close its own."""
+    for meter in list(_shown):
+        meter.close()
+
+
 class Meter:
     """Progress that is advanced by hand: `update(n, note)` after n more units are done, `close` at the end.
 
@@ -70,10 +78,11 @@ class Meter:
         self._timer: threading.Timer | None = None
         if quiet:
             return
+        _shown.add(self)
         if self._stream.isatty():
             # A stream of our own stands apart from standard output; rich must not put its own in that one's place.
             self._bar = _start_bar(self._stream, redirect=stream is None)
-            self._task = self._bar.add_task(label, total=total, completed=self._shown(), note="", left="")
+            self._task = self._bar.add_task(label, total=total, completed=self._done_of_total(), note="", left="")
         else:
             self._timer = threading.Timer(_QUIET_SECONDS, self._first_line)
             self._timer.daemon = True
@@ -84,7 +93,7 @@ class Meter:
         self.done += n
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._shown(), note=note, left=self._left(now))
+            self._bar.update(self._task, completed=self._done_of_total(), note=note, left=self._left(now))
         elif not self.quiet and self._last_line is not None and now - self._last_line > _PLAIN_SECONDS:
             self._line(now, note)
 
@@ -97,8 +106,9 @@ class Meter:
             self._bar.stop()
             self._bar = None
         self.quiet = True
+        _shown.discard(self)
 
-    def _shown(self) -> int:
+    def _done_of_total(self) -> int:
         return min(self.done, self.total)
 
     def _first_line(self) -> None:
@@ -108,7 +118,7 @@ class Meter:
     def _line(self, now: float, note: str) -> None:
         self._last_line = now
         unit = f" {self.unit}" if self.unit else ""
-        parts = [f"{self.label}: {self._shown()}/{self.total}{unit}", self._left(now)]
+        parts = [f"{self.label}: {self._done_of_total()}/{self.total}{unit}", self._left(now)]
         print(" ".join([", ".join(p for p in parts if p), note]).rstrip(), file=self._stream, flush=True)
 
     def _left(self, now: float) -> str:

@@ -12,6 +12,7 @@ from echo_synth.errors import RunError
 from echo_synth.experiment.shell import run_command
 from echo_synth.files import write_json
 from echo_synth.home import NNUNET_FOLDERS
+from echo_synth.interrupt import continue_with, resume_hint
 from echo_synth.runs.folder import STATE
 
 REAL, SYNTHETIC = 501, 601
@@ -53,7 +54,9 @@ class Demo:
             say(f"[{i + 1}/{len(stages)}] {stage.name}")
             start = time.monotonic()
             if stage.product is None or not stage.product.exists():
-                self._run(stage)
+                finished = f"{i} of {len(stages)} stages are done" if i else ""
+                with resume_hint(continue_with(), finished):
+                    self._run(stage)
             seconds[stage.name] = time.monotonic() - start
         return seconds
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from echo_synth.errors import EchoSynthError, RunError
 from echo_synth.experiment.commands import Command, StageCommands
 from echo_synth.experiment.shell import last_line, run_command
-from echo_synth.experiment.stages import Cell, Stage
+from echo_synth.experiment.stages import Cell, Stage, StageKind, in_order
 from echo_synth.experiment.workspace import Workspace
+from echo_synth.interrupt import continue_with, resume_hint
+from echo_synth.progress import Meter
 
 Say = Callable[[str], None]
+IN_WORDS: Mapping[StageKind, str] = {
+    "data": "make the dataset",
+    "segmenter": "train the segmenter",
+    "predict": "segment the held-out images",
+    "classifier": "train the view classifier",
+    "evaluate": "evaluate",
+}
 
 
 @dataclass(frozen=True)
@@ -27,19 +36,39 @@ class Runner:
     workspace: Workspace
     commands: StageCommands
 
-    def run_cells(self, cells: Sequence[Cell], say: Say = print) -> list[str]:
+    def run_cells(
+        self, cells: Sequence[Cell], say: Say = print, after_each: Callable[[], object] = lambda: None
+    ) -> list[str]:
         """Cells in turn; one that fails does not stop the rest. Returns the names of those that failed."""
+        pending = _pending(cells, self.workspace)
+        meter = Meter(len(pending), "sweep", "stages")
         failed = []
-        for cell in cells:
-            try:
-                for stage in cell.stages:
-                    if not self.workspace.done(stage):
-                        say(f"    {stage.folder}")
-                    self.run(stage)
-            except EchoSynthError as e:
-                say(f"    {e}")
-                failed.append(cell.name)
+        try:
+            for i, cell in enumerate(cells, 1):
+                say(f"[{i}/{len(cells)}] {cell.name}: {self.workspace.state(cell)}")
+                try:
+                    self._run_cell(cell, pending, meter, say)
+                except EchoSynthError as e:
+                    say(f"    {e}")
+                    failed.append(cell.name)
+                if i < len(cells):  # after the last one the caller does
+                    after_each()
+        finally:
+            meter.close()
         return failed
+
+    def _run_cell(self, cell: Cell, pending: set[str], meter: Meter, say: Say) -> None:
+        for stage in in_order(cell.stages):
+            if stage.key not in pending:
+                continue
+            doing = f"{cell.name}: {IN_WORDS[stage.kind]}"
+            say(f"    {IN_WORDS[stage.kind]} ({stage.folder})")
+            meter.update(0, doing)
+            saved = f"stages that are done are kept; it was at {doing}"
+            with resume_hint(continue_with(), saved):
+                self.run(stage)
+            pending.discard(stage.key)
+            meter.update(1, doing)
 
     def run(self, stage: Stage) -> None:
         """Carry out a stage after what it needs; returns at once from one that is done.
@@ -68,7 +97,12 @@ class Runner:
             status = run_command(command, self.commands.environment(stage), output, [lock])
         if status:
             reason = f"killed by signal {-status}" if status < 0 else last_line(log)
-            raise RunError(f"stage {stage.folder} failed: {reason}; its output is in {log}")
+            raise RunError(f"{IN_WORDS[stage.kind]} failed: {reason}; its output is in {log}")
+
+
+def _pending(cells: Sequence[Cell], workspace: Workspace) -> set[str]:
+    """Keys of the stages that are not done; what cells share counts once."""
+    return {s.key for cell in cells for s in in_order(cell.stages) if not workspace.done(s)}
 
 
 def _link(dataset: Path, folder: Path) -> None:

@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from echo_synth.interrupt import WITHIN
+
 _TRAINER_PREFIX = "ECHOSYNTH_NNUNET_"  # would change a trainer behind the settings' back
+_SECONDS_TO_SAVE = 60.0
 
 
 def run_command(
@@ -17,19 +20,36 @@ def run_command(
 ) -> int:
     """Run `echosynth WORDS`; returns its exit status, negative for the signal that killed it.
 
+    Ctrl-C reaches the command too; it is given a minute to save, and KeyboardInterrupt is raised here.
+
     Args:
         environment: on top of this process's own.
         output: where standard output and error go; None: this process's.
         keep: file descriptors to pass on, such as a lock's.
     """
-    return subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-P", "-m", "cli.main", *words],  # -P: a folder named cli where we are is not ours
-        env=inherited_environment() | dict(environment),
+        env=inherited_environment() | dict(environment) | {WITHIN: "1"},
         stdout=output,
         stderr=subprocess.STDOUT if output else None,
-        check=False,
         pass_fds=tuple(keep),
-    ).returncode
+    )
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        _let_end(process)
+        raise
+    finally:
+        if process.poll() is None:
+            process.kill()
+
+
+def _let_end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(_SECONDS_TO_SAVE)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C: at once
+        process.kill()
+        process.wait()
 
 
 def inherited_environment() -> dict[str, str]:

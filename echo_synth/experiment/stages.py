@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -62,3 +62,12 @@ class Cell:
     def stage(self, kind: StageKind) -> Stage | None:
         """The stage of that kind."""
         return next((s for s in self.stages if s.kind == kind), None)
+
+
+def in_order(stages: Sequence[Stage]) -> list[Stage]:
+    """`stages` and all that they need, each once and after what it needs."""
+    ordered: dict[str, Stage] = {}
+    for stage in stages:
+        for needed in (*in_order(tuple(stage.needs.values())), stage):
+            ordered.setdefault(needed.key, needed)
+    return list(ordered.values())

@@ -45,16 +45,11 @@ class Sweep:
         return Results(self.spec, self.cells, self.workspace)
 
     def run_here(self, say: Say) -> None:
-        """One cell after the other; one that fails does not stop the rest.
+        """One cell after the other; one that fails does not stop the rest. Tables and figures are written after each.
 
         Raises RunError that names the cells that failed.
         """
-        failed = []
-        for i, cell in enumerate(self.chosen):
-            if i:  # after the last one the caller does
-                self.results.publish()
-            say(f"[{i + 1}/{len(self.chosen)}] {cell.name}: {self.workspace.state(cell)}")
-            failed += self.runner.run_cells([cell], say)
+        failed = self.runner.run_cells(self.chosen, say, self.results.publish)
         self._raise_failed(failed, "mend what their logs name and run again")
 
     def run_on(self, cluster: str, limits: JobLimits, say: Say) -> None:

@@ -32,4 +32,4 @@ def test_a_failed_cell_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytes
     cells = [Cell(name, {}, (Stage("data", {"kind": name}),)) for name in ("real", "noise")]
     said: list[str] = []
     assert runner.run_cells(cells, said.append) == ["real"]
-    assert said[-1].strip().startswith("data-")
+    assert said[-1].strip().startswith("make the dataset (data-")
