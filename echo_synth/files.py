@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ def _sweep(path: Path) -> None:
     if path in _swept:
         return
     _swept.add(path)
-    for leftover in path.parent.glob(f"{PARTIAL}[0-9]*-{path.name}"):
+    for leftover in path.parent.glob(f"{PARTIAL}[0-9]*-{escape(path.name)}"):
         try:
             descriptor = os.open(leftover, os.O_RDWR | os.O_CLOEXEC)
         except OSError:

@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -292,7 +293,7 @@ def recover(path: Path, mine: Sequence[Path] = ()) -> None:
         _remove(step.new)
         if step.path.exists():
             _remove(step.old)
-    for leftover in path.parent.glob(f"{PARTIAL}{path.name}.[0-9]*"):  # of versions that named them by process
+    for leftover in path.parent.glob(f"{PARTIAL}{escape(path.name)}.[0-9]*"):  # of versions that named them by process
         _remove(leftover)
 
 

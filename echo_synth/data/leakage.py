@@ -7,14 +7,9 @@ that is refused as well, because nothing in the files could show the difference.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from echo_synth.data import nnunet_raw
 from echo_synth.errors import LeakageError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def refuse_test_patients(patients: Iterable[str], held_out: Iterable[str], purpose: str) -> None:
@@ -42,15 +37,3 @@ def refuse_patients_of(evaluated_on: nnunet_raw.RawDataset, patients: Iterable[s
         purpose: what they were used for, e.g. "condition maps in FOLDER" or "training of RUN".
     """
     refuse_test_patients(patients, nnunet_raw.test_patients(evaluated_on), f"{purpose}, for {evaluated_on.name}")
-
-
-def refuse_maps_of(evaluated_on: nnunet_raw.RawDataset, index: pd.DataFrame, folder: Path) -> None:
-    """`refuse_patients_of` for condition maps: their index (`MapFolder.index`) and the folder they lie in."""
-    named = {str(case).split("_")[0] for case in index["source_case"]} | set(index["patient"])
-    refuse_patients_of(evaluated_on, named, f"condition maps in {folder}")
-
-
-def refuse_dataset_of(evaluated_on: nnunet_raw.RawDataset, used: nnunet_raw.RawDataset) -> None:
-    """`refuse_patients_of` for a dataset that something is trained on: its training and validation cases."""
-    cases = used.cases()
-    refuse_patients_of(evaluated_on, cases.loc[cases["split"] != "test", "patient"], f"training cases of {used.name}")

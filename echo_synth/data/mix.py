@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from echo_synth.data import nnunet_raw
-from echo_synth.data.leakage import refuse_test_patients
+from echo_synth.data.leakage import refuse_patients_of
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.errors import DataError
 from echo_synth.files import write_json
@@ -49,7 +49,7 @@ def plan(real: RawDataset, synthetic: Sequence[RawDataset], patients: int | None
     one was drawn from maps of `real`'s test patients.
     """
     for dataset in synthetic:
-        refuse_test_patients(dataset.cases()["patient"], nnunet_raw.test_patients(real), f"part of {dataset.name}")
+        refuse_patients_of(real, dataset.cases()["patient"], f"part of {dataset.name}")
     parts = [choose_patients(real, patients, seed).assign(source=real.name)]
     for dataset in synthetic:
         cases = dataset.cases()

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from echo_synth.data.leakage import refuse_test_patients
+from echo_synth.data.leakage import refuse_patients_of
 from echo_synth.data.maps import MapFolder, open_maps
-from echo_synth.data.nnunet_raw import RawDataset, test_patients
+from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings
 from echo_synth.generation.manifest import fingerprint, plan_images
 from echo_synth.generation.sources import TrainedModel, newest_maps, solver_of
@@ -45,8 +45,8 @@ def plan_from(maps: Path | None, count: int | None, seed: int, trained_on: str |
     """
     folder = open_maps(maps or newest_maps())
     if trained_on is not None and (nnunet_folder("nnUNet_raw") / trained_on / "cases.csv").is_file():
-        held_out = test_patients(RawDataset(nnunet_folder("nnUNet_raw") / trained_on))
-        refuse_test_patients(folder.index["patient"], held_out, f"condition maps in {folder.path}, for {trained_on}")
+        learnt = RawDataset(nnunet_folder("nnUNet_raw") / trained_on)
+        refuse_patients_of(learnt, folder.index["patient"], f"condition maps in {folder.path}")
     return MapPlan(folder, plan_images(folder.index, count, seed), seed)
 
 

@@ -10,7 +10,7 @@ import pytest
 from echo_synth.data import nnunet_raw
 from echo_synth.data.camus import choose_some, hold_out_validation
 from echo_synth.data.folds import patient_folds
-from echo_synth.data.leakage import refuse_dataset_of, refuse_maps_of
+from echo_synth.data.leakage import refuse_patients_of
 from echo_synth.data.maps import open_maps
 from echo_synth.data.tables import read_cases
 from echo_synth.errors import DataError, LeakageError
@@ -120,17 +120,10 @@ def test_a_few_patients_come_from_every_split(count: int) -> None:
     assert ("test" in few.values()) == (count > 2)
 
 
-def test_what_was_made_from_test_patients_is_refused_for_their_dataset(home: Path, tmp_path: Path) -> None:
+def test_test_patients_are_refused_for_their_dataset_whoever_names_them(home: Path) -> None:
     dataset = nnunet_raw.find(501)
     maps = open_maps(home / "maps/Dataset501_PHANTOM")
-    refuse_maps_of(dataset, maps.index, maps.path)
+    refuse_patients_of(dataset, maps.index["patient"], "condition maps")
     held = sorted(nnunet_raw.test_patients(dataset))[0]
-    other = maps.index.assign(source_case=f"{held}_2CH_ED")
-    with pytest.raises(LeakageError, match=f"{held}.*condition maps in"):
-        refuse_maps_of(dataset, other, maps.path)
-    (tmp_path / "Dataset777_X").mkdir()
-    table = dataset.cases()
-    table["split"] = "train"
-    table.to_csv(tmp_path / "Dataset777_X/cases.csv", index=False)
-    with pytest.raises(LeakageError, match="training cases of Dataset777_X"):
-        refuse_dataset_of(dataset, nnunet_raw.RawDataset(tmp_path / "Dataset777_X"))
+    with pytest.raises(LeakageError, match=f"{held}.*condition maps, for {dataset.name}"):
+        refuse_patients_of(dataset, [*maps.index["patient"], held], "condition maps")

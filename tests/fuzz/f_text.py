@@ -10,6 +10,7 @@ from pathlib import Path
 from echo_synth import files, specs
 from echo_synth.data import camus
 from echo_synth.evaluation.latent_prior import read_prior
+from echo_synth.experiment.cells import build_cells
 from echo_synth.experiment.spec import read_sweep
 from tests.fuzz.harness import Kind, mutate
 
@@ -124,7 +125,12 @@ def _sweep(scratch: Path) -> Kind:
     def read(data: bytes) -> None:
         (scratch / "s.yaml").write_bytes(data)
         sweep = read_sweep(scratch / "s.yaml")
-        assert sweep.count > 0
+        fingerprints = {"real": "r", "maps": "m", "trainer": "t"} | dict.fromkeys(sweep.models, "w")
+        names = [cell.name for cell in build_cells(sweep, fingerprints)]
+        assert len(names) == len(set(names)), "two cells of one name"
+        assert all(name.isprintable() and "/" not in name for name in names), "a cell name that is no file name"
+        assert sweep.batch > 0, "accepted a batch below 1"
+        assert all(seed >= 0 for seed in sweep.seeds), "accepted a seed that generate refuses"
 
     return Kind("sweep_yaml", make, read)
 
