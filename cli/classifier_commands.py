@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.common import begin, done
+from cli.common import begin, done, say_how_long
 from cli.options import Device, DryRun, Out, Overwrite, Precision, Resume, Seed
-
-
-def _positive(value: float | None) -> float | None:
-    """Typer's check of a rate: above 0 and finite."""
-    if value is not None and not 0 < value < math.inf:
-        raise typer.BadParameter(f"{value}; expected a number above 0, such as 0.0001")
-    return value
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +22,7 @@ def train_classifier(
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images; default 250.")] = None,
     resolution: Annotated[int | None, typer.Option(min=32, help="Input size in pixels; default 256.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Batch; default 16.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate; default 1e-4.", callback=_positive)] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate; default 1e-4.")] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Local safetensors file to start from; default: from scratch.")
     ] = None,
@@ -68,6 +60,8 @@ def train_classifier(
     settings = classifier.ClassifierSettings(
         preset.architecture, resolution or preset.resolution, training, seed, precision, device, weights
     )
+    if not resume:
+        say_how_long(lambda: classifier.estimate_classifier(settings), training.images, dry_run)
     resolved = begin(
         "train-classifier",
         {

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+if TYPE_CHECKING:
+    from echo_synth.estimate import Estimate
+
 T = TypeVar("T")
+_FEW_IMAGES = 500  # a training of fewer is not worth measuring
 
 
 def plain(value: Any) -> Any:
@@ -64,6 +68,14 @@ def say(line: str) -> None:
     """A line for the person watching; results that scripts read go to standard output instead."""
     if _speaks():
         print(line, file=sys.stderr, flush=True)
+
+
+def say_how_long(estimate: Callable[[], Estimate], images: int, dry_run: bool) -> None:
+    """The estimate in a dry run; before a training on `images` images, only where it takes over an hour."""
+    if dry_run:
+        say(f"estimate: {estimate()}")
+    elif images > _FEW_IMAGES and (expected := estimate()).is_long:
+        say(f"this takes {expected}; it can be interrupted and continued")
 
 
 def done(*lines: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.common import begin, done, say
+from cli.common import begin, done, say, say_how_long
 from cli.options import DatasetId, Device, DryRun, Overwrite
 
 
@@ -61,6 +61,8 @@ def train_segmenter(
     if not nnunet.is_planned(dataset_id):
         say(f"planning and preprocessing {dataset.name}")
         segmenter.prepare(dataset, trainer)
+    images = segmenter.training_images(trainer, settings)
+    say_how_long(lambda: segmenter.estimate_segmenter(dataset, trainer, settings, device), images, dry_run=False)
     folder = segmenter.train_segmenter(dataset, trainer, settings, device, resolved)
     done(f"weights: {folder / nnunet.FINAL}", f"nnU-Net's output: {segmenter.log_file(dataset, trainer)}")
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.common import begin, done, one_of, say
+from cli.common import begin, done, one_of, say, say_how_long
 from cli.options import DatasetId, Device, DryRun, Out, Overwrite, Precision, Resume, Seed, Size
 
 if TYPE_CHECKING:
-    from echo_synth.estimate import Estimate
     from echo_synth.runs.start import RunRequest
     from echo_synth.training.run import TrainingSettings, VaeOptions
 
@@ -49,8 +47,6 @@ Perceptual = Annotated[
 PerceptualWeights = Annotated[
     Path | None, typer.Option(help="Weights file of the perceptual network; nothing is downloaded.")
 ]
-
-_FEW_IMAGES = 500  # a training of fewer is not worth measuring
 
 
 def register(app: typer.Typer) -> None:
@@ -124,7 +120,7 @@ def _train_vae(
     description = describe_vae(settings.model, settings.size, options.posterior, options.prior)
     _announce_unfinished(request)
     with training_folder(request, settings.device, dry_run) as folder:
-        _say_how_long(lambda: estimate_vae(settings, options, description), settings.training.images, dry_run)
+        say_how_long(lambda: estimate_vae(settings, options, description), settings.training.images, dry_run)
         shown = {"run": folder, "dataset": dataset.path, **settings.as_dict(), **asdict(options)}
         resolved = begin("train-vae", shown | {"direction": options.resolved_direction()}, dry_run)
         best = train_gamma_vae(settings, options, dataset, folder, request.resume, resolved)
@@ -180,7 +176,7 @@ def train(
         extra = {"vae": vae_run.folder if vae_run else None}
         cases = nnunet_raw.training_count(dataset)
         description = describe_diffusion(model, size, None)
-        _say_how_long(lambda: estimate_diffusion(settings, description, cases), training.images, dry_run)
+        say_how_long(lambda: estimate_diffusion(settings, description, cases), training.images, dry_run)
         resolved = begin("train", {"run": folder, "dataset": dataset.path, **extra, **settings.as_dict()}, dry_run)
         best = train_diffusion(settings, dataset, vae_run, folder, resume, resolved)
     _finish(folder, best)
@@ -246,14 +242,6 @@ def import_edmlx(
     )
     if description.kind == "diffusion" and description.model.startswith("edm-l") and vae_run is None:
         done("this model draws latents: import its Γ-VAE too and pass it here with --vae, or to generate")
-
-
-def _say_how_long(estimate: Callable[[], Estimate], images: int, dry_run: bool) -> None:
-    """The estimate in a dry run; before a training, only where it takes over an hour."""
-    if dry_run:
-        say(f"estimate: {estimate()}")
-    elif images > _FEW_IMAGES and (expected := estimate()).is_long:
-        say(f"this takes {expected}; it can be interrupted, --resume continues it")
 
 
 def _announce_unfinished(request: RunRequest) -> None:

@@ -20,6 +20,7 @@ from echo_synth.data.augment import ColourRanges, GeometricRanges, colour, draw_
 from echo_synth.data.png import read_grey_png
 from echo_synth.data.resize import resize_grey
 from echo_synth.errors import DataError, RunError
+from echo_synth.estimate import Estimate, measured_seconds
 from echo_synth.runs.description import build_model, describe_classifier
 from echo_synth.runs.folder import ClassifierRun, file_hash
 from echo_synth.runs.start import start_run
@@ -27,6 +28,9 @@ from echo_synth.specs import ClassifierArchitecture, TrainingSpec
 from echo_synth.training.loop import Engine
 from echo_synth.training.streams import Stream, generator, sample_indices
 from echo_synth.types import VIEWS, CaseId
+
+_FRAMEWORK_BYTES = 600 << 20  # torch and its libraries
+_BYTES_PER_PIXEL = 2000  # that the backward pass of EfficientNetV2-S keeps of an image
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,24 @@ def train_classifier(
             validations=10,
         )
         return engine.run(resume)
+
+
+def estimate_classifier(settings: ClassifierSettings) -> Estimate:
+    """Of `train_classifier` with these settings, from one step of two random images."""
+    side, pair = settings.resolution, 2
+    pictures = Pictures(np.zeros((pair, side, side), np.uint8), np.arange(pair), ["a", "b"])
+    task = ClassifierTask(pictures, pictures, settings.device, settings.seed)
+    module = build_model(describe_classifier(settings.architecture, side, VIEWS)).to(settings.device)
+    module.to(memory_format=torch.channels_last).train()
+
+    def step() -> None:
+        task.loss(module, range(pair))["loss"].backward()
+
+    wait = torch.cuda.synchronize if settings.device.startswith("cuda") else (lambda: None)
+    seconds = measured_seconds(step, wait) / pair * settings.training.images
+    parameters = sum(p.numel() for p in module.parameters()) * 4
+    memory = _FRAMEWORK_BYTES + 5 * parameters + settings.training.batch * _BYTES_PER_PIXEL * side**2
+    return Estimate(seconds, 4 * parameters, memory)
 
 
 def _identity(settings: ClassifierSettings, train: Pictures, val: Pictures) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from echo_synth.data import nnunet_raw
 from echo_synth.data.nnunet_raw import ENDING, RawDataset
 from echo_synth.errors import DataError, RunError
+from echo_synth.estimate import measured_seconds
 from echo_synth.files import read_json, write_json
 from echo_synth.home import NNUNET_FOLDERS, nnunet_folder, plugin_folder
 from echo_synth.parallel import available_cores
@@ -125,6 +126,29 @@ def plan_and_preprocess(dataset_id: int, log: Path) -> None:
         write_json(plans_file(dataset), plans)
         target = folder / whole_images.identifier(plans, CONFIGURATION)
         cases.preprocess(files, plans, CONFIGURATION, description, target, workers)
+
+
+def seconds_of_step(dataset_id: int, trainer: str, device: str) -> float:
+    """Seconds of one forward and backward pass for one image, of the network that `trainer` builds from the plans."""
+    import torch
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnunet_plugin import echosynth_trainers, networks
+
+    dataset = nnunet_raw.find(dataset_id)
+    plans = PlansManager(read_json(plans_file(dataset)))
+    configuration = plans.get_configuration(CONFIGURATION)
+    heads = plans.get_label_manager(read_json(dataset.path / "dataset.json")).num_segmentation_heads
+    builder = getattr(echosynth_trainers, trainer)
+    network = builder.build_network_architecture(plans, configuration, 1, heads, True).to(device)
+    images = torch.zeros(1, 1, *configuration.patch_size, device=device)
+
+    def step() -> None:
+        with networks.autocast(torch.device(device), device.startswith("cuda") or networks.cpu_has_bf16()):
+            outputs = network(images)
+        sum(output.float().mean() for output in outputs).backward()
+
+    return measured_seconds(step, torch.cuda.synchronize if device.startswith("cuda") else (lambda: None))
 
 
 def content_of(dataset: RawDataset) -> str:

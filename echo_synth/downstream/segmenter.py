@@ -14,10 +14,13 @@ from echo_synth.data.nnunet_raw import ENDING, RawDataset
 from echo_synth.downstream import nnunet
 from echo_synth.downstream.weights import check_weights
 from echo_synth.errors import DataError, ExistsError, RunError
+from echo_synth.estimate import Estimate
 from echo_synth.files import check_writable, read_json, write_json
 from echo_synth.folders import new_folder
 
 SETTINGS = "settings.json"
+_WEIGHTS_BYTES = 1 << 30  # three checkpoints of the planned network, at most
+_MEMORY_BYTES = 4 << 30
 _PLANNING_SECONDS = 3600.0  # to wait for another process that plans the same dataset
 _CHECKPOINTS = (nnunet.FINAL, nnunet.LATEST, "checkpoint_best.pth")
 
@@ -95,6 +98,18 @@ def prepare(dataset: RawDataset, trainer: str) -> None:
     with claim(lock_beside(nnunet.plans_file(dataset).parent), wait=_PLANNING_SECONDS):
         if not nnunet.is_planned(dataset.id):
             nnunet.plan_and_preprocess(dataset.id, log_file(dataset, trainer))
+
+
+def training_images(trainer: str, settings: SegmenterSettings) -> int:
+    """Images that a training sees, repeats counted."""
+    budget = nnunet.trainer_budget(trainer)
+    return (settings.epochs or budget.epochs) * (settings.iterations or budget.iterations) * budget.batch
+
+
+def estimate_segmenter(dataset: RawDataset, trainer: str, settings: SegmenterSettings, device: str) -> Estimate:
+    """Of `train_segmenter` on a dataset that is planned, from one step of one image."""
+    seconds = nnunet.seconds_of_step(dataset.id, trainer, device) * training_images(trainer, settings)
+    return Estimate(seconds, _WEIGHTS_BYTES, _MEMORY_BYTES)
 
 
 def train_segmenter(
