@@ -22,7 +22,7 @@ _MANY_EVALUATIONS = 2000  # fewer are done within the hour; measuring them is no
 
 
 Nfe = Annotated[int, typer.Option(min=1, max=10000, help="Network evaluations an image, spent exactly.")]
-Count = Annotated[int | None, typer.Option(min=1, max=10_000_000, help="Images; default: one a map.")]
+Count = Annotated[int | None, typer.Option(min=1, help="Images; default: one a map.")]
 Solver = Annotated[
     str, typer.Option(help=f"auto (nearest by study-solvers: this run's, else this model's, else heun), {SOLVER_HELP}")
 ]
