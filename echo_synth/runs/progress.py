@@ -52,8 +52,8 @@ def progress_of(folder: Path) -> Progress | None:
         return None
     header = read_state_header(folder)
     try:
-        identity, step = header["identity"], int(header["step"])
-        images, batch = int(identity["images"]), int(identity["batch"])
+        length, step = {**header["identity"], **header}, int(header["step"])
+        images, batch = int(length["images"]), int(length["batch"])
         validated = int(header["validated_step"]) == step
     except (KeyError, TypeError, ValueError):
         raise RunError(

@@ -134,9 +134,8 @@ class Engine:
         count = self.spec.ema_snapshots
         snapshots = Snapshots(self.module, self.folder, count, self._steps) if count else None
         ema = PowerEma(self.parameters, self.spec.ema_std)
-        self.state = TrainingState(
-            self.module, self.optimizer, ema, snapshots, self.accelerator.scaler, first_images=self.spec.images
-        )
+        length = (self.spec.images, self.spec.batch)
+        self.state = TrainingState(self.module, self.optimizer, ema, *length, snapshots, self.accelerator.scaler)
         self.running: dict[str, float] = {}
         if resume and (self.folder / STATE).is_file():
             check_identity(self.folder, {**self.identity, "seed": self.seed})

@@ -28,18 +28,24 @@ class TrainingState:
         step: optimiser steps that are done.
         validated_step: the step of the last validation, -1 before the first.
         best: numbers of the best validation, and "images", how many were seen then; empty before the first.
-        first_images: length in images that the run started with; the warm-up belongs to it when a run is lengthened.
+        images, batch: length of the run and images a step.
+        first_images: length that the run started with; the warm-up belongs to it when a run is lengthened.
     """
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
     ema: PowerEma
+    images: int
+    batch: int
     snapshots: Snapshots | None = None
     scaler: torch.amp.GradScaler | None = None
     step: int = 0
     validated_step: int = -1
     best: dict[str, float] = field(default_factory=dict)
     first_images: int = 0
+
+    def __post_init__(self) -> None:
+        self.first_images = self.first_images or self.images
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name: model.*, ema.*, optimizer.*, track*.*; live ones, not copies."""
@@ -52,7 +58,8 @@ class TrainingState:
         """What is not a tensor, as JSON holds it."""
         scaler = self.scaler.state_dict() if self.scaler else {}
         done = {"step": self.step, "best": self.best, "validated_step": self.validated_step}
-        return done | {"scaler": scaler, "first_images": self.first_images}
+        length = {"images": self.images, "batch": self.batch, "first_images": self.first_images}
+        return done | length | {"scaler": scaler}
 
     def save(self, path: Path, identity: Mapping[str, Any], seed: int) -> None:
         """Write everything, with the settings (`identity`, `seed`) that a resume must share."""
@@ -71,7 +78,7 @@ class TrainingState:
             self.scaler.load_state_dict(metadata["scaler"])
         self.step, self.best = metadata["step"], metadata["best"]
         self.validated_step = metadata["validated_step"]
-        self.first_images = metadata.get("first_images", metadata["identity"].get("images", self.first_images))
+        self.first_images = metadata.get("first_images", metadata["identity"].get("images", self.images))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

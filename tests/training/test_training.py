@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from echo_synth import interrupt
 from echo_synth.errors import RunError, TrainingError
-from echo_synth.runs.folder import STATE
+from echo_synth.runs.folder import STATE, WEIGHTS
+from echo_synth.runs.progress import progress_of
 from echo_synth.runs.tensors import load_tensors, load_weights, save_tensors
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.ema import PowerEma, gamma_of_std
@@ -64,6 +66,53 @@ def test_an_interrupted_run_ends_in_the_same_weights(tmp_path: Path) -> None:
         assert all(torch.equal(one[k], two[k]) for k in one)
     histories = [(tmp_path / f / "history.csv").read_text().splitlines() for f in ("whole", "broken")]
     assert [r.split(",")[:4] for r in histories[0]] == [r.split(",")[:4] for r in histories[1]]
+
+
+def test_there_is_something_to_resume_from_the_first_moment(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save_tensors(folder / WEIGHTS, {"old": torch.zeros(1)})  # of a run that this one replaces
+    with pytest.raises(_Killed):
+        _engine(folder, die_at=0).run(resume=False)
+    assert str(progress_of(folder)) == "unfinished: 0 of 400 images"
+    assert not (folder / WEIGHTS).exists()
+    resumed = _engine(folder)
+    resumed.run(resume=True)
+    whole = _engine(tmp_path / "whole")
+    whole.run(resume=False)
+    for a, b in zip(whole.module.parameters(), resumed.module.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_lengthened_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    _engine(tmp_path / "run").run(resume=False)
+    longer = _engine(tmp_path / "run", images=800)
+    longer.run(resume=True)
+    assert str(progress_of(tmp_path / "run")) == "800 images"
+    assert longer.state.first_images == 400  # the warm-up is that of the beginning
+    rows = [r.split(",") for r in (tmp_path / "run/history.csv").read_text().splitlines()[1:]]
+    seen = [int(r[0]) for r in rows if r[2] == "val"]
+    assert seen == sorted(set(seen))
+    assert max(seen) == 800
+    assert {float(r[5]) for r in rows if int(r[0]) > 400} == {0.01}
+
+
+def test_an_interrupted_run_says_what_is_saved_and_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("echo_synth.interrupt._left", [])
+    monkeypatch.setattr("sys.argv", ["echosynth", "train", "--overwrite", "--images", "400"])
+    engine = _engine(tmp_path / "run")
+
+    def interrupted(_: nn.Module) -> Mapping[str, float]:
+        raise KeyboardInterrupt
+
+    engine.validate = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        engine.run(resume=False)
+    told = str(interrupt.message())
+    assert "saved unfinished: 72 of 400 images" in told
+    assert told.endswith(f"continue with: echosynth train --images 400 --resume --out {tmp_path / 'run'}")
 
 
 def test_it_learns_and_keeps_the_best(tmp_path: Path) -> None:

@@ -1,0 +1,191 @@
+"""A dataset is completed from the same maps, in folders of its own, by one process at a time; what is lost comes back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cli.generate_commands import generate, noise_dataset
+from echo_synth import specs
+from echo_synth.claims import claim
+from echo_synth.data import nnunet_raw
+from echo_synth.data.maps import open_maps, read_map, write_map
+from echo_synth.errors import EchoSynthError, ExistsError, HeldError, LeakageError, RunError
+from echo_synth.generation.engine import ImageGenerator
+from echo_synth.generation.noise import NoiseTextures
+from echo_synth.generation.request import plan_from
+from echo_synth.generation.shards import Shard, hold_shard
+from echo_synth.generation.targets import PREVIEW, TargetRequest, make_target
+from echo_synth.runs.folder import open_run
+
+BUNDLED = specs.root() / "bundled"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def maps(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(BUNDLED / "maps", tmp_path / "maps"))
+
+
+def _draw(dataset_id: int | None = 601, count: int = 10, maps: Path | None = None, **options: object) -> Path:
+    noise_dataset(maps, count, dataset_id=dataset_id, **options)  # type: ignore[arg-type]
+    return nnunet_raw.find(dataset_id or 601).path
+
+
+def _digest(*folders: Path) -> dict[str, str]:
+    files = [p for f in folders for p in sorted(f.rglob("*")) if p.is_file() and p.name != "settings.json"]
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_labels_and_pictures_that_were_lost_are_restored_without_drawing(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _draw()
+    pictures = home / "datasets" / "classification" / folder.name
+    before = _digest(folder, pictures)
+    next((folder / "labelsTr").iterdir()).unlink()
+    next(pictures.rglob("*.png")).unlink()
+    (folder / PREVIEW).unlink()
+
+    def never(*_: object) -> None:
+        raise AssertionError("nothing is to be drawn")
+
+    monkeypatch.setattr(NoiseTextures, "draw", never)
+    _draw()
+    assert _digest(folder, pictures) == before
+
+
+def test_another_classification_folder_is_completed_too(home: Path, tmp_path: Path) -> None:
+    folder = _draw()
+    _draw(classification=tmp_path / "other")
+    first = home / "datasets" / "classification" / folder.name
+    names = {p.relative_to(first) for p in first.rglob("*.png")}
+    assert {p.relative_to(tmp_path / "other") for p in (tmp_path / "other").rglob("*.png")} == names
+
+
+def test_other_maps_at_the_same_place_are_refused(home: Path, maps: Path) -> None:
+    folder = _draw(count=4, maps=maps)
+    name = str(pd.read_parquet(folder / "manifest.parquet")["map"].iloc[0])
+    tissues = read_map(maps / f"{name}.png").copy()
+    tissues[tissues == 1] = 3
+    write_map(maps / f"{name}.png", tissues)
+    next((folder / "imagesTr").iterdir()).unlink()
+    with pytest.raises(ExistsError, match="was made with maps_hash = "):
+        _draw(count=4, maps=maps)
+
+
+def test_the_same_maps_elsewhere_are_the_same(home: Path, maps: Path, tmp_path: Path) -> None:
+    folder = _draw(count=4, maps=maps)
+    next((folder / "imagesTr").iterdir()).unlink()
+    before = len(list((folder / "labelsTr").iterdir()))
+    _draw(count=4, maps=Path(shutil.move(maps, tmp_path / "moved")))
+    assert len(list((folder / "imagesTr").iterdir())) == before
+
+
+@pytest.mark.parametrize("lost", [PREVIEW, "manifest.parquet"])
+def test_what_a_kill_at_the_end_leaves_is_completed_under_its_own_id(home: Path, lost: str) -> None:
+    folder = _draw(None)
+    (folder / lost).unlink()
+    _draw(None)
+    assert (folder / lost).is_file()
+    assert not nnunet_raw.existing(602)
+
+
+def test_a_killed_process_has_not_said_that_it_was_done(home: Path) -> None:
+    folder = _draw(None)
+    dead = {"token": "t", "process": 2**22 + 1, "boot": "x", "processes": "x", "started": "1"}
+    (folder / ".echosynth-lock-0-of-1").write_text(json.dumps(dead))
+    (folder / ".partial-0-of-1").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("echo_synth.claims.STALE_SECONDS", 0.5)
+        _draw(None)
+    assert not nnunet_raw.existing(602)
+    assert not [p for p in folder.iterdir() if p.name.startswith(".")]
+
+
+def test_the_second_process_hears_of_the_first(home: Path) -> None:
+    folder = _draw()
+    with hold_shard(folder, Shard(0, 1)), pytest.raises(HeldError, match=f"{folder.name}: in use by process"):
+        _draw()
+    with hold_shard(folder, Shard(0, 2)):
+        with hold_shard(folder, Shard(1, 2)):
+            pass
+        with pytest.raises(HeldError, match="other shards"), hold_shard(folder, Shard(0, 3)):
+            pass
+
+
+def test_two_datasets_that_are_begun_at_once_get_an_id_each(home: Path) -> None:
+    names = [make_target(TargetRequest(None, "X", {"seed": s}), lambda _: {}).raw.name for s in (0, 1, 0)]
+    assert names == ["Dataset601_X", "Dataset602_X", "Dataset601_X"]
+
+
+def test_an_id_is_chosen_by_one_process_at_a_time(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("echo_synth.generation.targets._WAIT_SECONDS", 0.3)
+    with claim(home / "nnunet" / "raw" / ".echosynth-lock"), pytest.raises(HeldError, match="raw: in use"):
+        _draw(None)
+
+
+def test_pictures_are_not_mixed_with_others(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").touch()
+    with pytest.raises(ExistsError, match="holds other files than the pictures"):
+        _draw(classification=tmp_path / "photos")
+    other = _draw(602)
+    with pytest.raises(ExistsError, match="holds other files than the pictures"):
+        _draw(classification=home / "datasets" / "classification" / other.name)
+    with pytest.raises(ExistsError, match="is inside"):
+        _draw(classification=other.parent / "Dataset601_Noise" / "classes")
+    assert not nnunet_raw.existing(601)
+
+
+def test_maps_of_patients_whom_the_models_dataset_holds_out_are_refused(home: Path) -> None:
+    patient = open_maps(BUNDLED / "maps").index["patient"].iloc[0]
+    columns = "case,patient,view,phase,split,rows,columns,spacing_row_mm,spacing_column_mm"
+    rows = [
+        f"{patient}_2CH_ED,{patient},2CH,ED,test,4,4,1.0,1.0",
+        "patient9998_2CH_ED,patient9998,2CH,ED,train,4,4,1.0,1.0",
+    ]
+    folder = home / "nnunet" / "raw" / "Dataset501_CAMUS"
+    folder.mkdir(parents=True)
+    (folder / "cases.csv").write_text("\n".join([columns, *rows]) + "\n")
+    plan_from(BUNDLED / "maps", 2, 0, "Dataset502_OTHER")
+    with pytest.raises(LeakageError, match=str(patient)):
+        plan_from(BUNDLED / "maps", 2, 0, "Dataset501_CAMUS")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_image_that_is_not_finite_never_reaches_a_dataset(value: float) -> None:
+    vae = open_run(BUNDLED / "gamma-vae-64", "vae").load()
+    generator = ImageGenerator(open_run(BUNDLED / "edm-l64", "diffusion").load(), vae, "cpu", "fp32")
+    tissues = np.full((1, 256, 256), 4, np.uint8)
+    fields = torch.zeros(1, 1, 64, 64)
+    assert generator.images(fields, tissues).min() >= 1
+    with torch.no_grad():
+        list(vae.decoder.parameters())[-1].fill_(value)
+    with pytest.raises(RunError, match="decoder gave values that are not finite"):
+        generator.images(fields, tissues)
+
+
+def test_a_dry_run_estimates_and_makes_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import typer
+
+    with pytest.raises(typer.Exit):
+        generate("edm-l64", 100, count=1000, precision="fp32", dry_run=True)
+    told = capsys.readouterr().err
+    assert "estimate: about" in told
+    assert "MiB of disk" in told
+    assert not home.exists()
+    with pytest.raises(EchoSynthError):
+        generate("edm-l64", 1, shard="a/b")
