@@ -52,7 +52,7 @@ def bootstrap_eval(
             help="NAME=DIR: one training of the baseline NAME; repeat it for more trainings, or more baselines."
         ),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=10, help="Bootstrap repeats.")] = 1000,
+    repeats: Annotated[int, typer.Option(min=10, max=100_000, help="Bootstrap repeats.")] = 1000,
     interval: Annotated[str, typer.Option(help="Form of the patient-level intervals: bca or percentile.")] = "bca",
     seed: Seed = 0,
     out: Annotated[
@@ -84,12 +84,12 @@ def _evaluate(judged: Inputs, resampling: Resampling, folder: Path, settings: di
     from echo_synth.report.evaluation import write_evaluation
 
     masks = views = None
+    if judged.classifier is not None and judged.images is not None:
+        views = _judge_views(judged.classifier, judged.images, resampling)
     if judged.references is not None:
         masks = evaluate_segmentation(
             judged.predictions, judged.references, resampling, judged.baselines, judged.case_facts, judged.native
         )
-    if judged.classifier is not None and judged.images is not None:
-        views = _judge_views(judged.classifier, judged.images, resampling)
     _print_tables(write_evaluation(folder, settings, masks, judged.references, views))
     done(f"wrote {folder}: " + ", ".join(sorted(p.name for p in folder.iterdir() if p.is_file())))
 

@@ -13,6 +13,7 @@ import pandas as pd
 from echo_synth.data.nnunet_raw import ENDING
 from echo_synth.data.tables import read_cases
 from echo_synth.errors import DataError
+from echo_synth.evaluation.masks import pair_cases
 from echo_synth.evaluation.trainings import find_trainings
 from echo_synth.home import home, nnunet_folder
 
@@ -130,8 +131,12 @@ def resolve_inputs(
         if folder is not None and not folder.is_dir():
             raise DataError(f"{option} {folder}: not a folder")
     if predictions:
-        judged, *_ = [find_trainings(folders) for folders in (predictions, *named.values())]
-        references = references or references_of(judged[0].folder)
+        arms = [find_trainings(folders) for folders in (predictions, *named.values())]
+        references = references or references_of(arms[0][0].folder)
+        for training in (t for arm in arms for t in arm):
+            pair_cases(training.folder, references)
+    if classifier is not None and not classifier.is_dir():
+        raise DataError(f"--classifier {classifier}: not a folder; expected the run folder of train-classifier")
     case_facts = read_case_facts(cases, references)
     return Inputs(tuple(predictions), references, case_facts, native, classifier, images, named, cases)
 
