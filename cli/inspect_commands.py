@@ -70,16 +70,19 @@ def inspect_vae(
     """
     from echo_synth.data import nnunet_raw
     from echo_synth.data.prepared import prepare
-    from echo_synth.evaluation.vae_quality import measure
+    from echo_synth.evaluation.held_out_samples import need_cases
+    from echo_synth.evaluation.vae_quality import measure, names_of
     from echo_synth.outputs import check_results
     from echo_synth.report.measurements import write_vae_quality
     from echo_synth.runs.folder import open_run
 
     one_of("--split", split, ("train", "val"))
-    opened = {run.name: open_run(run.absolute(), "vae") for run in runs}
+    dataset = nnunet_raw.find(dataset_id)
+    need_cases(dataset, split)
+    opened = {name: open_run(run.absolute(), "vae") for name, run in names_of(runs).items()}
     check_results(out.absolute(), "inspect-vae", _VAE_FILES, overwrite)
     resolved = begin("inspect-vae", {"runs": runs, "dataset_id": dataset_id, "split": split, "out": out}, dry_run)
-    data = prepare(nnunet_raw.find(dataset_id))
+    data = prepare(dataset)
     measured = {name: measure(run.load(), data, split) for name, run in opened.items()}
     write_vae_quality(measured, out, resolved)
     for name, quality in measured.items():
@@ -108,7 +111,7 @@ def sample_grid(
     """
     from echo_synth.data import nnunet_raw
     from echo_synth.data.prepared import prepare
-    from echo_synth.evaluation.held_out_samples import draw_held_out, held_out_cases
+    from echo_synth.evaluation.held_out_samples import draw_held_out, held_out_cases, need_cases
     from echo_synth.files import write_bytes
     from echo_synth.generation.sources import check_solver, choose_model
     from echo_synth.report.figures import check_image, image_rows, png
@@ -117,8 +120,10 @@ def sample_grid(
     check_solver(solver)
     chosen = choose_model(model, checkpoint, vae, device, precision)
     check_image(out.absolute(), overwrite)
+    dataset = nnunet_raw.find(dataset_id)
+    need_cases(dataset, "val")
     begin("sample-grid", {"checkpoint": chosen.run.folder, "nfe": budgets, "out": out, "solver": solver}, dry_run)
-    data = prepare(nnunet_raw.find(dataset_id))
+    data = prepare(dataset)
     rows = held_out_cases(data, count)
     images = draw_held_out(chosen.load(), data, rows, chosen.spec.precond, budgets, solver, seed)
     labels = ["real", *(f"{n} NFE" for n in budgets)]

@@ -82,7 +82,7 @@ def quality(
     from echo_synth.data import nnunet_raw
     from echo_synth.device import training_device
     from echo_synth.errors import DataError
-    from echo_synth.evaluation.dataset_quality_results import QualityInputs
+    from echo_synth.evaluation.dataset_quality_results import QualityInputs, check_inputs
     from echo_synth.evaluation.image_sets import chosen_cases
     from echo_synth.home import home
     from echo_synth.outputs import check_results
@@ -110,6 +110,7 @@ def quality(
         rate=rate,
         low_agreement=low_agreement,
     )
+    check_inputs(inputs)
     settings = begin("quality", _settings(inputs, trainer, folder, kept), dry_run)
     _judge(inputs, (real, trainer), folder, kept, settings, overwrite)
 

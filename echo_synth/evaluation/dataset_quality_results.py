@@ -20,6 +20,7 @@ from echo_synth.evaluation.copies import Spaces
 from echo_synth.evaluation.image_sets import ImageSet, read_images
 from echo_synth.evaluation.planted_copies import planted_recall
 from echo_synth.evaluation.statistics import Resampling, summarise
+from echo_synth.metrics import privacy
 from echo_synth.runs.folder import ClassifierRun
 from echo_synth.vae.perceptual import FeatureDistance
 
@@ -93,8 +94,9 @@ class _Sets:
 def judge(inputs: QualityInputs) -> Judgement:
     """Measure everything that the inputs allow.
 
-    Raises DataError for a missing prediction, an unreadable image or a `rate` that the validation images cannot set.
+    Raises DataError as `check_inputs`, and for a missing prediction or an unreadable image.
     """
+    check_inputs(inputs)
     known = [c for c in _KNOWN_OF_A_CASE if c in inputs.cases]
     table = inputs.cases[known].reset_index(drop=True)
     numbers: dict[str, Any] = {"dataset": inputs.synthetic.name, "real": inputs.real.name, "images": len(table)}
@@ -114,6 +116,23 @@ def judge(inputs: QualityInputs) -> Judgement:
     spaces, numbers["privacy"], flagged = _privacy(inputs, sets, features)
     table = _with_neighbours(table, spaces, sets.train, flagged)
     return Judgement(numbers, table, histograms, _nearest_pairs(table, spaces, sets))
+
+
+def check_inputs(inputs: QualityInputs) -> None:
+    """Raise DataError, before any image is read, where the real dataset is too small for what is asked of it."""
+    counts = inputs.real.cases()["split"].value_counts()
+    for split in ("train", "val", "test"):
+        if not counts.get(split):
+            raise DataError(
+                f"{inputs.real.name} has no {split} images; quality compares with those of all three splits"
+            )
+    images = int(counts["val"])
+    share = inputs.rate / (2 if inputs.classifier is not None else 1)
+    if not np.isfinite(privacy.threshold(np.zeros(images), share)):
+        least = inputs.rate / share / (images + 1)
+        raise DataError(
+            f"--rate {inputs.rate:g}: {images} validation images cannot set such a threshold; use {least:.3f} or more"
+        )
 
 
 def _read(inputs: QualityInputs) -> _Sets:
@@ -173,11 +192,6 @@ def _privacy(
     known = copies.TrainingImages(sets.train.pixels, features["train"] if features else None)
     val = known.nearest(sets.val.pixels, features["val"] if features else None)
     limits = copies.limits_of(val, inputs.rate)
-    if not all(np.isfinite(v) for v in limits.values()):
-        least = len(limits) / (len(sets.val.pixels) + 1)
-        raise DataError(
-            f"--rate {inputs.rate:g}: {len(sets.val.pixels)} validation images cannot set such a threshold; use {least:.3f} or more"
-        )
     synthetic = known.nearest(sets.synthetic.pixels, features["synthetic"] if features else None)
     test = known.nearest(sets.test.pixels, features["test"] if features else None)
     flagged = synthetic.flagged(limits)

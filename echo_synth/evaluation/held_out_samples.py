@@ -7,16 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.data.prepared import Prepared
 from echo_synth.errors import DataError
 from echo_synth.generation.engine import ImageGenerator, default_settings
 
 
+def need_cases(dataset: RawDataset, split: str) -> None:
+    """Raise DataError, before anything is prepared, where a dataset has no case in `split`."""
+    if not (dataset.cases()["split"] == split).any():
+        raise DataError(f"{dataset.path}: no case in split '{split}'; convert it with a split that has some")
+
+
 def held_out_cases(data: Prepared, count: int) -> NDArray[np.intp]:
-    """Positions of `count` validation cases, spread evenly. Raises DataError when there is none."""
+    """Positions of `count` validation cases, of which there are some (`need_cases`), spread evenly."""
     rows = data.rows("val")
-    if not len(rows):
-        raise DataError("this dataset has no validation cases, whose maps would be drawn; convert it with a split")
     return np.asarray(rows[np.linspace(0, len(rows) - 1, count).astype(int)])
 
 

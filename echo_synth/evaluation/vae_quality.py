@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +51,12 @@ def _ssim(a: NDArray[np.float32], b: NDArray[np.float32], sector: NDArray[np.boo
 
 def _prior(vae: GammaVAE) -> Any:
     return stats.norm() if vae.family == "gaussian" else stats.gamma(vae.alpha_prior, scale=1 / vae.beta_prior)
+
+
+def names_of(runs: Sequence[Path]) -> dict[str, Path]:
+    """Run folders by their names; by their whole paths where two names are the same."""
+    names = [run.resolve().name for run in runs]
+    return {name if names.count(name) == 1 else str(run): run for name, run in zip(names, runs, strict=True)}
 
 
 @torch.no_grad()

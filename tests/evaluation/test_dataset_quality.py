@@ -80,8 +80,8 @@ def test_a_planted_copy_is_found_and_dropped(
     cases = synthetic.cases()
     copied, spoilt = cases["case"].iloc[0], cases["case"].iloc[3]
     masks = _masks(synthetic, tmp_path / "masks", spoilt)
-    options = {"features": False, "predictions": masks, "perceptual": "none", "drop": 641, "device": "cpu"}
-    quality(640, 501, rate=0.5, out=tmp_path / "q", **options)
+    options = {"features": False, "predictions": masks, "perceptual": "none", "drop": 641, "device": "cpu", "rate": 0.5}
+    quality(640, 501, out=tmp_path / "q", **options)
     table = pd.read_csv(tmp_path / "q/quality.csv").set_index("case")
     real = nnunet_raw.find(501).cases().query("split == 'train'")["case"].iloc[1]
     assert table.loc[copied, "copy"]
@@ -132,10 +132,11 @@ def test_bad_input_is_named(home: Path, synthetic: RawDataset, tmp_path: Path) -
         quality(
             640, 501, rate=0.05, features=False, perceptual="none", out=tmp_path / "r", device="cpu", trainer="none"
         )
+    assert not (tmp_path / "r").exists()
     with pytest.raises(DataError, match="leave out --count"):
         quality(640, 501, count=4, drop=642, device="cpu")
     masks = _masks(synthetic, tmp_path / "masks", synthetic.cases()["case"].iloc[0])
     sorted(masks.iterdir())[0].unlink()
     with pytest.raises(DataError, match="no prediction for"):
-        quality(640, 501, predictions=masks, perceptual="none", out=tmp_path / "q", device="cpu")
+        quality(640, 501, predictions=masks, perceptual="none", rate=0.5, out=tmp_path / "q", device="cpu")
     assert not (tmp_path / "q").exists()
