@@ -17,6 +17,7 @@ from echo_synth.errors import LeakageError
 from echo_synth.experiment.spec import ModelGrid, SweepSpec
 from echo_synth.generation.sources import newest_maps, solver_of, vae_run
 from echo_synth.home import home
+from echo_synth.runs.data import training_data_of
 from echo_synth.runs.find import find_diffusion
 from echo_synth.runs.folder import DiffusionRun, file_hash
 
@@ -90,6 +91,10 @@ def _check_maps(maps: MapFolder, real: RawDataset, held_out: set[str]) -> None:
 
 def _check_run(run: DiffusionRun, real: RawDataset, held_out: set[str], say: Callable[[str], None]) -> None:
     """Nobody whom `real` holds out may have trained the generator, as far as its data can be found."""
+    known = training_data_of(run.folder)
+    if known is not None:  # the patients themselves, whatever has become of that dataset since
+        refuse_test_patients(known.patients, held_out, f"training data of {run.folder} ({known.dataset})")
+        return
     name = run.description.trained_on
     if name == real.name:
         return

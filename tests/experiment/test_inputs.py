@@ -14,6 +14,7 @@ from echo_synth.errors import LeakageError
 from echo_synth.experiment.inputs import find_inputs
 from echo_synth.experiment.spec import SweepSpec
 from echo_synth.files import read_json, write_json
+from echo_synth.runs.data import TrainingData, write_training_data
 from tests.experiment.sweeps import GRID
 
 
@@ -78,5 +79,10 @@ def test_weights_that_saw_held_out_patients_are_refused(home: Path, tmp_path: Pa
         trained_on("Dataset778_ELSEWHERE")
         find_inputs(spec, said.append)
         assert "cannot be checked" in said[0]
+        trained_on(real.name)  # of the same name, split otherwise at the time: the run's own record counts
+        held_out = min(nnunet_raw.test_patients(real))
+        write_training_data(run, TrainingData(real.name, "", (held_out,), ()))
+        with pytest.raises(LeakageError, match=held_out):
+            find_inputs(spec)
     finally:
         shutil.rmtree(other)
