@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from echo_synth.claims import claim, lock_in
+from echo_synth.claims import LOCK, claim, lock_in
 from echo_synth.data import nnunet_raw
 from echo_synth.errors import DataError, ExistsError
-from echo_synth.files import check_writable, disk_error, read_json, write_json
+from echo_synth.files import PARTIAL, check_writable, disk_error, read_json, write_json
 from echo_synth.folders import MARKER
 from echo_synth.generation.manifest import MANIFEST
 from echo_synth.generation.shards import is_held_or_left
@@ -120,7 +120,7 @@ def _identity_of(raw: Path) -> dict[str, Any] | None:
 def _check_raw(raw: Path, identity: Mapping[str, Any]) -> None:
     before = _identity_of(raw)
     if before is None:
-        if raw.exists() and any(raw.iterdir()):
+        if _holds_files(raw):
             raise ExistsError(f"{raw} exists and was not made by 'echosynth generate'; choose another --dataset-id")
         return
     now = _as_json(identity)
@@ -137,7 +137,7 @@ def _check_classification(target: Target) -> None:
     folder = target.classification
     if target.raw == folder or folder.is_relative_to(target.raw) or target.raw.is_relative_to(folder):
         raise ExistsError(f"--classification {folder}: is inside {target.raw} or around it; choose a folder beside it")
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if not _holds_files(folder):
         return
     if (folder / MARKER).is_file():
         content = read_json(folder / MARKER)
@@ -150,6 +150,11 @@ def _check_classification(target: Target) -> None:
         raise ExistsError(
             f"{folder} holds other files than the pictures of {target.raw.name}; choose another --classification"
         )
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether there is more than what a command that was killed at its start leaves."""
+    return folder.exists() and any(not p.name.startswith((PARTIAL, LOCK)) for p in folder.iterdir())
 
 
 def _as_json(identity: Mapping[str, Any]) -> dict[str, Any]:

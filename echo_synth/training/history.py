@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,16 @@ class History:
 
         self.path = folder / "history.csv"
         self._rewind(resume_images)
-        self._board: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_images + 1)
+        with self._told():
+            self._board: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_images + 1)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of writing, also those that TensorBoard's thread met earlier, in words that say what to do."""
+        try:
+            yield
+        except OSError as e:
+            raise disk_error(e, self.path.parent) from e
 
     def _rewind(self, images: int) -> None:
         rows: list[list[str]] = []
@@ -32,19 +42,20 @@ class History:
 
     def add(self, images: int, step: int, split: str, values: Mapping[str, float], lr: float, rate: float) -> None:
         """One row for each named value. Raises DataError when the disk is full or not writable."""
-        try:
+        with self._told():
             with open(self.path, "a", newline="", encoding="utf-8") as f:
                 writer = csv.writer(f)
                 for name, value in values.items():
                     writer.writerow([images, step, split, name, f"{value:.6g}", f"{lr:.4g}", f"{rate:.2f}"])
-        except OSError as e:
-            raise disk_error(e, self.path) from e
-        for name, value in values.items():
-            self._board.add_scalar(f"{split}/{name}", value, images)
+            for name, value in values.items():
+                self._board.add_scalar(f"{split}/{name}", value, images)
 
     def image(self, name: str, pixels: Any, images: int) -> None:
         """A picture (H, W) or (H, W, 3) uint8 for TensorBoard."""
-        self._board.add_image(name, pixels, images, dataformats="HW" if pixels.ndim == 2 else "HWC")
+        with self._told():
+            self._board.add_image(name, pixels, images, dataformats="HW" if pixels.ndim == 2 else "HWC")
 
     def close(self) -> None:
-        self._board.close()
+        """Write what is left of TensorBoard's events."""
+        with self._told():
+            self._board.close()

@@ -137,6 +137,16 @@ def test_an_id_is_chosen_by_one_process_at_a_time(home: Path, monkeypatch: pytes
         _draw(None)
 
 
+def test_a_kill_at_the_very_start_leaves_nothing_in_the_way(home: Path) -> None:
+    for folder in (
+        home / "nnunet" / "raw" / "Dataset601_Noise",
+        home / "datasets" / "classification" / "Dataset601_Noise",
+    ):
+        folder.mkdir(parents=True)
+        (folder / ".partial-4194305-settings.json").write_text("{")
+    assert (_draw(601, count=2) / PREVIEW).is_file()
+
+
 def test_pictures_are_not_mixed_with_others(home: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").touch()
