@@ -82,16 +82,25 @@ def source_of_training(training: Path) -> dict[str, Any]:
     return _read(training / _SOURCE)
 
 
-def note_source(preprocessed: Path, training: Path) -> None:
-    """Copy what the cases were made from into the folder of a training on them."""
-    shutil.copyfile(_beside(preprocessed), training / _SOURCE)
+def use_of(description: Mapping[str, Any], splits: Path) -> str:
+    """Hash of how cases are used: of dataset.json (labels, shares) and the splits."""
+    text = json.dumps([description, json.loads(splits.read_text(encoding="utf-8"))], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check_source(preprocessed: Path, training: Path) -> None:
-    """Raise RuntimeError where a training saw other images or labels than are preprocessed now."""
-    before, now = source_of_training(training).get("content"), source_of(preprocessed).get("content")
-    if before is not None and before != now:
-        raise RuntimeError(f"{training}: trained on other images or labels than {preprocessed} holds now; train anew")
+def note_source(preprocessed: Path, training: Path, use: str) -> None:
+    """Note in the folder of a training what its cases were made from, and how they are used, see `use_of`."""
+    note = source_of(preprocessed) | {"use": use}
+    (training / _SOURCE).write_text(json.dumps(note), encoding="utf-8")
+
+
+def check_source(preprocessed: Path, training: Path, use: str) -> None:
+    """Raise RuntimeError where a training saw other images or labels than are preprocessed now, or used them otherwise."""
+    before, now = source_of_training(training), source_of(preprocessed) | {"use": use}
+    if before and any(before.get(key) != now.get(key) for key in ("content", "use")):
+        raise RuntimeError(
+            f"{training}: trained on other images, labels, shares or splits than {preprocessed} holds now; train anew"
+        )
 
 
 def _beside(preprocessed: Path) -> Path:

@@ -181,7 +181,7 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        cases.note_source(Path(self.preprocessed_dataset_folder), Path(self.output_folder))
+        cases.note_source(Path(self.preprocessed_dataset_folder), Path(self.output_folder), self._use())
         self._trained_here = True
         for left in Path(self.output_folder).glob("*.partial"):  # of a training that was killed while it saved
             left.unlink()
@@ -206,8 +206,14 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         """nnU-Net's. Raises RuntimeError where the images or labels changed since the training began."""
         if not self.was_initialized:
             self.initialize()
-        cases.check_source(Path(self.preprocessed_dataset_folder), Path(self.output_folder))
+        cases.check_source(Path(self.preprocessed_dataset_folder), Path(self.output_folder), self._use())
         super().load_checkpoint(filename_or_checkpoint)
+
+    def _use(self) -> str:
+        """How the cases are used, see `cases.use_of`; by the raw dataset's splits where this machine has it."""
+        raw = cases.raw_folder(self.plans_manager.dataset_name)
+        splits = (raw or Path(self.preprocessed_dataset_folder_base)) / folds.SPLITS
+        return cases.use_of(self.dataset_json, splits) if splits.is_file() else ""
 
     def save_checkpoint(self, filename: str) -> None:
         """Under a temporary name first: a kill while writing leaves the last good one."""

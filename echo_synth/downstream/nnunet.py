@@ -152,18 +152,20 @@ def seconds_of_step(dataset_id: int, trainer: str, device: str) -> float:
 
 
 def content_of(dataset: RawDataset) -> str:
-    """Hash of all training and validation images and labels of a raw dataset."""
+    """Hash of all that a training on a raw dataset depends on: images, labels, dataset.json, splits."""
     from nnunet_plugin import cases
 
-    return cases.content_hash(cases.raw_files(dataset.path, read_json(dataset.path / "dataset.json")))
+    description, splits = read_json(dataset.path / "dataset.json"), dataset.path / "splits_final.json"
+    use = cases.use_of(description, splits) if splits.is_file() else ""
+    return cases.content_hash(cases.raw_files(dataset.path, description)) + use
 
 
 def trained_content(folder: Path) -> str | None:
-    """Hash of what a training's fold was trained on; None where it is not noted."""
+    """`content_of` the dataset when the training in `folder` began; None where it is not noted."""
     from nnunet_plugin import cases
 
-    content: str | None = cases.source_of_training(folder).get("content")
-    return content
+    source = cases.source_of_training(folder)
+    return source["content"] + source.get("use", "") if "content" in source else None
 
 
 def image_size(folder: Path) -> tuple[int, int] | None:

@@ -75,7 +75,7 @@ def check_training(dataset: RawDataset, trainer: str, environment: Mapping[str, 
     trained_on = nnunet.trained_content(folder)
     if trained_on is not None and trained_on != nnunet.content_of(dataset):
         raise ExistsError(
-            f"{folder} holds {state} training on other images or labels than {dataset.name} has now; "
+            f"{folder} holds {state} training on other images, labels, shares or splits than {dataset.name} has now; "
             "remove it, or give the dataset another id"
         )
 
@@ -203,7 +203,7 @@ def predict_segmenter(
     trained_on = nnunet.trained_content(folder)
     if trained_on is not None and trained_on != nnunet.content_of(dataset):
         raise RunError(
-            f"{folder} was trained on other images or labels than {dataset.name} has now; remove it and train again"
+            f"{folder} was trained on other images, labels, shares or splits than {dataset.name} has now; remove it and train again"
         )
     check_weights(folder / nnunet.FINAL)
     check_images(files, nnunet.image_size(folder))

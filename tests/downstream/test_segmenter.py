@@ -80,7 +80,7 @@ def test_a_training_goes_on_with_its_own_settings_alone(dataset: nnunet_raw.RawD
 def test_replaced_images_and_labels_are_noticed(dataset: nnunet_raw.RawDataset, kind: str) -> None:
     write_image(dataset.path / kind, np.zeros((8, 6), np.uint8), (0.5, 0.5))
     settings = segmenter.SegmenterSettings(seed=1)
-    with pytest.raises(ExistsError, match="on other images or labels than Dataset501_TINY"):
+    with pytest.raises(ExistsError, match="on other images, labels, shares or splits than Dataset501_TINY"):
         segmenter.check_training(dataset, TRAINER, settings.environment())
     fold = nnunet.trained_folder(501, TRAINER)
     (fold / nnunet.LATEST).rename(fold / nnunet.FINAL)
