@@ -31,6 +31,8 @@ def demo(
     from echo_synth.experiment.demo import Demo
     from echo_synth.progress import format_seconds
 
+    if dry_run:
+        say(f"estimate: about {minutes:g} min on two cores, 1 GiB of disk, 3 GiB of memory")
     settings = begin("demo", {"out": out.absolute(), "minutes": minutes, "seed": seed}, dry_run)
     say(
         "EchoSynth demo: every stage on simulated hearts, small and quick; the numbers show that the chain runs, not how good it can be"

@@ -37,19 +37,22 @@ def sweep(
 
     Example: echosynth sweep cpu.yaml
     """
+    from echo_synth.experiment.spec import read_sweep
+
+    experiment = read_sweep(spec)  # before the libraries are loaded: a mistake is told at once
+
     from echo_synth.device import training_device
     from echo_synth.experiment.cluster import JobLimits
-    from echo_synth.experiment.spec import read_sweep
     from echo_synth.experiment.sweep import plan_sweep
     from echo_synth.files import write_json
     from echo_synth.home import home
 
-    experiment = read_sweep(spec)
     # On a cluster the device is that of the job, not of this machine.
     device = device if cluster else training_device(device)
     folder = (out or home() / "sweeps" / spec.stem).absolute()
     wanted = [n.strip() for n in only.split(",")] if only else None
     planned = plan_sweep(experiment, folder, wanted, device, say)
+    _say_how_long(planned, device, status, dry_run)
     states = {
         c.name: {"state": planned.workspace.state(c), "stages": [s.folder for s in c.stages]} for c in planned.chosen
     }
@@ -76,6 +79,19 @@ def sweep(
         figures = planned.results.publish()
     _show(planned)
     done(f"results: {folder / 'results.csv'}", *([f"figures: {', '.join(figures)}"] if figures else []))
+
+
+def _say_how_long(planned: Sweep, device: str, status: bool, dry_run: bool) -> None:
+    """The estimate in a dry run; before a sweep on this machine, only where it takes over an hour."""
+    from echo_synth.device import training_device
+    from echo_synth.experiment.estimate import SweepEstimator
+
+    estimator = SweepEstimator(planned.spec, planned.inputs, planned.workspace, training_device(device))
+    if status or (not dry_run and estimator.is_small(planned.chosen)):
+        return
+    expected = estimator.of(planned.chosen)
+    if dry_run or expected.is_long:
+        say(f"estimate: {expected}; it can be interrupted, the same command continues it")
 
 
 def _show(planned: Sweep) -> None:

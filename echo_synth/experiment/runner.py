@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,11 +83,12 @@ class Runner:
         with self.workspace.lock(stage) as lock:
             if self.workspace.done(stage):
                 return
+            start = time.monotonic()
             for dataset in self.commands.linked(stage):
                 _link(dataset, self.workspace.folder(stage))
             for command in self.commands.of(stage):
                 self._execute(command, stage, lock)
-            self.workspace.finish(stage)
+            self.workspace.finish(stage, time.monotonic() - start)
 
     def _execute(self, command: Command, stage: Stage, lock: int) -> None:
         """One command, its output appended to the stage's log. The lock stays held while it runs, whatever becomes of us."""

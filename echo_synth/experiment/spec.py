@@ -9,7 +9,6 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from echo_synth import specs
 from echo_synth.errors import SpecError
-from echo_synth.sampling import SOLVERS
 from echo_synth.specs import Strict
 from echo_synth.yaml_file import read_yaml
 
@@ -24,7 +23,11 @@ def _printable(path: Path) -> Path:
 
 
 def _solver(name: str) -> str:
-    if name not in ("auto", *SOLVERS):
+    if name == "auto":
+        return name
+    from echo_synth.sampling import SOLVERS  # loads torch, which a mistake elsewhere need not wait for
+
+    if name not in SOLVERS:
         raise ValueError(f"expected auto or one of {', '.join(SOLVERS)}")
     return name
 

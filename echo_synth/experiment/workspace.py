@@ -40,11 +40,16 @@ class Workspace:
     def done(self, stage: Stage) -> bool:
         return (self.folder(stage) / _DONE).is_file()
 
-    def finish(self, stage: Stage) -> None:
-        """Mark a stage as done; for synthetic data, with what an image took to draw."""
+    def finish(self, stage: Stage, took: float) -> None:
+        """Mark a stage as done, with the seconds it took; for synthetic data, also with what an image took to draw."""
         seconds = seconds_per_image(self.drawn(stage).path) if stage.config.get("kind") == "synthetic" else None
-        record = {"kind": stage.kind, "config": dict(stage.config), "seconds_per_image": seconds}
+        record = {"kind": stage.kind, "config": dict(stage.config), "seconds_per_image": seconds, "seconds": took}
         write_json(self.folder(stage) / _DONE, record)
+
+    def seconds(self, stage: Stage) -> float | None:
+        """What the stage, which is done, took; None where nobody measured."""
+        took: float | None = read_json(self.folder(stage) / _DONE).get("seconds")
+        return took
 
     def seconds_per_image(self, stage: Stage) -> float | None:
         """As it was measured when the stage, which is done, ended."""

@@ -1,0 +1,132 @@
+"""How long a sweep will take on this machine, and what disk and memory: from short measurements, and from its own stages once some are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from echo_synth import specs
+from echo_synth.data.maps import open_maps
+from echo_synth.downstream import nnunet
+from echo_synth.downstream.classifier import ClassifierSettings, estimate_classifier
+from echo_synth.estimate import Estimate
+from echo_synth.experiment.inputs import SweepInputs
+from echo_synth.experiment.spec import SweepSpec
+from echo_synth.experiment.stages import Cell, Stage, StageKind, in_order
+from echo_synth.experiment.workspace import Workspace
+from echo_synth.generation.engine import default_settings
+from echo_synth.generation.estimate import estimate_generation
+from echo_synth.generation.manifest import plan_images
+from echo_synth.generation.sources import choose_model
+
+_START_SECONDS = 15.0  # of a command: libraries, reading
+_GIBIBYTE = float(1 << 30)
+# One training image of a segmenter at full width, forward and back: measured on two cores of 2.5 GHz.
+_SEGMENTER_SECONDS = {"subpixel": 1.3, "pooled": 1.0, "planned": 5.0}
+_GPU_FACTOR = 50.0
+_PREPARED_BYTES = 800_000.0  # of a training case: preprocessed for nnU-Net
+_HELD_OUT_SECONDS = {"predict": 1.0, "evaluate": 0.5}  # of an image
+_CHEAP = Estimate(_START_SECONDS, 1e6, _GIBIBYTE)
+
+
+@dataclass(frozen=True)
+class SweepEstimator:
+    """Estimates stages of a sweep.
+
+    Args:
+        spec, inputs, workspace: of the sweep.
+        device: to compute on.
+    """
+
+    spec: SweepSpec
+    inputs: SweepInputs
+    workspace: Workspace
+    device: str
+
+    def of(self, cells: Sequence[Cell]) -> Estimate:
+        """What is left to do of `cells`: seconds and disk in all, memory of the largest stage."""
+        stages = in_order([s for cell in cells for s in cell.stages])
+        pending = [s for s in stages if not self.workspace.done(s)]
+        measured = self._measured([s for s in stages if self.workspace.done(s)])
+        known: dict[str, Estimate] = {}
+        parts = [self._stage(s, measured, known) for s in pending]
+        return Estimate(
+            sum(p.seconds for p in parts),
+            sum(p.disk_bytes for p in parts),
+            max((p.memory_bytes for p in parts), default=0.0),
+        )
+
+    def is_small(self, cells: Sequence[Cell]) -> bool:
+        """Whether it is surely short, without measuring: few evaluations to draw, few images to train on."""
+        data = [c.stages[0].config for c in cells]
+        evaluations = sum(int(d.get("count") or 0) * int(d.get("nfe") or 0) for d in data)
+        return evaluations < 1000 and self._training_images() * len(cells) < 1000
+
+    def _measured(self, done: Sequence[Stage]) -> Mapping[StageKind, float]:
+        """Mean seconds of finished stages by kind; drawing is left out, whose stages differ."""
+        kinds = {s.kind for s in done} - {"data"}
+        seconds = {kind: [t for s in done if s.kind == kind and (t := self.workspace.seconds(s))] for kind in kinds}
+        return {kind: fmean(values) for kind, values in seconds.items() if values}
+
+    def _stage(self, stage: Stage, measured: Mapping[StageKind, float], known: dict[str, Estimate]) -> Estimate:
+        by_kind: Mapping[StageKind, Callable[[Stage], Estimate]] = {
+            "data": self._data,
+            "segmenter": self._segmenter,
+            "classifier": self._classifier,
+            "predict": self._held_out,
+            "evaluate": self._held_out,
+        }
+        same = f"{stage.kind} {sorted((k, str(v)) for k, v in stage.config.items() if k not in ('seed', 'maps'))}"
+        if same not in known:
+            known[same] = by_kind[stage.kind](stage)
+        return replace(known[same], seconds=measured.get(stage.kind, known[same].seconds))
+
+    def _data(self, stage: Stage) -> Estimate:
+        config = stage.config
+        if config["kind"] != "synthetic":
+            return _CHEAP
+        checkpoint = self.inputs.checkpoints[str(config["weights"])]
+        source = choose_model(str(config["model"]), checkpoint, None, self.device, "auto")
+        solver = str(config["solver"])
+        settings = default_settings(
+            source.spec.precond, int(config["nfe"] or 1), "heun" if solver == "auto" else solver
+        )
+        maps = open_maps(self.inputs.maps)
+        rows = plan_images(maps.index, int(config["count"] or 1), 0)
+        drawn = estimate_generation(source.load(), settings, maps, rows, int(config["batch"] or 1))
+        return replace(drawn, seconds=drawn.seconds + _START_SECONDS)
+
+    def _training_images(self) -> int:
+        """Images that one segmenter sees."""
+        segmenter = self.spec.segmenter
+        if segmenter is None:
+            return 0
+        budget = nnunet.trainer_budget(segmenter.trainer)
+        return (segmenter.epochs or budget.epochs) * (segmenter.iterations or budget.iterations) * budget.batch
+
+    def _segmenter(self, stage: Stage) -> Estimate:
+        budget = nnunet.trainer_budget(str(stage.config["trainer"]))
+        each = _SEGMENTER_SECONDS[budget.network] * budget.width**2
+        faster = _GPU_FACTOR if self.device.startswith("cuda") else 1.0
+        preparing = 4 * _START_SECONDS
+        disk = self.spec.count * _PREPARED_BYTES + 0.2 * _GIBIBYTE
+        return Estimate(preparing + each * self._training_images() / faster, disk, 3 * _GIBIBYTE)
+
+    def _classifier(self, stage: Stage) -> Estimate:
+        preset, config = specs.classifier(), stage.config
+        training = specs.TrainingSpec(
+            images=max(1, self.spec.count) * int(config["epochs"] or preset.epochs),
+            batch=preset.batch,
+            optimizer="adam",
+            lr=preset.lr,
+            clip_norm=5.0,
+            ema_std=0.0,
+        )
+        side = int(config["resolution"] or preset.resolution)
+        return estimate_classifier(ClassifierSettings(preset.architecture, side, training, 0, "fp32", self.device))
+
+    def _held_out(self, stage: Stage) -> Estimate:
+        cases = self.inputs.real.cases()
+        images = int((cases["split"] == "test").sum())
+        return Estimate(_START_SECONDS + images * _HELD_OUT_SECONDS[stage.kind], images * 20_000.0, 2 * _GIBIBYTE)
