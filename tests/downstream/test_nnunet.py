@@ -224,7 +224,9 @@ def test_bad_mixtures_are_refused(home: Path, synthetic: int) -> None:
         mix_datasets(501, 703, [synthetic], patients=99)
     file = nnunet_raw.find(SYNTHETIC).path / "cases.csv"
     before = file.read_bytes()
-    pd.read_csv(file).assign(patient=sorted(nnunet_raw.test_patients(real))[0]).to_csv(file, index=False)
+    cases = pd.read_csv(file)
+    cases.loc[cases["split"] == "train", "patient"] = sorted(nnunet_raw.test_patients(real))[0]
+    cases.to_csv(file, index=False)
     try:
         with pytest.raises(LeakageError, match="held-out"):
             mix_datasets(501, 703, [synthetic])
