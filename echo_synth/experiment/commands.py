@@ -149,7 +149,12 @@ class StageCommands:
 
     def _evaluate(self, stage: Stage) -> Command:
         needs, space = stage.needs, self.workspace
-        words = ["bootstrap-eval", f"--repeats={stage.config['repeats']}", f"--out={space.result(stage)}"]
+        words = [
+            "bootstrap-eval",
+            f"--repeats={stage.config['repeats']}",
+            f"--out={space.result(stage)}",
+            "--overwrite",
+        ]
         if "predict" in needs:
             words.append(f"--predictions={space.predictions(needs['predict'])}")
             words.append(f"--references={space.real.path / 'labelsTs'}")

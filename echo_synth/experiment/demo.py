@@ -179,6 +179,7 @@ class Demo:
             f"--classifier={self.out / 'runs' / 'classifier'}",
             f"--images={self._classification(REAL)}",
             f"--out={self.out / 'evaluation' / 'demo'}",
+            "--overwrite",
             self._seed,
         ]
 
