@@ -31,13 +31,20 @@ def report(
     Example: echosynth report echosynth_home
     """
     from echo_synth.errors import DataError
-    from echo_synth.files import write_text
-    from echo_synth.report.page import build, check_target
+    from echo_synth.report.target import check_target
 
     if not folder.is_dir():
         raise DataError(f"{folder}: not a folder; expected one with results")
     target = (out or folder / "report.html").absolute()
     check_target(target, overwrite)
     begin("report", {"folder": folder.absolute(), "out": target}, dry_run)
-    write_text(target, build(folder.absolute()))
+    _write(target, folder.absolute())
     done(f"report: {target}")
+
+
+def _write(target: Path, folder: Path) -> None:
+    """Apart, because figures take seconds to import."""
+    from echo_synth.files import write_text
+    from echo_synth.report.page import build
+
+    write_text(target, build(folder))

@@ -22,6 +22,10 @@ from echo_synth.report.volume_tables import VOLUMES
 __all__ = ["Overlay", "bland_altman", "classification", "png", "score_boxes", "worst_cases"]
 
 
+# Structures as unions of labels, each in the colour of its tissue: the wall's inner edge is the cavity's own.
+_OUTLINES = (((1, 2), 2), ((3,), 3), ((1,), 1))
+
+
 @dataclass(frozen=True)
 class Overlay:
     """One case: title, image (H, W), predicted and reference labels (H, W), height of a pixel over its width."""
@@ -35,7 +39,8 @@ class Overlay:
 
 def score_boxes(per_case: pd.DataFrame, baseline: tuple[str, pd.DataFrame] | None = None) -> Figure:
     """Dice and Hausdorff distance of every case, a box a structure; with a baseline, its boxes beside and lines from case to case."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+    # One below the other: side by side they are too small on a phone.
+    figure, axes = plt.subplots(2, 1, figsize=(6.4, 7.2))
     sets = [("predictions", per_case, BLUE)] + ([(*baseline, ORANGE)] if baseline else [])
     for axis, (metric, label) in zip(axes, (("dice", "Dice"), ("hd_mm", "Hausdorff distance, mm")), strict=True):
         for i, structure in enumerate(STRUCTURES):
@@ -70,7 +75,7 @@ def _boxes(axis: Axes, position: int, values: Sequence[pd.Series], colours: Sequ
 def bland_altman(table: pd.DataFrame, metrics: Mapping[str, Any]) -> Figure:
     """Difference against mean of prediction and reference for each measure, CAMUS's convention, a point a patient."""
     rows = table[table["convention"] == "camus"]
-    figure, axes = plt.subplots(1, len(VOLUMES), figsize=(3.6 * len(VOLUMES), 3.2))
+    figure, axes = plt.subplots(len(VOLUMES), 1, figsize=(6.4, 3.2 * len(VOLUMES)))
     for axis, (measure, label) in zip(axes, VOLUMES.items(), strict=True):
         a, b = rows[measure], rows[f"{measure}_reference"]
         axis.plot((a + b) / 2, a - b, ".", color=BLUE, alpha=0.6)
@@ -103,15 +108,16 @@ def classification(truth: NDArray[np.int64], probability: NDArray[np.float64]) -
     return figure
 
 
-def worst_cases(overlays: Sequence[Overlay], columns: int = 4) -> Figure:
+def worst_cases(overlays: Sequence[Overlay], columns: int = 2) -> Figure:
     """Images with the outlines of each label: predicted in the tissue's colour, the reference's dashed white."""
     rows = -(-len(overlays) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.8 * rows), squeeze=False)
     for axis, overlay in zip(axes.flat, overlays, strict=False):
         axis.imshow(overlay.image, cmap="gray", aspect=overlay.aspect)
-        for value in (1, 2, 3):
-            _outline(axis, overlay.prediction == value, tissue_colour(value), "-")
-            _outline(axis, overlay.reference == value, "white", "--")
+        for labels, tissue in _OUTLINES:
+            _outline(axis, np.isin(overlay.prediction, labels), tissue_colour(tissue), "-", 1.2)
+        for labels, _ in _OUTLINES:
+            _outline(axis, np.isin(overlay.reference, labels), "white", "--", 0.6)
         axis.set_title(overlay.title, fontsize=8)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -120,6 +126,6 @@ def worst_cases(overlays: Sequence[Overlay], columns: int = 4) -> Figure:
     return figure
 
 
-def _outline(axis: Axes, mask: NDArray[np.bool_], colour: str, style: str) -> None:
+def _outline(axis: Axes, mask: NDArray[np.bool_], colour: str, style: str, width: float) -> None:
     if mask.any():
-        axis.contour(mask, [0.5], colors=[colour], linestyles=style, linewidths=1)
+        axis.contour(mask, [0.5], colors=[colour], linestyles=style, linewidths=width)

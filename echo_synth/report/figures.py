@@ -19,7 +19,6 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from echo_synth.errors import DataError
-from echo_synth.evaluation.latent_prior import Fit
 from echo_synth.files import check_writable
 from echo_synth.outputs import check_file
 from echo_synth.report.palette import BLUE, GREY, ORANGE
@@ -78,6 +77,8 @@ def history_curves(history: pd.DataFrame, title: str) -> Figure:
 
 def prior_densities(counts: NDArray[np.int64], summary: Mapping[str, Any]) -> Figure:
     """Histogram (256,) of in-sector grey levels with the densities that `echo_synth.evaluation.latent_prior.summary` fitted."""
+    from echo_synth.evaluation.latent_prior import Fit  # it brings scipy's distributions
+
     figure, axis = plt.subplots(figsize=(6.4, 3.8))
     x = (np.arange(256) + 0.5) / 256
     axis.fill_between(x, counts / counts.sum() * 256, step="mid", color="#d9d9d9", label="in-sector pixels")

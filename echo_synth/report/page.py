@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,15 +12,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from echo_synth import __version__
-from echo_synth.files import check_writable
-from echo_synth.outputs import check_file
 from echo_synth.report.blocks import PageSection, keep_together
 from echo_synth.report.content import sections_of
+from echo_synth.report.target import GENERATOR
 
 _TEMPLATE = "page.html.j2"
-_GENERATOR = "EchoSynth report"
 _LONE = re.compile("[\ud800-\udfff]")
-_HEAD_BYTES = 4096  # in which a page names its maker
 
 
 def build(folder: Path) -> str:
@@ -42,38 +38,7 @@ def render(name: str, sections: list[PageSection]) -> str:
     environment.filters |= {"keep_together": keep_together, "as_json": _as_json}
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     template = environment.get_template(_TEMPLATE)
-    return template.render(name=name, sections=sections, made=made, version=__version__, generator=_GENERATOR)
-
-
-def check_target(path: Path, overwrite: bool) -> None:
-    """Raise unless a page may be written to `path`; touches nothing.
-
-    A page that this command made gives way to its successor. Any other file does so with `overwrite`
-    only, and only if it is a web page: nothing that a page is made from.
-
-    Raises:
-        ExistsError: something else is there.
-        DataError: the place is not writable.
-    """
-    check_writable(path.parent)
-    if not os.path.lexists(path) or is_page(path):
-        return
-    is_html = path.suffix.lower() in (".html", ".htm")
-    check_file(path, overwrite, ours=is_html)
-
-
-def is_page(path: Path) -> bool:
-    """Whether a file is a page of this command, by the name of its maker in its head."""
-    if path.is_symlink() or not path.is_file():
-        return False
-    try:
-        with open(path, "rb") as file:
-            head = file.read(_HEAD_BYTES)
-    except OSError:
-        return False
-    # Pages of versions before the maker's name have the title alone.
-    marks = (f'<meta name="generator" content="{_GENERATOR}">', "<title>EchoSynth report</title>")
-    return any(mark.encode() in head for mark in marks)
+    return template.render(name=name, sections=sections, made=made, version=__version__, generator=GENERATOR)
 
 
 def _encodable(value: object) -> object:

@@ -20,27 +20,27 @@ __all__ = ["nearest_pairs", "overview", "png"]
 
 def overview(table: pd.DataFrame, histograms: Mapping[str, NDArray[np.float64]], privacy: Mapping[str, Any]) -> Figure:
     """Intensity histograms, agreement with the maps, similarity to the nearest training image."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.2))
+    figure, (first, second, third) = plt.subplots(3, 1, figsize=(6.4, 9.6))
     for (name, shares), colour in zip(histograms.items(), (BLUE, GREY), strict=True):
-        left.plot(shares, color=colour, label=name)
-    left.set(xlabel="grey level in the sector", ylabel="share of pixels")
-    left.legend(frameon=False)
+        first.plot(shares, color=colour, label=name)
+    first.set(xlabel="grey level in the sector", ylabel="share of pixels")
+    first.legend(frameon=False)
     columns = [f"dice_{s}" for s in STRUCTURES if f"dice_{s}" in table]
     if columns:
         values = [table[c].dropna() for c in columns]
-        middle.boxplot(values, showfliers=True, flierprops={"markersize": 2}, medianprops={"color": ORANGE})
+        second.boxplot(values, showfliers=True, flierprops={"markersize": 2}, medianprops={"color": ORANGE})
         names = [STRUCTURES[c.removeprefix("dice_")] for c in columns]
-        middle.set_xticks(range(1, len(columns) + 1), names, fontsize=8)
-        middle.set_ylabel("Dice with the guiding map")
+        second.set_xticks(range(1, len(columns) + 1), names, fontsize=8)
+        second.set_ylabel("Dice with the guiding map")
     else:
-        middle.text(0.5, 0.5, "no segmenter given", ha="center", transform=middle.transAxes, color=GREY)
-    right.hist(table["similarity_in_pixels"], bins=40, color=BLUE, alpha=0.7)
+        second.text(0.5, 0.5, "no segmenter given", ha="center", transform=second.transAxes, color=GREY)
+    third.hist(table["similarity_in_pixels"], bins=40, color=BLUE, alpha=0.7)
     limit = privacy["limits"]["pixels"]
     if limit is not None:
-        right.axvline(limit, color=ORANGE, linestyle="--", label=f"flags {privacy['rate']:.0%} of unseen real images")
-        right.legend(frameon=False, fontsize=7)
-    right.set(xlabel="similarity to the nearest training image", ylabel="images")
-    for axis in (left, middle, right):
+        third.axvline(limit, color=ORANGE, linestyle="--", label=f"flags {privacy['rate']:.0%} of unseen real images")
+        third.legend(frameon=False, fontsize=7)
+    third.set(xlabel="similarity to the nearest training image", ylabel="images")
+    for axis in (first, second, third):
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     return figure
