@@ -12,7 +12,7 @@ from echo_synth.data.camus import choose_some, hold_out_validation
 from echo_synth.data.folds import patient_folds
 from echo_synth.data.leakage import refuse_patients_of
 from echo_synth.data.maps import open_maps
-from echo_synth.data.tables import read_cases
+from echo_synth.data.tables import read_cases, read_manifest
 from echo_synth.errors import DataError, LeakageError
 
 
@@ -127,3 +127,17 @@ def test_test_patients_are_refused_for_their_dataset_whoever_names_them(home: Pa
     held = sorted(nnunet_raw.test_patients(dataset))[0]
     with pytest.raises(LeakageError, match=f"{held}.*condition maps, for {dataset.name}"):
         refuse_patients_of(dataset, [*maps.index["patient"], held], "condition maps")
+
+
+def test_a_manifest_is_read_by_its_schema(home: Path, tmp_path: Path) -> None:
+    index = open_maps(home / "maps/Dataset501_PHANTOM").index
+    kept = ["map", "source_case", "patient", "view", "phase", "split", "spacing_row_mm", "spacing_column_mm"]
+    manifest = index[kept].assign(image=index["map"], index=range(len(index)))
+    manifest.to_parquet(tmp_path / "manifest.parquet")
+    assert len(read_manifest(tmp_path / "manifest.parquet")) == len(index)
+    manifest.assign(split="test").to_parquet(tmp_path / "manifest.parquet")
+    with pytest.raises(DataError, match="column 'split', row 1: found 'test', expected train or val"):
+        read_manifest(tmp_path / "manifest.parquet")
+    (tmp_path / "manifest.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(DataError, match="not a parquet table"):
+        read_manifest(tmp_path / "manifest.parquet")
