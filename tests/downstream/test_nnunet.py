@@ -32,8 +32,11 @@ def _command(name: str, *arguments: str, **extra: str) -> subprocess.CompletedPr
     """One of nnU-Net's own console commands, in the environment that `echosynth env` prints."""
     return subprocess.run(
         [str(Path(sys.executable).with_name(name)), *arguments],
-        env=os.environ | nnunet.environment() | extra, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=os.environ | nnunet.environment() | extra,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def _weights(dataset_id: int, trainer: str = SMOKE) -> dict[str, torch.Tensor]:
@@ -170,11 +173,18 @@ def test_a_mixture_refers_to_its_sources(planned: int) -> None:
     described = read_json(dataset.path / "dataset.json")
     cases = dataset.cases()
     assert described["numTraining"] == len(described["dataset"]) == len(cases)
-    assert all((dataset.path / path).is_file() for files in described["dataset"].values() for path in (*files["images"], files["label"]))  # fmt: skip
+    assert all(
+        (dataset.path / path).is_file()
+        for files in described["dataset"].values()
+        for path in (*files["images"], files["label"])
+    )
     assert described["sampling"] == {nnunet_raw.find(501).name: 0.25, nnunet_raw.find(SYNTHETIC).name: 0.75}
     fold = read_json(dataset.path / "splits_final.json")[0]
     assert not [c for c in fold["val"] if "aug" in c]
-    assert cases.loc[(cases["split"] == "train") & (cases["source"] == nnunet_raw.find(501).name), "patient"].nunique() == 2  # fmt: skip
+    assert (
+        cases.loc[(cases["split"] == "train") & (cases["source"] == nnunet_raw.find(501).name), "patient"].nunique()
+        == 2
+    )
 
 
 def test_fewer_patients_are_part_of_more(home: Path) -> None:
