@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import multiprocessing
@@ -44,7 +45,8 @@ def current_files(dataset: str, planned: Mapping[str, Any]) -> dict[str, tuple[P
 
 def raw_files(raw: Path, dataset_json: Mapping[str, Any]) -> dict[str, tuple[Path, Path]]:
     """Image and label of every training and validation case of a raw dataset, by case."""
-    listed = get_filenames_of_train_images_and_targets(str(raw), dict(dataset_json))
+    own = copy.deepcopy(dict(dataset_json))  # nnU-Net makes the paths in it absolute, in place
+    listed = get_filenames_of_train_images_and_targets(str(raw), own)
     return {case: (Path(files["images"][0]), Path(files["label"])) for case, files in listed.items()}
 
 

@@ -72,7 +72,7 @@ def check_pair(case: str, prediction: Image2D, reference: Image2D) -> None:
 
     Raises:
         DataError: shapes or spacings (by more than 0.1 %) differ, the reference has no spacing, or
-            the prediction holds a label that the specification does not know.
+            one of them holds a label that the specification does not know.
     """
     if prediction.pixels.shape != reference.pixels.shape:
         raise DataError(
@@ -85,9 +85,10 @@ def check_pair(case: str, prediction: Image2D, reference: Image2D) -> None:
     if not np.allclose(prediction.spacing, reference.spacing, rtol=1e-3):
         raise DataError(f"{case}: prediction has spacing {prediction.spacing} mm, reference {reference.spacing} mm")
     known = set(specs.labels().nnunet_labels.values())
-    unknown = sorted(set(np.unique(prediction.pixels).tolist()) - known)
-    if unknown:
-        raise DataError(f"{case}: prediction holds label {unknown[0]:g}, expected {sorted(known)}")
+    for side, mask in (("prediction", prediction), ("reference", reference)):
+        unknown = sorted(set(np.unique(mask.pixels).tolist()) - known)
+        if unknown:
+            raise DataError(f"{case}: {side} holds label {unknown[0]:g}, expected {sorted(known)}")
 
 
 def read_masks(case: str, predictions: Sequence[Path], references: Path) -> CaseMasks:

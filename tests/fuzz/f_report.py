@@ -161,6 +161,6 @@ def _masks(references: Path, scratch: Path) -> Kind:
         (scratch / side / name).write_bytes(gzip.compress(content, 1))
         result = evaluate_segmentation(scratch / "p", scratch / "r", _TIME, workers=1)
         assert set(np.unique(read_pixels(scratch / side / name))) <= {0, 1, 2, 3}, "an unknown label passes"
-        assert not pd.isna(result.per_case["case"]).any()
+        assert not pd.isna(result.tables.per_case["case"]).any()
 
     return Kind("evaluation of masks", make, read)
