@@ -70,5 +70,5 @@ def test_the_command_writes_what_training_reads(home: Path, tmp_path: Path) -> N
     assert beta > 0
     assert (tmp_path / "p/gamma_prior.png").read_bytes()[:4] == b"\x89PNG"
     (tmp_path / "bad.json").write_text(json.dumps({"alpha": -1, "beta": 2}))
-    with pytest.raises(DataError, match="both must be positive"):
+    with pytest.raises(DataError, match="expected a positive number"):
         latent_prior.read_prior(tmp_path / "bad.json")
