@@ -196,8 +196,19 @@ def _persistent(reader: Reader, meta: Any) -> Shell:
 
 
 def _dictionary(reader: Reader, items: Any = ()) -> dict[Any, Any]:
-    pairs = list(items.items()) if isinstance(items, dict) else [tuple(p) for p in items]
+    if isinstance(items, dict):
+        return dict(items)
+    pairs = _members(items)
+    if any(not isinstance(p, list | tuple) or len(p) != 2 for p in pairs):
+        raise Refused("it makes a dictionary of something else than pairs")
     return {plain_key(k): v for k, v in pairs}
+
+
+def _members(items: Any) -> list[Any]:
+    """Members of a container, whose copy was counted as such; text would be many small objects."""
+    if not isinstance(items, list | tuple | set | frozenset):
+        raise Refused(f"it takes the members of {brief(items)}")
+    return list(items)
 
 
 def _new_object(reader: Reader, cls: Any, base: Any, state: Any) -> Any:
@@ -254,7 +265,7 @@ _CALLS: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_parameter"): Call(_parameter),
     ("torch.storage", "_load_from_bytes"): Call(_storage_from_bytes),
     ("torch", "device"): Call(_device),
-    ("torch", "Size"): Call(lambda reader, items=(): tuple(items)),
+    ("torch", "Size"): Call(lambda reader, items=(): tuple(_members(items))),
     ("collections", "OrderedDict"): Call(_dictionary),
     ("copyreg", "_reconstructor"): Call(_new_object),
     ("copy_reg", "_reconstructor"): Call(_new_object),
@@ -262,8 +273,8 @@ _CALLS: dict[tuple[str, str], Any] = {
     ("__builtin__", "object"): "object",
     ("builtins", "dict"): "dict",
     ("__builtin__", "dict"): "dict",
-    ("builtins", "set"): Call(lambda reader, items=(): {plain_key(i) for i in items}),
-    ("__builtin__", "set"): Call(lambda reader, items=(): {plain_key(i) for i in items}),
+    ("builtins", "set"): Call(lambda reader, items=(): {plain_key(i) for i in _members(items)}),
+    ("__builtin__", "set"): Call(lambda reader, items=(): {plain_key(i) for i in _members(items)}),
     ("numpy", "dtype"): Call(_numpy_type),
     ("numpy.core.multiarray", "scalar"): Call(_numpy_scalar),
     ("numpy._core.multiarray", "scalar"): Call(_numpy_scalar),

@@ -28,7 +28,7 @@ from echo_synth.compat.inert import (
     stand_in,
 )
 
-_MOST_INSTRUCTIONS = 2_000_000  # a network of 2000 tensors takes 100,000
+_MOST_INSTRUCTIONS = 1_000_000  # a network of 2000 tensors takes 100,000
 _MOST_PATHS = 2_000_000  # ways from the content to what it holds, as one who walks it would take them
 _REFUSED_OPCODES = {"EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"}
 
@@ -151,14 +151,17 @@ class _Unpickler(_Base):  # type: ignore[misc]
     )
 
 
-def load(data: bytes, reader: Reader, load_storage: Callable[[Any], Any]) -> Any:
+def load(data: bytes, reader: Reader, load_storage: Callable[[Any], Any], scanned: bool = False) -> Any:
     """The content of the pickle `data`; `load_storage` answers its references to outside data.
+
+    `scanned` says that `scan` has gone over exactly these bytes already.
 
     Who walks the content meets at most `_MOST_PATHS` objects, counted as often as they are met.
 
     Raises Refused, which names what the file asked for, and ValueError where the pickle is damaged.
     """
-    scan(data)
+    if not scanned:
+        scan(data)
     try:
         content = _Unpickler(data, reader, load_storage).load()
     except pickle.UnpicklingError as e:

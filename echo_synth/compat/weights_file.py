@@ -113,26 +113,26 @@ def _same(storage: Storage, dtype: torch.dtype, count: int) -> Storage:
 def _read_stream(data: bytes, reader: Reader) -> Any:
     """A raw pickle, or torch's stream format: magic, protocol, system, content, keys, raw storages."""
     first = scan(data)
-    content = load(data[:first], reader, no_storage)
+    content = load(data[:first], reader, no_storage, scanned=True)
     if not (isinstance(content, int) and content == _TORCH_MAGIC):
         return content
     at = first
     for expected in (_TORCH_PROTOCOL, None):  # protocol number, then what kind of machine wrote it
         length = scan(data[at:])
-        if expected is not None and load(data[at : at + length], reader, no_storage) != expected:
+        if expected is not None and load(data[at : at + length], reader, no_storage, scanned=True) != expected:
             raise Refused("an unknown version of torch's stream format")
         at += length
     body = data[at : at + scan(data[at:])]
     at += len(body)
     keys = data[at : at + scan(data[at:])]
     raw = memoryview(data)[at + len(keys) :]
-    storages = _raw_storages(load(keys, reader, no_storage), raw, body, reader.budget)
+    storages = _raw_storages(load(keys, reader, no_storage, scanned=True), raw, body, reader.budget)
 
     def load_storage(pid: Any) -> Storage:
         dtype, key, count = _storage_key(pid)
         return _same(storages[key], dtype, count)
 
-    return load(body, reader, load_storage)
+    return load(body, reader, load_storage, scanned=True)
 
 
 def _raw_storages(keys: Any, data: memoryview, body: bytes, budget: int) -> dict[str, Storage]:
@@ -145,7 +145,7 @@ def _raw_storages(keys: Any, data: memoryview, body: bytes, budget: int) -> dict
         return "storage"
 
     # A first pass tells each storage's type, without which its length is unknown.
-    load(body, Reader(budget, survey=True), note)
+    load(body, Reader(budget, survey=True), note, scanned=True)
     storages: dict[str, Storage] = {}
     at = 0
     for key in keys if isinstance(keys, list) else []:
