@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,8 @@ def metric_columns(metrics: Mapping[str, Any]) -> Row:
     """metrics.json as columns: dice_lv_endo, dice_lv_endo_low, …"""
     row: Row = {}
     for name, entry in _entries(metrics):
-        row[name], (row[f"{name}_low"], row[f"{name}_high"]) = entry["mean"], entry["ci95"]
+        ends = [nan if end is None else end for end in entry["ci95"]]  # one patient has no interval
+        row[name], (row[f"{name}_low"], row[f"{name}_high"]) = entry["mean"], ends
         if "p_holm" in entry:
             row[f"{name}_p_within_cell"] = entry["p_holm"]
     if "volumes" in metrics:
