@@ -98,12 +98,12 @@ def _edited(rng: random.Random, data: Any) -> Any:
             inside = inside[key]
         what = rng.randrange(3)
         if what == 0 or isinstance(inside, list):
-            inside[path[-1]] = rng.choice(_VALUES)
+            inside[path[-1]] = copy.deepcopy(rng.choice(_VALUES))
         elif what == 1:
             del inside[path[-1]]
         else:
             added = ["extra", "pretrained", "checkpoint_path", "song", "init", "trained_on", "precond_arguments"]
-            inside[rng.choice(added)] = rng.choice(_VALUES)
+            inside[rng.choice(added)] = copy.deepcopy(rng.choice(_VALUES))
     return data
 
 

@@ -60,7 +60,10 @@ def fuzz(kind: Kind, count: int, budget: float = 1e9) -> Counter[str]:
         child = os.fork()
         if child == 0:
             os.close(reader)
-            _child(kind, number, count, end, writer)
+            try:
+                _child(kind, number, count, end, writer)
+            finally:
+                os._exit(1)  # never back into the parent's code, which would remove the scratch folder
         os.close(writer)
         number = _watch(child, reader, number, outcomes)
         os.close(reader)
