@@ -50,6 +50,7 @@ def in_terminal(
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "160", **(environment or {})},
         start_new_session=True,
+        preexec_fn=_as_from_a_shell,
     )
     os.close(theirs)
     try:
@@ -59,6 +60,11 @@ def in_terminal(
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     return Ended(process.wait(), screen)
+
+
+def _as_from_a_shell() -> None:
+    """Listen to Ctrl-C also where the tests themselves run in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ def test_the_demo_ends_well_on_a_terminal(tmp_path: Path) -> None:
     ended = in_terminal(echosynth("demo", "--out", str(tmp_path / "demo"), "--minutes", "1"), seconds=3600)
     assert ended.status == 0, ended.screen[-3000:]
     assert (tmp_path / "demo" / "report.html").is_file()
-    for shown in ("segmenter", "iterations", "segment ", "weights: ", "segmentations", "report: "):
+    for shown in ("weights: ", "segmentations", "report: "):
         assert shown in ended.screen
+    for bar in ("segmenter", "segment"):
+        assert re.search(rf"{bar} +[━╸╺]+ +\d+/\d+", ended.screen), f"no bar of {bar}"
     log = next((tmp_path / "demo").rglob("echosynth.log")).read_text()
     assert "This is the configuration used by this training" in log
     assert "This is the configuration used by this training" not in ended.screen
