@@ -23,6 +23,7 @@ from echo_synth.experiment.stages import Cell
 from echo_synth.experiment.workspace import Workspace
 from echo_synth.files import read_json, write_bytes, write_text
 from echo_synth.report import figures, sweep_figures
+from echo_synth.report.tables import PATIENTS
 
 Row = dict[str, str | int | float | None]
 
@@ -91,6 +92,7 @@ class Results:
             row["seconds_per_image"] = self.workspace.seconds_per_image(data)
         if evaluated is not None and self.workspace.done(evaluated):
             row |= metric_columns(read_json(self.workspace.result(evaluated) / "metrics.json"))
+            row["covers"] = PATIENTS  # a row is one training; comparisons of repeats know both
         return row
 
     def per_case(self, cell: Cell) -> pd.DataFrame | None:

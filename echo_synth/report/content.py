@@ -62,7 +62,7 @@ class _Page:
                 continue
             name = self._name(file)
             cells = Table(tables.sweep_rows(table), "Cells, each judged on the held-out real patients", name)
-            blocks: list[Block] = [cells, Note(tables.HOW_TO_READ)]
+            blocks: list[Block] = [cells, Note(tables.sweep_note(table))]
             blocks += self._comparisons(file.parent / "comparisons.csv", name)
             yield PageSection(f"Experiment: {name}", [*blocks, *self._pictures(file.parent, SWEEP_PICTURES)])
 
@@ -71,10 +71,7 @@ class _Page:
         if table is None:
             return
         yield Table(tables.comparison_rows(table), "Pairs of cells on the same images", sweep)
-        yield Note(
-            "cell minus the other [patient-level 95 % interval]; p by flipping patients’ signs, "
-            "after Holm’s correction over the pairs, each column by itself"
-        )
+        yield Note(tables.comparison_note(table))
 
     def evaluations(self) -> Iterator[PageSection]:
         for file in sorted(self.folder.rglob("metrics.json")):

@@ -44,6 +44,8 @@ SWEEP_RESULTS = Table(
         Column("state", "text", "done, or stages done of all", needed=True),
         Column("count", "number", "images drawn", low=0),
         Column("seconds_per_image", "number", "of drawing", "s", low=0),
+        Column("segmenter_seed", "number", "of the training, where it is repeated"),
+        Column("covers", "text", "what the intervals know of"),
         *_scores(tables.SWEEP_SCORES, ("", "_low", "_high")),
     ),
 )
@@ -57,6 +59,7 @@ COMPARISONS = Table(
         *(Column(name, "text", "what is compared", needed=True) for name in ("structure", "metric")),
         *(Column(name, "number", "of the difference", needed=False) for name in ("difference", "low", "high")),
         Column("p_holm", "number", "after Holm's correction", low=0, high=1),
+        Column("covers", "text", "what interval and p know of"),
     ),
 )
 

@@ -27,6 +27,19 @@ def grid(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["kind"] == "synthetic"]
 
 
+def all_real(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of real data with all of its patients, whatever the cells are named, a row a repeat."""
+    real = table[table["kind"] == "real"]
+    return real[real["patients"].isna()] if "patients" in real else real
+
+
+def all_noise(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the floor, a row a repeat: of noise cells with different numbers of images the largest."""
+    noise = table[table["kind"] == "noise"]
+    known = "count" in noise and noise["count"].notna().any()
+    return noise[noise["count"] == noise["count"].max()] if known else noise
+
+
 def colours(table: pd.DataFrame) -> dict[str, str]:
     """A colour for each row of the grid, the same in all figures, whatever of it is done or drawn."""
     return {str(row): f"C{i % 10}" for i, row in enumerate(grid(table)["row"].unique())}
@@ -41,8 +54,8 @@ def label_of(row: str, rows: pd.DataFrame, table: pd.DataFrame) -> str:
 def scores(table: pd.DataFrame) -> Figure | None:
     """Each score against NFE, a line a row of the grid with its patient-level interval (the paper's figure 3).
 
-    Cells without an NFE (real data, noise) are level lines with their interval, and so is SDM at 1000 NFE.
-    Where there are several seeds, means and bounds are averaged over them.
+    Cells without an NFE (all real data, noise) are level lines with their interval, and so is SDM at 1000 NFE.
+    Where there are several seeds, of images or of trainings, means and bounds are averaged over them.
     """
     shown = {k: label for k, label in SCORES.items() if k in table and grid(table)[k].notna().any()}
     if not shown:
@@ -68,12 +81,12 @@ def _against_nfe(axis: Axes, table: pd.DataFrame, key: str) -> None:
         axis.plot(middle.index, middle[key], color=colour, marker="o", markersize=4, label=label)
         axis.fill_between(middle.index, middle[f"{key}_low"], middle[f"{key}_high"], color=colour, alpha=0.15)
     _level(axis, cells[whole], key, f"sdm at {_SDM_NFE}", "black", "-.")
-    levels = {k: table[(table["cell"] == k) & (table["kind"] == k)].dropna(subset=[key]) for k in ("real", "noise")}
-    _level(axis, levels["real"], key, "real", GREY, "--")
+    real, noise = (rows.dropna(subset=[key]) for rows in (all_real(table), all_noise(table)))
+    _level(axis, real, key, "real", GREY, "--")
     low, high = axis.get_ylim()
-    floor = levels["noise"][key].mean()
+    floor = noise[key].mean()
     far = max(low - floor, floor - high) > high - low  # where a line for it would flatten everything else
-    _level(axis, levels["noise"], key, f"noise, {floor:.3g}" if far else "noise", GREY, ":")
+    _level(axis, noise, key, f"noise, {floor:.3g}" if far else "noise", GREY, ":")
     if far:
         axis.set_ylim(low, high)
 

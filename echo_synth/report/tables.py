@@ -30,6 +30,7 @@ _VIEWS = {
     "calibration_slope": "Calibration slope",
     "calibration_intercept": "Calibration intercept",
 }
+PATIENTS = "patients"  # what an interval of one training covers
 HOW_TO_READ = "mean [patient-level 95 % interval]"
 
 
@@ -140,6 +141,25 @@ SWEEP_SCORES = {
     "difference_dice_lv_endo": ("Δ Dice LV endocardium to the reference", 3),
     "accuracy": ("View accuracy", 3),
 }
+
+
+def sweep_note(table: pd.DataFrame) -> str:
+    """How to read `sweep_rows`, and what the intervals know of: each row is one training."""
+    repeated = "segmenter_seed" in table and table["segmenter_seed"].nunique() > 1
+    note = f"{HOW_TO_READ}. Each row is one training: its intervals know patients alone, not how another training would differ."
+    return f"{note} Repeats stand in rows of their own; comparisons of all repeats know both." if repeated else note
+
+
+def comparison_note(table: pd.DataFrame) -> str:
+    """How to read `comparison_rows`, and what each interval and p know of."""
+    covers = set(table["covers"].dropna()) if "covers" in table else {PATIENTS}
+    note = "cell minus the other [95 % interval], p after Holm’s correction over the pairs, each column by itself. "
+    if covers <= {PATIENTS}:
+        return (
+            f"{note}One training a cell: intervals and p (flipping patients’ signs) know patients alone, not trainings."
+        )
+    several = "Intervals and p know patients and trainings where a pair has repeats (random effects)"
+    return f"{note}{several}{'; of single trainings they know patients alone' if PATIENTS in covers else ''}."
 
 
 def sweep_rows(table: pd.DataFrame) -> Rows:

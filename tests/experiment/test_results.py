@@ -29,6 +29,8 @@ def test_a_sweep_writes_its_comparisons_and_removes_those_of_before(tmp_path: Pa
                     scores_of(scores[cell.name]).to_csv(workspace.result(stage) / "per_case.csv", index=False)
                 write_json(workspace.folder(stage) / "done.json", {})
         Results(spec, cells, workspace).publish()
+        table = pd.read_csv(tmp_path / "results.csv").set_index("cell")["covers"]
+        assert table.dropna().to_dict() == dict.fromkeys(scores, "patients")
         return tmp_path / "comparisons.csv"
 
     pairs = {

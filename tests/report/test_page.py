@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
+
 from echo_synth.files import write_json
 from echo_synth.report import figures, sweep_figures
 from echo_synth.report.page import build
@@ -25,6 +27,28 @@ def test_the_report_shows_a_sweep_and_nothing_twice(tmp_path: Path) -> None:
     assert "Dice of the LV endocardium against seconds an image" in page
     assert "1/5" in page
     assert page.count("<h2>Evaluation: ") == 1
+    assert "Each row is one training: its intervals know patients alone" in page
+    assert "Repeats stand in rows" not in page
+
+
+def test_the_page_says_what_the_intervals_of_a_sweep_know_of(tmp_path: Path) -> None:
+    """Of one training a cell: patients alone; of pairs of which some are repeated: which know both."""
+    sweep_table().assign(segmenter_seed=[0, 1, 0, 1, 0, 1], covers="patients").to_csv(
+        tmp_path / "results.csv", index=False
+    )
+    pair = {"comparison": "c", "cell": "a", "baseline": "b", "structure": "la", "metric": "dice", "p_holm": 0.5}
+    numbers = {"difference": 0.1, "low": 0.0, "high": 0.2}
+    alone, both = (pair | numbers | {"covers": covers} for covers in ("patients", "patients and trainings"))
+    said = {
+        "alone": ([alone], "One training a cell: intervals and p (flipping patients’ signs) know patients alone"),
+        "both": ([both], "know patients and trainings where a pair has repeats (random effects)."),
+        "some": ([alone, both], "of single trainings they know patients alone"),
+    }
+    for rows, words in said.values():
+        pd.DataFrame(rows).to_csv(tmp_path / "comparisons.csv", index=False)
+        page = build(tmp_path)
+        assert words in page
+        assert "Repeats stand in rows of their own" in page
 
 
 def test_datasets_of_one_name_are_told_apart(tmp_path: Path) -> None:

@@ -42,6 +42,28 @@ def test_a_far_floor_is_named_and_does_not_flatten_the_rest(dice: float, label: 
     assert (drawn.axes[0].get_ylim()[0] < dice) == (dice > 0.4)
 
 
+def test_level_lines_are_found_by_what_a_cell_is() -> None:
+    """Whatever the cells are named, one row a training; few patients, and noise of fewer images, are something else."""
+
+    def row(cell: str, dice: float, **what: object) -> dict[str, object]:
+        return {"cell": cell, "dice_lv_endo": dice, "dice_lv_endo_low": dice, "dice_lv_endo_high": dice} | what
+
+    grid = sweep_table()
+    levels = [
+        row("real_train0", 0.92, kind="real", segmenter_seed=0),
+        row("real_train1", 0.94, kind="real", segmenter_seed=1),
+        row("real25_train0", 0.5, kind="real", patients=25),
+        row("floor_train0", 0.86, kind="noise", count=8),
+        row("floor_train1", 0.88, kind="noise", count=8),
+        row("small_floor", 0.1, kind="noise", count=2),
+    ]
+    drawn = sweep_figures.scores(pd.concat([grid[grid["kind"] == "synthetic"], pd.DataFrame(levels)]))
+    assert drawn is not None
+    lines = {line.get_label(): line.get_ydata()[0] for line in drawn.axes[0].lines}  # type: ignore[index]
+    assert lines["real"] == pytest.approx(0.93)
+    assert lines["noise"] == pytest.approx(0.87)
+
+
 def test_throughput_averages_seeds_and_counts_in_sdm() -> None:
     drawn = sweep_figures.throughput(sweep_table())
     assert drawn is not None
