@@ -105,7 +105,16 @@ def phantom(
 
 def make_maps(
     dataset_id: DatasetId,
-    repeats: Annotated[int | None, typer.Option(min=1, help="Transformations of each mask; default 5.")] = None,
+    repeats: Annotated[
+        int | None,
+        typer.Option(min=1, help="Transformations of each mask, on average where EF is balanced; default 5."),
+    ] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="paper, anatomy (ED and ES move together, shapes stay those of hearts, EF is balanced), or a YAML file."
+        ),
+    ] = "paper",
     seed: Seed = 0,
     patients: Annotated[
         str | None, typer.Option(help="Comma-separated patient ids; default: all of training and validation.")
@@ -126,14 +135,15 @@ def make_maps(
     from echo_synth.home import maps as maps_home
 
     dataset = nnunet_raw.find(dataset_id)
-    spec = specs.maps().model_copy(update={"repeats": repeats} if repeats else {})
+    spec = specs.maps(recipe).model_copy(update={"repeats": repeats} if repeats else {})
     folder = out or maps_home() / dataset.name
     check_target(folder, MADE_BY, overwrite, [dataset.path], "another --out")
     wanted = [p.strip() for p in patients.split(",")] if patients else None
     sources = select_sources(dataset, wanted)
+    masks = {"masks": len(sources)}
     settings = begin(
         "make-maps",
-        {"dataset": dataset.path, "out": folder, "seed": seed, "transformations": spec, "masks": len(sources)},
+        {"dataset": dataset.path, "out": folder, "seed": seed, "recipe": recipe, "transformations": spec, **masks},
         dry_run,
     )
     index = make_maps(dataset, sources, folder, spec, seed, settings, overwrite, workers)

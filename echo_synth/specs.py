@@ -73,18 +73,40 @@ class LabelSpec(Strict):
     semantic_classes: int
 
 
-class MapSpec(Strict):
-    """How condition maps are drawn; units in data_specs/presets/maps.yaml."""
+class AnatomyBounds(Strict):
+    """What a deformation may do to a heart, against the mask that it started from."""
 
-    repeats: int
-    rotation_deg: float
-    shift_vertical: float
-    scale: tuple[float, float]
-    shear_deg: float
-    elastic_control_points: int
-    elastic_locked_borders: int
-    elastic_max_px: float
-    elastic_min_jacobian: float
+    stretch: float = Field(gt=1, description="factor by which a length inside the heart grows or shrinks at most")
+    solidity: float = Field(ge=0, le=1, description="share of the cavity's solidity that is left at least")
+    wall: float = Field(ge=0, le=1, description="share of the wall's thickness at its thin places left at least")
+    valve_deg: float = Field(ge=0, description="most that the valve's angle to the long axis changes, degrees")
+    clipped: float = Field(ge=0, le=1, description="most of the cavity's area that leaves the sector")
+
+
+class EfBalance(Strict):
+    """Classes of ejection fraction that get equally many maps."""
+
+    class_width: float = Field(gt=0, le=100, description="% of EF")
+    most: float = Field(ge=1, description="most maps of a mask, in multiples of `repeats`")
+
+
+class MapSpec(Strict):
+    """How condition maps are drawn; units in data_specs/presets/maps. What has a default is the paper's way."""
+
+    repeats: int = Field(ge=1)
+    rotation_deg: float = Field(ge=0, le=180)
+    shift_vertical: float = Field(ge=0, le=1)
+    scale: tuple[Annotated[float, Field(gt=0, le=10)], Annotated[float, Field(gt=0, le=10)]]
+    scale_law: Literal["uniform", "log-uniform"] = "uniform"
+    shear_deg: float = Field(ge=0, lt=90)
+    elastic_control_points: int = Field(ge=2, le=256)
+    elastic_locked_borders: int = Field(ge=0)
+    elastic_max_px: float = Field(ge=0)
+    elastic_min_jacobian: float = Field(lt=1)
+    share_deformation: bool = Field(default=False, description="ED and ES of a patient's view move as one")
+    measure_ef: bool = Field(default=False, description="columns ef and source_ef of the index")
+    ef_balance: EfBalance | None = None
+    anatomy: AnatomyBounds | None = None
 
 
 class VaeSize(Strict):
@@ -219,10 +241,18 @@ def labels() -> LabelSpec:
     return load("labels.yaml", LabelSpec)
 
 
-@cache
-def maps() -> MapSpec:
-    """The paper's transformations of condition maps."""
-    return load("presets/maps.yaml", MapSpec)
+def maps(recipe: str = "paper") -> MapSpec:
+    """How condition maps are drawn: a preset's name, or a YAML file with the same keys.
+
+    Raises SpecError that names --recipe where there is neither.
+    """
+    folder = root() / "presets/maps"
+    known = sorted(p.stem for p in folder.glob("*.yaml"))
+    if recipe in known:
+        return load(f"presets/maps/{recipe}.yaml", MapSpec)
+    if not Path(recipe).is_file():
+        raise SpecError(f"--recipe {recipe}: expected {', '.join(known)}, or a YAML file with the keys of one of them")
+    return validate(MapSpec, read_yaml(Path(recipe)), recipe)
 
 
 @cache

@@ -1,11 +1,12 @@
 """One random transformation of a condition map: drawn first, applied after, both pure.
 
-Source: Echo from Noise (Stojanovski et al. 2023), section 3.1.
+Source: Echo from Noise (Stojanovski et al. 2023), section 3.1. The scale's law and what a draw must keep
+(`allowed`) are ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from echo_synth.specs import MapSpec
 
 SIZE = 256  # px, both axes of a map
 _ANATOMY = (1, 2, 3)
+_MOST_HALVINGS = 8
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,33 @@ class Transformation:
         return cls(**affine, elastic=elastic.reshape(2, points, points))
 
 
-def draw(rng: np.random.Generator, spec: MapSpec) -> Transformation:
-    """One transformation within the ranges of `spec`.
+def draw(
+    rng: np.random.Generator, spec: MapSpec, allowed: Callable[[Transformation], bool] = lambda _: True
+) -> Transformation:
+    """One transformation within the ranges of `spec` that `allowed` lets pass.
 
-    Elastic draws that fold the plane are drawn again, at half the size after every ten.
+    What it does not let pass is drawn again, with half the ranges after every ten; the transformation that
+    changes nothing ends the search.
     """
+    for halvings in range(_MOST_HALVINGS):
+        for _ in range(10):
+            transformation = _draw_once(rng, spec, 0.5**halvings)
+            if allowed(transformation):
+                return transformation
+    k = spec.elastic_control_points
+    return Transformation(0.0, 0.0, 1.0, 0.0, np.zeros((2, k, k), np.float32))
+
+
+def _draw_once(rng: np.random.Generator, spec: MapSpec, reach: float) -> Transformation:
+    """Uniform within the ranges, times `reach`; elastic draws that fold the plane are drawn again, at half the size after every ten."""
     k, locked = spec.elastic_control_points, spec.elastic_locked_borders
-    rotation = rng.uniform(-spec.rotation_deg, spec.rotation_deg)
-    shift = rng.uniform(-spec.shift_vertical, spec.shift_vertical)
-    scale = rng.uniform(*spec.scale)
-    shear = rng.uniform(-spec.shear_deg, spec.shear_deg)
-    amplitude = rng.uniform(0, spec.elastic_max_px)
+    rotation = reach * rng.uniform(-spec.rotation_deg, spec.rotation_deg)
+    shift = reach * rng.uniform(-spec.shift_vertical, spec.shift_vertical)
+    low, high = spec.scale
+    logarithmic = spec.scale_law == "log-uniform"
+    scale = np.exp(rng.uniform(np.log(low), np.log(high))) if logarithmic else rng.uniform(low, high)
+    shear = reach * rng.uniform(-spec.shear_deg, spec.shear_deg)
+    amplitude = reach * rng.uniform(0, spec.elastic_max_px)
     while True:
         for _ in range(10):
             elastic = rng.uniform(-amplitude, amplitude, (2, k, k)).astype(np.float32)
@@ -69,7 +87,7 @@ def draw(rng: np.random.Generator, spec: MapSpec) -> Transformation:
                 elastic[:, edge] = elastic[:, far] = 0
                 elastic[:, :, edge] = elastic[:, :, far] = 0
             if min_jacobian(displacement(elastic)) >= spec.elastic_min_jacobian:
-                return Transformation(rotation, shift, scale, shear, elastic)
+                return Transformation(rotation, shift, float(scale**reach), shear, elastic)
         amplitude /= 2
 
 
@@ -100,6 +118,23 @@ def min_jacobian(field: NDArray[np.float64]) -> float:
     return float(((1 + dr[0]) * (1 + dc[1]) - dr[1] * dc[0]).min())
 
 
+def stretch(transformation: Transformation, where: NDArray[np.bool_]) -> float:
+    """Largest factor, at least 1, by which any length grows or shrinks at the pixels `where` (256, 256) of the result.
+
+    The singular values of the Jacobian, which is that of undoing: a factor and its inverse count alike.
+    """
+    if not where.any():
+        return 1.0
+    rows, columns = _source_coordinates(transformation)
+    a, b = np.gradient(rows)
+    c, d = np.gradient(columns)
+    half_square = ((a**2 + b**2 + c**2 + d**2) / 2)[where]
+    determinant = (a * d - b * c)[where]
+    root = np.sqrt(np.maximum(half_square**2 - determinant**2, 0))
+    largest, smallest = (half_square + root).max() ** 0.5, np.maximum(half_square - root, 0).min() ** 0.5
+    return float(max(largest, 1 / max(smallest, 1e-9)))
+
+
 def apply(tissues: NDArray[np.uint8], transformation: Transformation) -> NDArray[np.uint8]:
     """Transformed tissue map.
 
@@ -110,9 +145,16 @@ def apply(tissues: NDArray[np.uint8], transformation: Transformation) -> NDArray
         same shape and ids. The sector stays where it is; anatomy outside it is clipped, and
         what it uncovers becomes other tissue (4).
     """
+    return tissue_map(move(tissues, transformation), tissues > 0)
+
+
+def move(tissues: NDArray[np.uint8], transformation: Transformation) -> NDArray[np.uint8]:
+    """The anatomy of a tissue map, ids 1..3 and 0 elsewhere, transformed and not clipped; (256, 256) uint8."""
     anatomy = np.where(np.isin(tissues, _ANATOMY), tissues, 0).astype(np.uint8)
-    moved = ndimage.map_coordinates(anatomy, _source_coordinates(transformation), order=0, mode="constant", cval=0)
-    return tissue_map(moved, tissues > 0)
+    moved: NDArray[np.uint8] = ndimage.map_coordinates(
+        anatomy, _source_coordinates(transformation), order=0, mode="constant", cval=0
+    )
+    return moved
 
 
 def _source_coordinates(t: Transformation) -> NDArray[np.float64]:

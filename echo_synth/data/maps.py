@@ -5,7 +5,8 @@ Source: Echo from Noise (Stojanovski et al. 2023), section 3.1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,19 +19,24 @@ from PIL import Image
 
 from echo_synth import specs
 from echo_synth.data import nnunet_raw
+from echo_synth.data.allotment import allot
 from echo_synth.data.deformation import SIZE, apply, draw
+from echo_synth.data.heart_shape import ejection_fraction, ventricle
 from echo_synth.data.leakage import refuse_test_patients
+from echo_synth.data.plausible import Plausible
 from echo_synth.data.png import read_png
 from echo_synth.data.resize import rescale_spacing
 from echo_synth.data.tables import read_index
 from echo_synth.errors import DataError
 from echo_synth.files import read_json, write_json
 from echo_synth.folders import new_folder
+from echo_synth.metrics.volumes import LongAxis
 from echo_synth.parallel import parallel_map
 from echo_synth.progress import track
 from echo_synth.specs import MapSpec
 
 MADE_BY = "make-maps"
+_AXIS = "axis"  # of a row while it is made: the ventricle that EF is measured from
 _MAP_COLUMNS = ("view", "phase", "split", "rows", "columns", "spacing_row_mm", "spacing_column_mm")
 
 
@@ -63,24 +69,86 @@ def map_name(case: str, repeat: int, seed: int) -> str:
     return f"{case}_aug{repeat}_seed{seed}"
 
 
-def _make_one(
-    row: Mapping[str, Any], dataset: nnunet_raw.RawDataset, folder: Path, spec: MapSpec, seed: int
-) -> list[dict[str, Any]]:
-    """Worker: all maps of one mask; returns their rows of the index."""
-    tissues = load_tissues(dataset, row["case"], row["split"])
-    grid = (int(row["rows"]), int(row["columns"]))
-    spacing = rescale_spacing((row["spacing_row_mm"], row["spacing_column_mm"]), grid, (SIZE, SIZE))
+@dataclass(frozen=True)
+class _Job:
+    """All maps of one patient.
+
+    Attributes:
+        rows: of cases.csv, sorted by case.
+        repeats: maps of each mask.
+    """
+
+    rows: list[dict[str, Any]]
+    repeats: int
+
+
+def _jobs(sources: pd.DataFrame, spec: MapSpec) -> list[_Job]:
+    """A job a patient. Raises DataError where EF is to be balanced and no patient's is known."""
+    patients = {str(p): rows for p, rows in sources.groupby("patient", sort=False)}
+    stated = {p: float(rows["ef"].iloc[0]) if "ef" in rows else math.nan for p, rows in patients.items()}
+    if spec.ef_balance and all(math.isnan(ef) for ef in stated.values()):
+        raise DataError(
+            "cases.csv: states no patient's ef, by which this recipe balances the maps; "
+            "choose --recipe paper, or a recipe file with ef_balance: null"
+        )
+    repeats = allot(stated, spec.repeats, spec.ef_balance)
+    return [_Job([_named(r) for r in rows.to_dict("records")], repeats[p]) for p, rows in patients.items()]
+
+
+def _named(row: Mapping[Hashable, Any]) -> dict[str, Any]:
+    return {str(key): value for key, value in row.items()}
+
+
+def _make_patient(job: _Job, dataset: nnunet_raw.RawDataset, folder: Path, spec: MapSpec, seed: int) -> pd.DataFrame:
+    """Worker: all maps of one patient; returns their rows of the index."""
+    masks = {row["case"]: load_tissues(dataset, row["case"], row["split"]) for row in job.rows}
+    together: dict[str, list[dict[str, Any]]] = {}
+    for row in job.rows:
+        name = f"{row['patient']}_{row['view']}" if spec.share_deformation else row["case"]
+        together.setdefault(name, []).append(row)
     made = []
-    for repeat in range(spec.repeats):
-        # The seed sequence names the case, not its position: a subset of patients gets the same maps.
-        rng = np.random.default_rng([seed, repeat, *row["case"].encode()])
-        transformation = draw(rng, spec)
-        name = map_name(row["case"], repeat, seed)
-        write_map(folder / f"{name}.png", apply(tissues, transformation))
-        source = {"source_case": row["case"], **{key: row[key] for key in ("patient", "view", "phase", "split")}}
-        size_mm = {"spacing_row_mm": spacing[0], "spacing_column_mm": spacing[1]}
-        made.append({"map": name, **source, "repeat": repeat, **size_mm, **transformation.record()})
-    return made
+    for name, rows in together.items():
+        of_these = [masks[row["case"]] for row in rows]
+        allowed = [Plausible(of_these, spec.anatomy)] if spec.anatomy else []
+        for repeat in range(job.repeats):
+            # The seed sequence names what moves as one, not its position: a subset of patients gets the same maps.
+            rng = np.random.default_rng([seed, repeat, *name.encode()])
+            transformation = draw(rng, spec, *allowed)
+            for row, mask in zip(rows, of_these, strict=True):
+                moved = apply(mask, transformation)
+                write_map(folder / f"{map_name(row['case'], repeat, seed)}.png", moved)
+                made.append(_index_row(row, repeat, seed) | transformation.record() | {_AXIS: _axis(moved, row, spec)})
+    index = pd.DataFrame(made).sort_values(["source_case", "repeat"], kind="stable")
+    return _with_fractions(index, masks, job.rows) if spec.measure_ef else index.drop(columns=_AXIS)
+
+
+def _index_row(row: Mapping[str, Any], repeat: int, seed: int) -> dict[str, Any]:
+    source = {"source_case": row["case"], **{key: row[key] for key in ("patient", "view", "phase", "split")}}
+    height, width = _spacing(row)
+    size_mm = {"spacing_row_mm": height, "spacing_column_mm": width}
+    return {"map": map_name(row["case"], repeat, seed), **source, "repeat": repeat, **size_mm}
+
+
+def _spacing(row: Mapping[str, Any]) -> tuple[float, float]:
+    """mm a pixel of the map, down and across."""
+    grid = (int(row["rows"]), int(row["columns"]))
+    return rescale_spacing((row["spacing_row_mm"], row["spacing_column_mm"]), grid, (SIZE, SIZE))
+
+
+def _axis(tissues: NDArray[np.uint8], row: Mapping[str, Any], spec: MapSpec) -> LongAxis | None:
+    return ventricle(tissues, _spacing(row)) if spec.measure_ef else None
+
+
+def _with_fractions(
+    index: pd.DataFrame, masks: Mapping[str, NDArray[np.uint8]], rows: Sequence[Mapping[str, Any]]
+) -> pd.DataFrame:
+    """EF of the source's four masks and of the four maps of each repeat, in every row; their axes are left out."""
+    source = ejection_fraction({(r["view"], r["phase"]): ventricle(masks[r["case"]], _spacing(r)) for r in rows})
+    moved = {
+        repeat: ejection_fraction(dict(zip(zip(m["view"], m["phase"], strict=True), m[_AXIS], strict=True)))
+        for repeat, m in index.groupby("repeat")
+    }
+    return index.drop(columns=_AXIS).assign(source_ef=source, ef=index["repeat"].map(moved).astype(float))
 
 
 def write_map(path: Path, tissues: NDArray[np.uint8]) -> None:
@@ -112,13 +180,14 @@ def make_maps(
 
     Returns:
         the index: map, source_case, patient, view, phase, split, repeat, spacing (mm), and the
-        transformation from which `Transformation.from_record` makes the map again.
+        transformation from which `Transformation.from_record` makes the map again; where the recipe measures
+        it, ef and source_ef (%).
     """
+    jobs = _jobs(sources, spec)
     with new_folder(folder, MADE_BY, overwrite, [dataset.path]) as new:
-        work = partial(_make_one, dataset=dataset, folder=new, spec=spec, seed=seed)
-        rows = sources.to_dict("records")
-        batches = track(parallel_map(work, rows, workers), len(rows), "make-maps", "masks")
-        index = pd.DataFrame([row for batch in batches for row in batch])
+        work = partial(_make_patient, dataset=dataset, folder=new, spec=spec, seed=seed)
+        parts = track(parallel_map(work, jobs, workers), len(jobs), "make-maps", "patients")
+        index = pd.concat(list(parts), ignore_index=True)
         index.to_parquet(new / "index.parquet", index=False)
         write_json(new / "held_out.json", sorted(nnunet_raw.test_patients(dataset)))
         write_json(new / "settings.json", dict(settings))

@@ -124,6 +124,10 @@ MAPS_INDEX = Table(
         Column("scale", "number", "both axes", "1", low=1e-3, high=1e3),
         Column("shear_deg", "number", "about the centre", "degrees"),
         Column("elastic", "numbers", "control points (2, K, K), flat: rows, then columns", "px"),
+        Column(
+            "source_ef", "number", "ejection fraction of the patient's four masks, where the recipe measures it", "%"
+        ),
+        Column("ef", "number", "of the four maps of this repeat", "%"),
     ),
 )
 

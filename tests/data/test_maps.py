@@ -10,9 +10,11 @@ import pytest
 from cli.data_commands import make_maps
 from echo_synth import specs
 from echo_synth.data import nnunet_raw
-from echo_synth.data.deformation import Transformation, apply, displacement, draw, min_jacobian
+from echo_synth.data.deformation import Transformation, apply, displacement, draw, min_jacobian, stretch
+from echo_synth.data.heart_shape import heart_shape
 from echo_synth.data.maps import load_tissues, open_maps
-from echo_synth.errors import DataError, LeakageError
+from echo_synth.data.plausible import Plausible
+from echo_synth.errors import DataError, LeakageError, SpecError
 from tests.analytic import disc
 
 
@@ -98,3 +100,143 @@ def test_a_subset_of_patients_gets_the_same_maps(home: Path, tmp_path: Path) -> 
     whole, some = open_maps(home / "maps/Dataset501_PHANTOM"), open_maps(tmp_path / "some")
     for name in some.index["map"]:
         assert np.array_equal(whole.read(name), some.read(name))
+
+
+@pytest.fixture(scope="module")
+def anatomy(converted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Maps of the phantom by the recipe that keeps anatomy."""
+    folder = tmp_path_factory.mktemp("anatomy") / "maps"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECHOSYNTH_HOME", str(converted))
+        make_maps(501, repeats=2, recipe="anatomy", out=folder, workers=1)
+    return folder
+
+
+def test_both_phases_of_a_view_move_as_one(home: Path, anatomy: Path) -> None:
+    maps, dataset = open_maps(anatomy), nnunet_raw.find(501)
+    moves = ["rotation_deg", "shift_vertical", "scale", "shear_deg"]
+    for _, pair in maps.index.groupby(["patient", "view", "repeat"]):
+        assert sorted(pair["phase"]) == ["ED", "ES"]
+        assert (pair[moves].nunique() == 1).all()
+        assert len(set(map(tuple, pair["elastic"]))) == 1
+    different = maps.index.groupby(["patient", "view", "repeat"])["scale"].first()
+    assert different.nunique() == len(different)
+    for row in maps.index.iloc[::5].to_dict("records"):
+        source = load_tissues(dataset, row["source_case"], row["split"])
+        assert np.array_equal(apply(source, Transformation.from_record(row)), maps.read(row["map"]))
+
+
+def test_anatomy_keeps_hearts_and_their_ejection_fraction(home: Path, anatomy: Path) -> None:
+    maps, dataset, bounds = open_maps(anatomy), nnunet_raw.find(501), specs.maps("anatomy").anatomy
+    assert bounds is not None
+    for row in maps.index.to_dict("records"):
+        before = heart_shape(load_tissues(dataset, row["source_case"], row["split"]))
+        map_ = maps.read(row["map"])
+        after, heart = heart_shape(map_), np.isin(map_, (1, 2, 3))
+        assert stretch(Transformation.from_record(row), heart) <= bounds.stretch
+        assert after.components == before.components
+        assert after.solidity >= bounds.solidity * before.solidity
+        assert after.wall >= bounds.wall * before.wall
+        assert abs(after.valve_deg - before.valve_deg) <= bounds.valve_deg
+    assert (maps.index["ef"] - maps.index["source_ef"]).abs().max() < 3
+    stated = dataset.cases().groupby("patient")["ef"].first()
+    measured = maps.index.groupby("patient")["source_ef"].first()
+    assert list(measured.sort_values().index) == list(stated[measured.index].sort_values().index)
+    assert (
+        (stated[measured.index] - measured).between(0, 15).all()
+    )  # CAMUS's convention reads less than the clinical one
+
+
+def test_repeats_and_their_sum_are_kept(home: Path, anatomy: Path) -> None:
+    index = open_maps(anatomy).index
+    assert len(index) == 32
+    assert (index.groupby("source_case").size().groupby(lambda c: c[:11]).nunique() == 1).all()
+
+
+def test_what_is_not_asked_for_is_not_recorded(home: Path) -> None:
+    assert "ef" not in open_maps(home / "maps/Dataset501_PHANTOM").index
+
+
+def test_a_recipe_of_ones_own(home: Path, tmp_path: Path) -> None:
+    text = (specs.root() / "presets/maps/anatomy.yaml").read_text(encoding="utf-8")
+    own = tmp_path / "own.yaml"
+    own.write_text(text.replace("share_deformation: true", "share_deformation: false"), encoding="utf-8")
+    make_maps(501, repeats=1, recipe=str(own), patients="patient0002", out=tmp_path / "maps", workers=1)
+    assert open_maps(tmp_path / "maps").index["scale"].nunique() == 4
+    with pytest.raises(SpecError, match=r"--recipe nowhere: expected anatomy, paper"):
+        specs.maps("nowhere")
+    own.write_text(f"{text}shear: 3\n", encoding="utf-8")
+    with pytest.raises(SpecError, match=r"own.yaml: unknown key 'shear'; did you mean 'shear_deg'"):
+        specs.maps(str(own))
+
+
+def test_balance_without_known_fractions_is_refused(home: Path, tmp_path: Path) -> None:
+    import shutil
+
+    raw = home / "nnunet/raw"
+    shutil.copytree(raw / "Dataset501_PHANTOM", raw / "Dataset577_NOEF")
+    cases = nnunet_raw.find(577).cases().drop(columns="ef")
+    cases.to_csv(raw / "Dataset577_NOEF/cases.csv", index=False)
+    try:
+        with pytest.raises(DataError, match=r"states no patient's ef.*--recipe paper"):
+            make_maps(577, recipe="anatomy", out=tmp_path / "maps", workers=1)
+    finally:
+        shutil.rmtree(raw / "Dataset577_NOEF")
+
+
+def test_a_search_without_an_answer_ends_where_it_began() -> None:
+    spec = specs.maps("anatomy")
+    assert np.array_equal(apply(_scene(), draw(np.random.default_rng(0), spec, lambda _: False)), _scene())
+
+
+def test_log_uniform_scales_are_centred_on_one() -> None:
+    spec = specs.maps("anatomy").model_copy(update={"elastic_max_px": 0.0})
+    logs = [np.log(draw(np.random.default_rng(seed), spec).scale) for seed in range(300)]
+    assert np.mean(logs) == pytest.approx(0, abs=0.01)
+    assert np.exp(np.max(np.abs(logs))) <= 1.112
+
+
+def test_stretch_is_the_largest_factor() -> None:
+    everywhere = np.ones((256, 256), bool)
+    assert stretch(_identity(rotation_deg=30.0), everywhere) == pytest.approx(1, abs=1e-6)
+    assert stretch(_identity(scale=1.2), everywhere) == pytest.approx(1.2)
+    assert stretch(_identity(scale=0.8), everywhere) == pytest.approx(1.25)
+    assert stretch(_identity(scale=2.0), ~everywhere) == 1
+
+
+def _heart() -> np.ndarray:
+    """A cavity in its wall above an atrium."""
+    rows, columns = np.indices((256, 256))
+    inside = ((rows - 120) / 60) ** 2 + ((columns - 127.5) / 30) ** 2
+    tissues = np.full((256, 256), 4, np.uint8)
+    tissues[(inside < 1.6) & (rows < 150)] = 2
+    tissues[(inside < 1) & (rows < 150)] = 1
+    tissues[(rows >= 150) & (rows < 190) & (np.abs(columns - 127.5) < 25)] = 3
+    tissues[:, :60] = 0
+    return tissues
+
+
+def test_shapes_are_measured_as_they_are() -> None:
+    shape = heart_shape(_heart())
+    assert shape.components == (1, 1, 1)
+    assert shape.solidity > 0.97
+    assert shape.valve_deg == pytest.approx(90, abs=4)  # the farthest pixel is a little off the middle
+    assert shape.wall == pytest.approx(5.5, abs=1)
+    pinched = _heart()
+    pinched[90:110, 105:150] = np.where(pinched[90:110, 105:150] == 1, 2, pinched[90:110, 105:150])
+    assert heart_shape(pinched).solidity < shape.solidity - 0.05
+    assert np.isnan(heart_shape(np.full((256, 256), 4, np.uint8)).wall)
+
+
+def test_each_bound_refuses_what_it_is_for() -> None:
+    bounds = specs.maps("anatomy").anatomy
+    assert bounds is not None
+    whole, cut = _heart(), _heart()
+    cut[:, :118] = 0  # half of the cavity is outside the sector
+    allowed = Plausible([whole], bounds)
+    assert allowed(_identity())
+    assert allowed(_identity(scale=1.1))
+    assert not allowed(_identity(scale=1.3))
+    assert not allowed(_identity(shear_deg=20.0))
+    assert not allowed(_identity(shift_vertical=-0.4))  # out of the sector
+    assert not Plausible([whole, cut], bounds)(_identity(rotation_deg=30.0))

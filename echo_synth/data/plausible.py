@@ -1,0 +1,53 @@
+"""Whether a deformation leaves a heart a heart: the bounds of a recipe, held in all masks that move together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from echo_synth.data.deformation import Transformation, move, stretch
+from echo_synth.data.heart_shape import HeartShape, heart_shape
+from echo_synth.data.tissues import tissue_map
+from echo_synth.specs import AnatomyBounds
+
+_CAVITY = 1
+
+
+@dataclass(frozen=True)
+class Plausible:
+    """Says of a transformation whether every one of `masks`, tissue maps (256, 256), stays within `bounds`."""
+
+    masks: Sequence[NDArray[np.uint8]]
+    bounds: AnatomyBounds
+    _before: list[HeartShape] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_before", [heart_shape(m) for m in self.masks])
+
+    def __call__(self, transformation: Transformation) -> bool:
+        """The cheap questions first: a draw is mostly refused for its stretch."""
+        moved = [move(mask, transformation) for mask in self.masks]
+        heart = np.any([m > 0 for m in moved], axis=0)
+        if stretch(transformation, heart) > self.bounds.stretch:
+            return False
+        if any(self._leaves(m, mask > 0) for m, mask in zip(moved, self.masks, strict=True)):
+            return False
+        after = (heart_shape(tissue_map(m, mask > 0)) for m, mask in zip(moved, self.masks, strict=True))
+        return all(self._keeps(old, new) for old, new in zip(self._before, after, strict=True))
+
+    def _leaves(self, moved: NDArray[np.uint8], sector: NDArray[np.bool_]) -> bool:
+        cavity = moved == _CAVITY
+        return bool((cavity & ~sector).sum() > self.bounds.clipped * cavity.sum())
+
+    def _keeps(self, old: HeartShape, new: HeartShape) -> bool:
+        """What cannot be measured in either (NaN) breaks no bound."""
+        bounds = self.bounds
+        return not (
+            new.components != old.components
+            or new.solidity < bounds.solidity * old.solidity
+            or new.wall < bounds.wall * old.wall
+            or abs(new.valve_deg - old.valve_deg) > bounds.valve_deg
+        )
