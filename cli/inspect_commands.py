@@ -71,7 +71,7 @@ def inspect_vae(
     from echo_synth.data import nnunet_raw
     from echo_synth.data.prepared import prepare
     from echo_synth.evaluation.held_out_samples import need_cases
-    from echo_synth.evaluation.vae_quality import measure, names_of
+    from echo_synth.evaluation.vae_quality import measure, names_of, networks_of
     from echo_synth.outputs import check_results
     from echo_synth.report.measurements import write_vae_quality
     from echo_synth.runs.folder import open_run
@@ -83,7 +83,7 @@ def inspect_vae(
     check_results(out.absolute(), "inspect-vae", _VAE_FILES, overwrite)
     resolved = begin("inspect-vae", {"runs": runs, "dataset_id": dataset_id, "split": split, "out": out}, dry_run)
     data = prepare(dataset)
-    measured = {name: measure(run.load(), data, split) for name, run in opened.items()}
+    measured = {name: measure(vae, data, split) for name, vae in networks_of(opened).items()}
     write_vae_quality(measured, out, resolved)
     for name, quality in measured.items():
         done(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in quality.numbers.items()))

@@ -20,6 +20,13 @@ Images = Annotated[
 ]
 Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Global batch; default: the preset's.")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate; default: the preset's.")]
+DecoderFinish = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Images on which the decoder alone is tuned to E[z] at the end, as generation decodes it; 0 is the paper's way. Default: the preset's.",
+    ),
+]
 Init = Annotated[Path | None, typer.Option("--init", help="Run folder whose weights to start from (fine-tuning).")]
 Start = Annotated[
     Path | None,
@@ -71,6 +78,7 @@ def train_vae(
     prior: Prior = None,
     perceptual: Perceptual = None,
     perceptual_weights: PerceptualWeights = None,
+    decoder_finish: DecoderFinish = None,
     init: Init = None,
     snapshots: Snapshots = 0,
     compile: Compile = False,
@@ -98,7 +106,7 @@ def train_vae(
     spec = specs.vae_model(model)
     device = training_device(device)
     chosen = {"images": images, "batch": batch, "lr": lr, "ema_snapshots": snapshots or None}
-    training = specs.training_of(spec, size, perceptual=perceptual, **chosen)
+    training = specs.training_of(spec, size, perceptual=perceptual, decoder_finish=decoder_finish, **chosen)
     precision = resolve_precision(precision, device)
     settings = TrainingSettings(model, size, training, seed, precision, device, micro_batch, init=init, compile=compile)
     family = one_of("--posterior", posterior, POSTERIOR_FAMILIES)

@@ -144,6 +144,9 @@ class TrainingSpec(Strict):
     ema_std: float = Field(ge=0, description="0 keeps the raw weights")
     ema_snapshots: int = Field(default=0, ge=0, description="snapshots kept for a choice of the average afterwards")
     warmup_images: int = 0
+    decoder_finish: int = Field(
+        default=0, ge=0, description="images of a VAE's last phase, which tunes its decoder to E[z]"
+    )
     weights: VaeLossWeights = VaeLossWeights()
     perceptual: Literal["none", "lpips-vgg", "lpips-alex", "radimagenet", "efflite0"] = "none"
 
@@ -299,10 +302,16 @@ def size_of(spec: VaeSpec | DiffusionSpec, size: str) -> VaeSize | UNetSize:
 
 
 def training_of(spec: VaeSpec | DiffusionSpec, size: str, **overrides: object) -> TrainingSpec:
-    """Training settings of one size, `overrides` (None means: keep the preset's) applied last."""
+    """Training settings of one size, `overrides` (None means: keep the preset's) applied last.
+
+    The preset's `decoder_finish` is at most a tenth of the images, so that a short training stays short.
+    """
     merged = spec.training.model_dump() | spec.size_training.get(size, {})
-    merged |= {k: v for k, v in overrides.items() if v is not None}
-    return validate(TrainingSpec, merged, f"training settings of {spec.title}, size {size}")
+    given = {k: v for k, v in overrides.items() if v is not None}
+    training = validate(TrainingSpec, merged | given, f"training settings of {spec.title}, size {size}")
+    if "decoder_finish" in given or training.decoder_finish <= training.images // 10:
+        return training
+    return training.model_copy(update={"decoder_finish": training.images // 10})
 
 
 def official_split() -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from echo_synth.data.prepared import Prepared
+from echo_synth.data.resize import rescale_spacing
 from echo_synth.errors import DataError
+from echo_synth.metrics.speckle import speckle
 from echo_synth.progress import track
+from echo_synth.runs.folder import VaeRun
 from echo_synth.vae.loss import reconstruct
 from echo_synth.vae.network import GammaVAE
 
@@ -59,11 +62,24 @@ def names_of(runs: Sequence[Path]) -> dict[str, Path]:
     return {name if names.count(name) == 1 else str(run): run for name, run in zip(names, runs, strict=True)}
 
 
+def networks_of(runs: Mapping[str, VaeRun]) -> dict[str, GammaVAE]:
+    """The networks of `runs`; of one whose decoder was finished also "NAME, as trained", before it."""
+    networks = {}
+    for name, run in runs.items():
+        before = run.load_as_trained()
+        if before is not None:
+            networks[f"{name}, as trained"] = before
+        networks[name] = run.load()
+    return networks
+
+
 @torch.no_grad()
 def measure(vae: GammaVAE, data: Prepared, split: str, pictures: int = 4) -> VaeQuality:
     """Measure on one split's cases, image by image.
 
     Numbers (means over images, intensities in [0, 1], inside the sector): mae, psnr_db, ssim;
+    grain_ratio, axial_ratio and lateral_ratio, amplitude and reach of the reconstruction's grain over
+    the image's (see `metrics.speckle`);
     background_max, the largest value outside the sector; latent_r, Pearson's correlation of the
     latent with the image averaged to its grid; latent_rmse of the same; latent_std; prior_ks,
     the Kolmogorov distance of all in-sector latents from the prior.
@@ -82,7 +98,8 @@ def measure(vae: GammaVAE, data: Prepared, split: str, pictures: int = 4) -> Vae
         latent, drawn = vae.latent(image, sector), reconstruct(vae, image, sector)
         small, target = vae.latent_mask(sector) > 0, F.interpolate(image, size=latent.shape[-2:], mode="area")
         z, t = latent[small].numpy(), target[small].numpy()
-        per_image.append(_reconstruction(image, drawn, sector) | _latent(z, t))
+        texture = _texture(image, drawn, sector, spacing_of(data, int(row)))
+        per_image.append(_reconstruction(image, drawn, sector) | texture | _latent(z, t))
         latents.append(z)
         if i in show:
             enlarged = F.interpolate(latent, size=image.shape[-2:], mode="nearest").clamp(0, 1)
@@ -103,6 +120,24 @@ def _reconstruction(image: Tensor, drawn: Tensor, sector: Tensor) -> dict[str, f
         "psnr_db": float(-10 * np.log10((error**2).mean())),
         "ssim": _ssim(a, b, inside),
         "background_max": float(b[~inside].max(initial=0)),
+    }
+
+
+def spacing_of(data: Prepared, row: int) -> tuple[float, float]:
+    """Spacing of prepared image `row` in mm, (row, column), on the grid it was resized to."""
+    case = data.cases.iloc[row]
+    before = (float(case["spacing_row_mm"]), float(case["spacing_column_mm"]))
+    return rescale_spacing(before, (int(case["rows"]), int(case["columns"])), data.images.shape[1:])
+
+
+def _texture(image: Tensor, drawn: Tensor, sector: Tensor, spacing: tuple[float, float]) -> dict[str, float]:
+    """Grain of a reconstruction (1, 1, H, W) over that of its image: amplitude, reach along depth and across."""
+    inside = sector.numpy()[0, 0] > 0
+    real, made = (speckle((x[0, 0] * 255).round().byte().numpy(), inside, spacing) for x in (image, drawn))
+    return {
+        "grain_ratio": made.grain / real.grain,
+        "axial_ratio": made.axial_mm / real.axial_mm,
+        "lateral_ratio": made.lateral_mm / real.lateral_mm,
     }
 
 

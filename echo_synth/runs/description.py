@@ -111,6 +111,7 @@ class VaeDescription(_Description):
     resolution: Pixels
     latent_resolution: Pixels
     network: VaeNetwork
+    decoder_finish: int = Field(default=0, ge=0, description="images on which the decoder was tuned to E[z] at the end")
 
     @model_validator(mode="after")
     def _grids_fit(self) -> Self:

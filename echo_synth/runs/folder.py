@@ -24,6 +24,8 @@ from echo_synth.runs.loading import load_model
 from echo_synth.vae.network import GammaVAE
 
 WEIGHTS, DESCRIPTION, STATE = "model.safetensors", "model.json", "state.safetensors"
+AS_TRAINED = "as_trained.safetensors"  # weights of a VAE before its decoder was finished
+FINISH = "finish"  # folder of that last phase
 AVERAGES = "averages"  # folder of the snapshots that average-weights combines
 
 
@@ -56,6 +58,14 @@ class VaeRun(Run):
     def load(self) -> GammaVAE:
         """See `Run.load`."""
         module = super().load()
+        assert isinstance(module, GammaVAE)
+        return module
+
+    def load_as_trained(self) -> GammaVAE | None:
+        """The network before its decoder was finished, or None where that phase was left out. Raises as `load`."""
+        if not (self.folder / AS_TRAINED).is_file():
+            return None
+        module = load_model(self.description, self.folder / AS_TRAINED)
         assert isinstance(module, GammaVAE)
         return module
 

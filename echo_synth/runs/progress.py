@@ -10,7 +10,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from echo_synth.errors import RunError
-from echo_synth.runs.folder import STATE
+from echo_synth.runs.description import VaeDescription
+from echo_synth.runs.folder import DESCRIPTION, STATE, WEIGHTS, read_description
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Progress:
     finished: bool
 
     def __str__(self) -> str:
+        if not self.finished and self.images == self.planned:
+            return f"unfinished: {self.images} images seen, its last phase is not over"
         return f"{self.images} images" if self.finished else f"unfinished: {self.images} of {self.planned} images"
 
 
@@ -59,4 +62,19 @@ def progress_of(folder: Path) -> Progress | None:
         raise RunError(
             f"{folder / STATE}: does not say how far the training is; train again with --overwrite"
         ) from None
-    return Progress(min(step * batch, images), images, validated and step * batch >= images)
+    over = validated and step * batch >= images and _decoder_is_finished(folder)
+    return Progress(min(step * batch, images), images, over)
+
+
+def _decoder_is_finished(folder: Path) -> bool:
+    """Whether the weights are those after the last phase that model.json speaks of, if it speaks of one."""
+    description = read_description(folder) if (folder / DESCRIPTION).is_file() else None
+    asked = description.decoder_finish if isinstance(description, VaeDescription) else 0
+    if not asked:
+        return True
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as f:
+            header = json.loads((f.metadata() or {}).get("echosynth", "{}"))
+    except (SafetensorError, OSError, ValueError, RecursionError):
+        return False
+    return isinstance(header, dict) and header.get("decoder_finish") == asked

@@ -71,6 +71,7 @@ class Engine:
         compiled: parts of the module to pass through torch.compile.
         checkpoint_seconds: how much work a kill may cost (more where saving is slow); 0 saves every step.
         validations: how many over the run.
+        run_folder: the run that `folder` is a part of, which --resume continues; None: `folder` itself.
     """
 
     module: nn.Module
@@ -87,6 +88,7 @@ class Engine:
     compiled: Sequence[nn.Module] = ()
     checkpoint_seconds: float = 60.0
     validations: int = 20
+    run_folder: Path | None = None
 
     def run(self, resume: bool) -> Mapping[str, float]:
         """Train to `spec.images`; returns the best validation's numbers, whose weights are kept.
@@ -97,13 +99,19 @@ class Engine:
             TrainingError: the loss is not finite.
             RunError: the state in `folder` belongs to another run.
         """
-        continuing = continue_with({"--resume": None, "--out": str(self.folder)}, drop=("--overwrite",))
+        continuing = continue_with(
+            {"--resume": None, "--out": str(self.run_folder or self.folder)}, drop=("--overwrite",)
+        )
         with resume_hint(continuing, self._saved):
             return self._train(resume)
 
     def _saved(self) -> str:
         progress = progress_of(self.folder)
         return f"{self.folder}: saved {progress}" if progress else f"{self.folder}: nothing saved yet"
+
+    @property
+    def _name(self) -> str:
+        return self.folder.name if self.run_folder is None else f"{self.run_folder.name}/{self.folder.name}"
 
     def _train(self, resume: bool) -> Mapping[str, float]:
         self._start(resume)
@@ -146,7 +154,7 @@ class Engine:
         self.logged_step, self.running_count = self.state.step, 0
         self.skipped, self.save_seconds = 0, 0.0
         self.meter = Meter(
-            self.spec.images, self.folder.name, "images", self.state.step * self.spec.batch, quiet=not self.main
+            self.spec.images, self._name, "images", self.state.step * self.spec.batch, quiet=not self.main
         )
         self.validate_every = max(1, self._steps // self.validations)
         if self.state.step == 0:  # from the first moment there is something to resume, and nothing of a replaced run
@@ -198,7 +206,7 @@ class Engine:
         bad = [name for name, v in terms.items() if not torch.isfinite(v.detach())]
         if bad:
             raise TrainingError(
-                f"{self.folder.name}: {', '.join(bad)} is not finite at step {self.state.step} (samples {piece[0]} to "
+                f"{self._name}: {', '.join(bad)} is not finite at step {self.state.step} (samples {piece[0]} to "
                 f"{piece[-1]}); lower --lr or use --precision fp32. The last good state is kept: --resume goes on from it"
             )
 
@@ -208,7 +216,7 @@ class Engine:
         self.skipped = 0 if finite else self.skipped + 1
         if self.skipped > (_SCALER_SKIPS if self.accelerator.scaler else 0):
             raise TrainingError(
-                f"{self.folder.name}: the gradient is not finite at step {self.state.step} (samples {positions[0]} to "
+                f"{self._name}: the gradient is not finite at step {self.state.step} (samples {positions[0]} to "
                 f"{positions[-1]}); lower --lr or use --precision fp32. The last good state is kept: --resume goes on from it"
             )
 
@@ -257,7 +265,7 @@ class Engine:
     def _keep_if_best(self, numbers: dict[str, float]) -> None:
         key = next(iter(numbers))
         if not all(isfinite(v) for v in numbers.values()):
-            raise TrainingError(f"{self.folder.name}: validation at step {self.state.step} gave {numbers}; lower --lr")
+            raise TrainingError(f"{self._name}: validation at step {self.state.step} gave {numbers}; lower --lr")
         if self.state.best and numbers[key] >= self.state.best[key]:
             return
         self.state.best = {**numbers, "images": float(self.state.step * self.spec.batch)}
@@ -275,9 +283,7 @@ class Engine:
             if self.main:
                 left = format_seconds((self.spec.images - images) / max(rate, 1e-9))
                 shown = ", ".join(f"{k} {v:.4g}" for k, v in values.items())
-                print(
-                    f"{self.folder.name}: {images} images, {shown}, {rate:.1f} images/s, {left} left", file=sys.stderr
-                )
+                print(f"{self._name}: {images} images, {shown}, {rate:.1f} images/s, {left} left", file=sys.stderr)
 
     def _save_state(self) -> None:
         start = time.monotonic()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from echo_synth.errors import RunError
 from echo_synth.files import write_json
 from echo_synth.folders import new_folder
-from echo_synth.runs.folder import AVERAGES, DESCRIPTION, WEIGHTS, Run
+from echo_synth.runs.folder import AVERAGES, DESCRIPTION, WEIGHTS, Run, VaeRun
 from echo_synth.runs.tensors import load_finite, save_tensors
 from echo_synth.training.ema import PowerEma, gamma_of_std
 
@@ -118,7 +118,10 @@ def write_average(source: Run, std: float, out: Path, overwrite: bool, settings:
     foreign = [name for name, value in averaged.items() if name not in kept or kept[name].shape != value.shape]
     if foreign:
         raise RunError(f"{source.folder / AVERAGES}: its snapshots are not of {source.weights} (e.g. {foreign[0]:.80})")
-    description = source.description.model_copy(update={"ema_std": std, "averaged_from": str(source.folder)})
+    told: dict[str, Any] = {"ema_std": std, "averaged_from": str(source.folder)}
+    if isinstance(source, VaeRun):  # the snapshots are older than the decoder's last phase
+        told["decoder_finish"] = 0
+    description = source.description.model_copy(update=told)
     with new_folder(out, AVERAGED, overwrite, [source.folder]) as new:
         save_tensors(new / WEIGHTS, kept | averaged)
         write_json(new / DESCRIPTION, description.as_json())

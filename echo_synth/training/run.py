@@ -28,6 +28,7 @@ from echo_synth.runs.folder import VaeRun, open_run
 from echo_synth.runs.start import RunRequest, check_resumable, choose_run_folder, hold_run_folder, start_run
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.distributed import main_first, on_main, process_count
+from echo_synth.training.finish import FinishSettings, finish_decoder
 from echo_synth.training.latents import FieldRecipe, kept_fields
 from echo_synth.training.loop import Engine
 from echo_synth.training.perceptual_networks import build_perceptual
@@ -36,6 +37,7 @@ from echo_synth.training.tasks.vae import VaeTask
 from echo_synth.training.transfer import start_from
 from echo_synth.vae.codec import Codec, build_codec
 from echo_synth.vae.gamma import Direction
+from echo_synth.vae.network import GammaVAE
 from echo_synth.vae.posterior import PosteriorFamily
 
 # A left-right flip shows an anatomy that no probe orientation of CAMUS produces; the paper flips
@@ -128,7 +130,8 @@ def _identity(settings: TrainingSettings, data: str, **more: Any) -> dict[str, A
         raise RunError(f"batch {settings.training.batch} does not divide over {world} processes; choose a multiple")
     start = open_run(settings.init).hash() if settings.init else None
     named = {"model": settings.model, "size": settings.size, **more, "data": data}
-    return named | {"copies": settings.copies, "init": start, **settings.training.model_dump(), "seed": settings.seed}
+    lengths = settings.training.model_dump(exclude={"decoder_finish"})  # comes after; a run can be finished later
+    return named | {"copies": settings.copies, "init": start, **lengths, "seed": settings.seed}
 
 
 def _new_network(description: DescriptionT, settings: TrainingSettings) -> tuple[nn.Module, DescriptionT]:
@@ -177,7 +180,8 @@ def train_gamma_vae(
     with main_first(settings.device):
         data = prepare(dataset)
     fresh = describe_vae(settings.model, settings.size, options.posterior, options.prior)
-    module, description = _new_network(fresh.model_copy(update={"trained_on": dataset.name}), settings)
+    told = {"trained_on": dataset.name, "decoder_finish": training.decoder_finish}
+    module, description = _new_network(fresh.model_copy(update=told), settings)
     task = VaeTask(
         data,
         settings.device,
@@ -194,7 +198,12 @@ def train_gamma_vae(
     identity = _identity(settings, data.fingerprint, posterior=options.posterior, kl=direction, prior=prior)
     start = partial(start_run, folder, description, resolved, identity, resume, _training_data(dataset, data))
     on_main(settings.device, start)
-    return _run(settings, module, task, folder, resume, identity)
+    best = _run(settings, module, task, folder, resume, identity)
+    if not training.decoder_finish:
+        return best
+    assert isinstance(module, GammaVAE)
+    finish = FinishSettings(training, settings.seed, settings.precision, settings.device, settings.micro_batch)
+    return finish_decoder(module, task, finish, folder)
 
 
 def train_diffusion(

@@ -59,6 +59,29 @@ def vae_loss(
     return {name: value.mean() for name, value in terms.items()}
 
 
+def finishing_loss(
+    vae: GammaVAE,
+    images: Tensor,
+    sector: Tensor,
+    weights: VaeLossWeights,
+    perceptual: Perceptual | None = None,
+) -> dict[str, Tensor]:
+    """Terms that depend on the decoder, for E[z] instead of a draw, and their weighted sum; arguments as `vae_loss`.
+
+    Generation decodes means, so a decoder that was trained on draws removes a noise that is not there: it blurs.
+    The encoder gets no gradient.
+    """
+    with torch.no_grad():
+        latent = vae.latent(images, sector)
+    reconstruction = vae.decode(latent, sector)
+    terms = {"reconstruction": sector_mean((reconstruction - images) ** 2, sector)}
+    terms["loss"] = weights.reconstruction * terms["reconstruction"]
+    if perceptual is not None:
+        terms["perceptual"] = perceptual(reconstruction, images, sector)
+        terms["loss"] = terms["loss"] + weights.perceptual * terms["perceptual"]
+    return {name: value.mean() for name, value in terms.items()}
+
+
 @torch.no_grad()
 def reconstruct(vae: GammaVAE, images: Tensor, sector: Tensor) -> Tensor:
     """Decoded E[z], clipped to [0, 1]; what generation will see of these images."""

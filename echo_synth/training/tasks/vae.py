@@ -14,8 +14,10 @@ from echo_synth.specs import VaeLossWeights
 from echo_synth.training.history import History
 from echo_synth.training.streams import Stream, generator, sample_indices
 from echo_synth.vae.gamma import Direction
-from echo_synth.vae.loss import Perceptual, reconstruct, vae_loss
+from echo_synth.vae.loss import Perceptual, finishing_loss, reconstruct, vae_loss
 from echo_synth.vae.network import GammaVAE
+
+_FINISH_POSITION = 2_000_000_000  # samples of the last phase: positions that training never reaches
 
 
 class VaeTask:
@@ -75,6 +77,12 @@ class VaeTask:
         warm = torch.tensor([p >= self.warmup_images for p in positions], device=self.device)
         generators = [generator(self.seed, p, Stream.NOISE, self.device) for p in positions]
         return vae_loss(module, images, sector, self.weights, warm, generators, self.perceptual, self.direction)
+
+    def finishing_loss(self, module: nn.Module, positions: Sequence[int]) -> Mapping[str, Tensor]:
+        """Loss terms of one micro-batch of the decoder's last phase; its sample stream begins anew."""
+        assert isinstance(module, GammaVAE)
+        images, sector = self.batch([_FINISH_POSITION + p for p in positions])
+        return finishing_loss(module, images, sector, self.weights, self.perceptual)
 
     def validate(self, module: nn.Module) -> Mapping[str, float]:
         """Reconstruction of E[z] over (at most 100) validation images: mean squared error, MAE and PSNR in the sector."""
