@@ -51,8 +51,8 @@ def study_solvers(
     opened = open_maps(maps or newest_maps())
     settings = {"checkpoint": chosen.run.folder, "nfe": budgets, "converged": converged, "count": count}
     begin("study-solvers", settings | {"maps": opened.path, "seed": seed, "out": folder}, dry_run)
-    tissues, views = spread_maps(opened, count)
-    table = solver_study.study(chosen.load(), tissues, views, chosen.spec.precond, budgets, converged, seed)
+    tissues, frames = spread_maps(opened, count)
+    table = solver_study.study(chosen.load(), tissues, frames, chosen.spec.precond, budgets, converged, seed)
     write_solver_study(solver_study.SolverStudy(table, converged, count, seed), chosen.spec.title, folder)
     recommended = solver_study.recommend(table)
     done(
@@ -127,8 +127,8 @@ def _measure(plan: BenchmarkPlan, batch: int, out: Path, settings: dict[str, Any
     from echo_synth.generation.sources import newest_maps
     from echo_synth.report.measurements import write_benchmark
 
-    tissues, views = first_maps(open_maps(newest_maps()), batch)
-    measured = throughput.benchmark(plan, tissues, views, say)
+    tissues, frames = first_maps(open_maps(newest_maps()), batch)
+    measured = throughput.benchmark(plan, tissues, frames, say)
     write_benchmark(measured, out, settings | throughput.machine(plan.device))
     table = measured.table.to_string(index=False, float_format="%.3g")
     done(table, f"wrote {out}: throughput.csv, throughput.png, stages.csv")

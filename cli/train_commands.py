@@ -28,6 +28,24 @@ DecoderFinish = Annotated[
     ),
 ]
 Init = Annotated[Path | None, typer.Option("--init", help="Run folder whose weights to start from (fine-tuning).")]
+SoftMaps = Annotated[
+    bool | None,
+    typer.Option(
+        "--soft-maps/--hard-maps",
+        help="Maps as shares of tissues on the network's grid, or by nearest neighbour as in the paper. Default: the preset's.",
+    ),
+]
+Phase = Annotated[
+    bool | None,
+    typer.Option("--phase/--no-phase", help="ED and ES as a condition beside the view. Default: the preset's."),
+]
+MapInput = Annotated[
+    bool | None,
+    typer.Option(
+        "--map-input/--spade-only",
+        help="The map as input channels beside SPADE, or SPADE alone as in the paper. Default: the preset's.",
+    ),
+]
 Start = Annotated[
     Path | None,
     typer.Option("--init", help="Run folder whose weights to start from; EDM-L64 is a start for EDM-L128 too."),
@@ -146,6 +164,9 @@ def train(
     lr: Rate = None,
     micro_batch: MicroBatch = None,
     copies: Annotated[int, typer.Option(min=1, help="Augmented copies of each image whose latents are kept.")] = 6,
+    soft_maps: SoftMaps = None,
+    phase: Phase = None,
+    map_input: MapInput = None,
     init: Start = None,
     snapshots: Snapshots = 0,
     compile: Compile = False,
@@ -173,7 +194,9 @@ def train(
     device = training_device(device)
     training = specs.training_of(spec, size, images=images, batch=batch, lr=lr, ema_snapshots=snapshots or None)
     precision = resolve_precision(precision, device)
-    settings = TrainingSettings(model, size, training, seed, precision, device, micro_batch, copies, init, compile)
+    conditions = specs.conditions_of(spec, size, soft_maps=soft_maps, phase=phase, map_input=map_input)
+    lengths = (micro_batch, copies, init, compile)
+    settings = TrainingSettings(model, size, training, seed, precision, device, *lengths, conditions)
     dataset = nnunet_raw.find(dataset_id)
     request = RunRequest("train", f"{model}_{size}_{dataset.name}", out, resume, overwrite)
     _announce_unfinished(request)
@@ -183,7 +206,7 @@ def train(
             say(f"Γ-VAE: {describe_choice(vae_run)}")
         extra = {"vae": vae_run.folder if vae_run else None}
         cases = nnunet_raw.training_count(dataset)
-        description = describe_diffusion(model, size, None)
+        description = describe_diffusion(model, size, None, conditions)
         say_how_long(lambda: estimate_diffusion(settings, description, cases), training.images, dry_run)
         resolved = begin("train", {"run": folder, "dataset": dataset.path, **extra, **settings.as_dict()}, dry_run)
         best = train_diffusion(settings, dataset, vae_run, folder, resume, resolved)

@@ -143,6 +143,8 @@ class TrainingSpec(Strict):
     clip_norm: float = Field(gt=0)
     ema_std: float = Field(ge=0, description="0 keeps the raw weights")
     ema_snapshots: int = Field(default=0, ge=0, description="snapshots kept for a choice of the average afterwards")
+    lr_decay: float = Field(default=0.0, ge=0, le=1, description="last share of the training in which lr falls to 0")
+    stratified: bool = Field(default=False, description="noise levels of a batch spread evenly, not drawn one by one")
     warmup_images: int = 0
     decoder_finish: int = Field(
         default=0, ge=0, description="images of a VAE's last phase, which tunes its decoder to E[z]"
@@ -163,6 +165,16 @@ class VaeSpec(Strict):
     size_training: dict[str, dict[str, object]] = {}
 
 
+class Conditions(Strict):
+    """How label maps reach a diffusion network; the defaults are the paper's."""
+
+    soft_maps: bool = Field(
+        default=False, description="shares of tissues on the network's grid, not nearest neighbours"
+    )
+    phase: bool = Field(default=False, description="classes know the phase beside the view: 20, not 10")
+    map_input: bool = Field(default=False, description="the map also enters as channels beside the noisy image")
+
+
 class DiffusionSpec(Strict):
     kind: Literal["diffusion"]
     title: str
@@ -177,6 +189,7 @@ class DiffusionSpec(Strict):
     sizes: dict[str, UNetSize]
     training: TrainingSpec
     size_training: dict[str, dict[str, object]] = {}
+    size_conditions: dict[str, Conditions] = Field(default={}, description="where they are not the paper's")
 
 
 ModelSpec = Annotated[VaeSpec | DiffusionSpec, Field(discriminator="kind")]
@@ -312,6 +325,12 @@ def training_of(spec: VaeSpec | DiffusionSpec, size: str, **overrides: object) -
     if "decoder_finish" in given or training.decoder_finish <= training.images // 10:
         return training
     return training.model_copy(update={"decoder_finish": training.images // 10})
+
+
+def conditions_of(spec: DiffusionSpec, size: str, **overrides: bool | None) -> Conditions:
+    """How maps condition a model of one size, `overrides` (None means: keep the preset's) applied last."""
+    chosen = spec.size_conditions.get(size, Conditions())
+    return chosen.model_copy(update={k: v for k, v in overrides.items() if v is not None})
 
 
 def official_split() -> dict[str, list[str]]:

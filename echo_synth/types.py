@@ -9,6 +9,11 @@ PHASES = ("ED", "ES")
 SPLITS = ("train", "val", "test")
 
 
+def frame_number(view: str, phase: str) -> int:
+    """Kind of image, 0 to 3: view + 2 x phase. Raises ValueError for an unknown view or phase."""
+    return VIEWS.index(view) + len(VIEWS) * PHASES.index(phase)
+
+
 @dataclass(frozen=True, order=True)
 class CaseId:
     """patient x view x phase: one image, one mask."""

@@ -19,7 +19,7 @@ from echo_synth.folders import new_folder
 from echo_synth.home import home
 from echo_synth.parallel import parallel_map
 from echo_synth.progress import track
-from echo_synth.types import VIEWS
+from echo_synth.types import frame_number
 
 MADE_BY = "prepare"
 _WAIT_SECONDS = 3600.0  # for another process that prepares the same dataset
@@ -32,14 +32,14 @@ class Prepared:
     Attributes:
         images: (N, 256, 256) uint8, grey levels, 0 outside the sector.
         tissues: (N, 256, 256) uint8, ids 0..4.
-        views: (N,) uint8, 0 for 2CH and 1 for 4CH.
+        frames: (N,) uint8, 0 to 3: view + 2 x phase.
         cases: rows of cases.csv in the arrays' order.
         fingerprint: changes when any pixel or the order does.
     """
 
     images: NDArray[np.uint8]
     tissues: NDArray[np.uint8]
-    views: NDArray[np.uint8]
+    frames: NDArray[np.uint8]
     cases: pd.DataFrame
     fingerprint: str
 
@@ -102,7 +102,7 @@ def _open(folder: Path) -> Prepared:
     return Prepared(
         images=np.load(folder / "images.npy", mmap_mode="r"),
         tissues=np.load(folder / "tissues.npy", mmap_mode="r"),
-        views=np.asarray([VIEWS.index(v) for v in cases["view"]], np.uint8),
+        frames=np.asarray([frame_number(v, p) for v, p in zip(cases["view"], cases["phase"], strict=True)], np.uint8),
         cases=cases,
         fingerprint=read_json(folder / "prepared.json")["fingerprint"],
     )

@@ -1,10 +1,43 @@
-"""Semantic classes: what conditions every diffusion model."""
+"""Semantic label maps: what conditions every diffusion model.
+
+A frame is one of the kinds of image that CAMUS has of a patient: view + 2 x phase, so 0 is 2CH ED,
+1 is 4CH ED, 2 is 2CH ES, 3 is 4CH ES. The paper's class is tissue + 5 x view; with the phase as a
+condition it is tissue + 5 x frame.
+"""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+TISSUES = 5
+FRAMES = 4
 
 
-def semantic_classes(tissues: Tensor, views: Tensor, tissue_count: int = 5) -> Tensor:
-    """Semantic class = tissue + 5 x view, (N, H, W) int64, of tissues (N, H, W) and views (N,)."""
-    return tissues.long() + tissue_count * views.long().reshape(-1, 1, 1)
+def semantic_classes(tissues: Tensor, frames: Tensor, classes: int = 10) -> Tensor:
+    """Semantic class (N, H, W) int64 of tissues (N, H, W) and frames (N,); 10 classes know the view alone, 20 the phase too."""
+    return tissues.long() + TISSUES * _block(frames, classes).reshape(-1, 1, 1)
+
+
+def tissue_shares(tissues: Tensor, resolution: int) -> Tensor:
+    """How much of each cell of an R x R grid each tissue covers, (N, 5, R, R) float32 in steps of 1/255.
+
+    Args:
+        tissues: (N, H, W) ids; H and W are multiples of R, or not.
+    """
+    onehot = F.one_hot(tissues.long(), TISSUES).permute(0, 3, 1, 2).float()
+    return (F.adaptive_avg_pool2d(onehot, resolution) * 255).round() / 255
+
+
+def semantic_shares(shares: Tensor, frames: Tensor, classes: int = 10) -> Tensor:
+    """Shares (N, 5, R, R) of tissues as shares of semantic classes, (N, classes, R, R); see `semantic_classes`."""
+    n, _, rows, columns = shares.shape
+    placed = shares.new_zeros(n, classes // TISSUES, TISSUES, rows, columns)
+    placed[torch.arange(n, device=shares.device), _block(frames, classes)] = shares
+    return placed.reshape(n, classes, rows, columns)
+
+
+def _block(frames: Tensor, classes: int) -> Tensor:
+    """Which block of five classes a frame has: 0 or 1 by view, or 0 to 3 by view and phase."""
+    return frames.long() % (classes // TISSUES)

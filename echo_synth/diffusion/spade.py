@@ -64,15 +64,16 @@ class Spade(nn.Module):
         self.mlp_gamma = nn.Conv2d(hidden, channels, 3, padding=1)
         self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
 
-    def modulation(self, onehot: Tensor, size: tuple[int, int]) -> Modulation:
-        """γ and β, each (N, C, H, W), for label maps resized by nearest neighbour.
+    def modulation(self, onehot: Tensor, size: tuple[int, int], mode: str = "nearest") -> Modulation:
+        """γ and β, each (N, C, H, W), for label maps resized by nearest neighbour, or by area.
 
         Args:
             onehot: (N, K, H', W'), dtype of the weights.
             size: (H, W) of the x that will be normalised.
+            mode: "nearest" or "area".
         """
         if onehot.shape[-2:] != size:
-            onehot = F.interpolate(onehot, size=size, mode="nearest")
+            onehot = F.interpolate(onehot, size=size, mode=mode)
         hidden = self.mlp_shared(onehot)
         return Modulation(self.mlp_gamma(hidden), self.mlp_beta(hidden))
 

@@ -29,6 +29,10 @@ class UNetShape:
         dropout: probability, inside every residual block.
         spade_hidden: see `Spade`.
         embedding_mult: width of the noise embedding, in `channels`.
+        map_input: whether the label map also enters as channels beside x, as SegGuidedDiff does (Konz et al. 2024);
+            the paper's maps act through SPADE alone.
+        soft_maps: label maps are shares of classes, and coarser levels get their means; the paper's
+            are one-hot and taken to coarser levels by nearest neighbour.
     """
 
     resolution: int
@@ -39,9 +43,15 @@ class UNetShape:
     attention: Sequence[int]
     dropout: float = 0.0
     spade_hidden: int = 128
-    in_channels: int = 1
     out_channels: int = 1
     embedding_mult: int = 4
+    map_input: bool = False
+    soft_maps: bool = False
+
+    @property
+    def in_channels(self) -> int:
+        """Of the first convolution."""
+        return 1 + (self.classes if self.map_input else 0)
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,7 @@ class Modulations:
 
 
 class SemanticUNet(nn.Module):
-    """F(x, noise label, modulations): (N, in_channels, R, R) to (N, out_channels, R, R).
+    """F(x, noise label, modulations): (N, 1, R, R) to (N, out_channels, R, R).
 
     Keys of `enc` and `dec` name resolution and role ("64x64_block0"); they are those of the
     reference networks, so that published weights fit.
@@ -112,6 +122,7 @@ class SemanticUNet(nn.Module):
         if coarsest << (len(shape.channel_mult) - 1) != shape.resolution or coarsest < 1:
             raise ValueError(f"resolution {shape.resolution} cannot be halved {len(shape.channel_mult) - 1} times")
         self.resolution, self.classes = shape.resolution, shape.classes
+        self.map_input, self.soft_maps = shape.map_input, shape.soft_maps
         embedding = shape.channels * shape.embedding_mult
         self.map_noise = map_noise
         self.map_layer0, self.map_layer1 = nn.Linear(noise_channels, embedding), nn.Linear(embedding, embedding)
@@ -129,18 +140,18 @@ class SemanticUNet(nn.Module):
     def modulate(
         self, labels: Tensor, dtype: torch.dtype = torch.float32, budget: int | None = None, fold: bool = False
     ) -> Modulations:
-        """γ and β of every SPADE layer for `labels` (N, H, W): all that a label map contributes.
+        """γ and β of every SPADE layer for `labels`: all that a label map contributes.
 
         Compute it once per map and pass it to every `forward` of a trajectory.
 
         Args:
-            labels: integer classes.
+            labels: (N, H, W) integer classes; with soft maps (N, classes, H, W) shares.
             dtype: of the weights.
             budget: bytes to keep. Coarse levels are kept first: they are small; what exceeds the
                 budget is recomputed at each evaluation. None keeps all, 0 nothing.
             fold: multiply GroupNorm's own parameters in; for inference.
         """
-        onehot = self.one_hot(labels, dtype)
+        onehot = labels.to(dtype) if self.soft_maps else self.one_hot(labels, dtype)
         kept: dict[str, BlockModulations] = {}
         left = budget
         for name in self.dec:  # coarsest first
@@ -165,19 +176,22 @@ class SemanticUNet(nn.Module):
 
     def modulate_block(self, name: str, onehot: Tensor, fold: bool = False) -> BlockModulations:
         """Modulations of one decoder block, by normalisation, for `onehot` (N, classes, R, R); `fold`: see `Spade.fold`."""
-        made = {key: (spade, spade.modulation(onehot, size)) for key, spade, size in self._spades(name)}
+        mode = "area" if self.soft_maps else "nearest"
+        made = {key: (spade, spade.modulation(onehot, size, mode)) for key, spade, size in self._spades(name)}
         return {key: spade.fold(m) if fold else m for key, (spade, m) in made.items()}
 
     def forward(self, x: Tensor, noise_label: Tensor, modulations: Modulations) -> Tensor:
         """F, (N, out_channels, R, R) in the weights' dtype.
 
         Args:
-            x: (N, in_channels, R, R), same dtype.
+            x: (N, 1, R, R), same dtype.
             noise_label: (N,) float32, c_noise(σ).
             modulations: of N label maps, from `modulate`.
         """
         embedding = F.silu(self.map_layer0(self.map_noise(noise_label).to(self.map_layer0.weight.dtype)))
         embedding = F.silu(self.map_layer1(embedding))
+        if self.map_input:
+            x = torch.cat([x, modulations.onehot.to(x.dtype)], dim=1)
         x, skips = self._encode(x, embedding)
         for name, block in self.dec.items():
             if x.shape[1] != block.inputs:

@@ -38,5 +38,5 @@ def draw_held_out(
     layers = [np.asarray(data.images[rows])]
     for nfe in budgets:
         settings = default_settings(discretization, nfe, solver)
-        layers.append(generator.draw(data.tissues[rows], data.views[rows], seed, range(len(rows)), settings))
+        layers.append(generator.draw(data.tissues[rows], data.frames[rows], seed, range(len(rows)), settings))
     return np.stack(layers, axis=1)

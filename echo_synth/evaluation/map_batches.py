@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from echo_synth.data.maps import MapFolder
 from echo_synth.generation.run import read_batch
 
-Batch = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # tissue ids (N, 256, 256) and views (N,), positions in VIEWS
+Batch = tuple[NDArray[np.uint8], NDArray[np.uint8]]  # tissue ids (N, 256, 256) and frames (N,), 0 to 3
 
 
 def first_maps(folder: MapFolder, count: int) -> Batch:

@@ -54,7 +54,7 @@ def _distance(field: Tensor, truth: Tensor, inside: Tensor) -> NDArray[np.float6
 def study(
     generator: ImageGenerator,
     tissues: NDArray[np.uint8],
-    views: NDArray[np.uint8],
+    frames: NDArray[np.uint8],
     discretization: str,
     budgets: Sequence[int],
     converged_nfe: int,
@@ -65,7 +65,7 @@ def study(
 
     Args:
         generator: best in float32, so that rounding of the network does not blur small distances.
-        tissues, views: maps (K, 256, 256) and views (K,); image i has noise (seed, i).
+        tissues, frames: maps (K, 256, 256) and frames (K,); image i has noise (seed, i).
 
     Returns:
         columns `COLUMNS`: mean over images with the range of the middle half, and PSNR for fields
@@ -73,11 +73,11 @@ def study(
     """
     count = len(tissues)
     noise = np.stack([image_noise(seed, i, generator.resolution) for i in range(count)])
-    _, inside = generator.labels(tissues, views)
+    _, inside = generator.labels(tissues, frames)
     meter = Meter(converged_nfe + sum(budgets) * len(solvers), "converge", "evaluations")
 
     def solve(solver: str, nfe: int) -> Tensor:
-        result = generator.fields(tissues, views, noise, SamplerSettings(nfe, solver, discretization))
+        result = generator.fields(tissues, frames, noise, SamplerSettings(nfe, solver, discretization))
         meter.update(nfe)
         return result
 

@@ -123,7 +123,7 @@ def _timed(work: Callable[[], object], repeats: int, device: str) -> list[float]
 
 @torch.inference_mode()
 def time_stages(
-    generator: ImageGenerator, tissues: NDArray[np.uint8], views: NDArray[np.uint8], repeats: int
+    generator: ImageGenerator, tissues: NDArray[np.uint8], frames: NDArray[np.uint8], repeats: int
 ) -> StageTimes:
     """Time each stage by itself on one batch of maps (N, 256, 256).
 
@@ -132,7 +132,7 @@ def time_stages(
     device, n = generator.device, len(tissues)
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
-    labels, inside = generator.labels(tissues, views)
+    labels, inside = generator.labels(tissues, frames)
     modulations = generator.modulate(labels)
     x = torch.from_numpy(np.stack([image_noise(0, i, generator.resolution) for i in range(n)])).to(device)
     guided = Guided(generator.denoiser, modulations, inside)
@@ -164,22 +164,22 @@ def fresh(name: str, plan: BenchmarkPlan) -> ImageGenerator:
 def whole(
     generator: ImageGenerator,
     tissues: NDArray[np.uint8],
-    views: NDArray[np.uint8],
+    frames: NDArray[np.uint8],
     settings: SamplerSettings,
     repeats: int,
 ) -> list[float]:
     """Images/s of complete trajectories with decoding, one figure a repeat, after one that is not counted."""
-    taken = _timed(lambda: generator.draw(tissues, views, 0, range(len(tissues)), settings), repeats, generator.device)
+    taken = _timed(lambda: generator.draw(tissues, frames, 0, range(len(tissues)), settings), repeats, generator.device)
     return [len(tissues) / t for t in taken]
 
 
 def benchmark(
-    plan: BenchmarkPlan, tissues: NDArray[np.uint8], views: NDArray[np.uint8], say: Callable[[str], None]
+    plan: BenchmarkPlan, tissues: NDArray[np.uint8], frames: NDArray[np.uint8], say: Callable[[str], None]
 ) -> Benchmark:
     """Time every model of the plan on one batch of maps.
 
     Args:
-        tissues, views: maps (N, 256, 256) and views (N,); N is the batch.
+        tissues, frames: maps (N, 256, 256) and frames (N,); N is the batch.
         say: is told a line a model as it is done.
     """
     speeds: list[dict[str, Any]] = []
@@ -187,9 +187,9 @@ def benchmark(
     sdm_reference = None
     for name in plan.models:
         generator = fresh(name, plan)
-        times = time_stages(generator, tissues, views, plan.repeats)
+        times = time_stages(generator, tissues, frames, plan.repeats)
         stages += [{"model": name, **row} for row in times.rows()]
-        speeds += [_speed(name, generator, times, nfe, plan, tissues, views) for nfe in plan.budgets]
+        speeds += [_speed(name, generator, times, nfe, plan, tissues, frames) for nfe in plan.budgets]
         memory = peak_memory(plan.device) / 2**20
         speed = f"{speeds[-1]['images_per_second']:.3g} images/s at {plan.budgets[-1]} NFE"
         say(f"{name}: {speed}, peak memory {memory:.0f} MiB")
@@ -208,13 +208,13 @@ def _speed(
     nfe: int,
     plan: BenchmarkPlan,
     tissues: NDArray[np.uint8],
-    views: NDArray[np.uint8],
+    frames: NDArray[np.uint8],
 ) -> dict[str, Any]:
     """A row of throughput.csv."""
     row: dict[str, Any] = {"model": name, "nfe": nfe, "images_per_second": 1 / times.per_image(nfe)}
     if plan.whole:
         settings = default_settings(specs.diffusion_model(name).precond, nfe, plan.solver)
-        rates = whole(generator, tissues, views, settings, plan.repeats)
+        rates = whole(generator, tissues, frames, settings, plan.repeats)
         row |= {"measured": statistics.median(rates), "slowest": min(rates), "fastest": max(rates)}
     return row
 

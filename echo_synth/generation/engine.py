@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from echo_synth.diffusion.denoiser import Denoiser, Guided, cast_network
-from echo_synth.diffusion.labels import semantic_classes
+from echo_synth.diffusion.labels import semantic_classes, semantic_shares, tissue_shares
 from echo_synth.diffusion.unet import Modulations
 from echo_synth.errors import RunError
 from echo_synth.sampling import sample
@@ -99,18 +99,26 @@ class ImageGenerator:
             for part in (self.denoiser.network, *([decoder.decoder] if decoder else [])):
                 part.compile(mode=mode)
 
-    def labels(self, tissues: NDArray[np.uint8], views: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        """Semantic classes (N, R, R) and sectors (N, 1, R, R) bool of tissue maps (N, 256, 256) and views (N,)."""
-        maps = torch.from_numpy(np.ascontiguousarray(tissues)).to(self.device)[:, None].float()
-        small = F.interpolate(maps, size=(self.resolution, self.resolution), mode="nearest-exact")[:, 0]
-        classes = semantic_classes(small, torch.from_numpy(views).to(self.device))
-        return classes, (small > 0)[:, None]
+    def labels(self, tissues: NDArray[np.uint8], frames: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """What conditions the network, and sectors (N, 1, R, R) bool, of tissue maps (N, 256, 256) and frames (N,).
+
+        The former are semantic classes (N, R, R), or their shares (N, classes, R, R) for a network of soft maps.
+        """
+        maps = torch.from_numpy(np.ascontiguousarray(tissues)).to(self.device)
+        kinds = torch.from_numpy(frames).to(self.device)
+        side, network = self.resolution, self.denoiser.network
+        small = F.interpolate(maps[:, None].float(), size=(side, side), mode="nearest-exact")[:, 0]
+        if network.soft_maps:
+            labels = semantic_shares(tissue_shares(maps, side), kinds, network.classes)
+        else:
+            labels = semantic_classes(small, kinds, network.classes)
+        return labels, (small > 0)[:, None]
 
     @torch.inference_mode()
     def fields(
         self,
         tissues: NDArray[np.uint8],
-        views: NDArray[np.uint8],
+        frames: NDArray[np.uint8],
         noise: NDArray[np.float32],
         settings: SamplerSettings,
         draw: Draw = torch.randn_like,
@@ -120,12 +128,12 @@ class ImageGenerator:
 
         Args:
             tissues: (N, 256, 256) tissue ids.
-            views: (N,) 0 for 2CH, 1 for 4CH.
+            frames: (N,) 0 to 3, see `diffusion.labels`.
             noise: (N, 1, R, R) unit normal.
             draw: more of it, for stochastic solvers.
             on_evaluation: called after each of the network's evaluations.
         """
-        labels, inside = self.labels(tissues, views)
+        labels, inside = self.labels(tissues, frames)
         guided = Guided(self.denoiser, self.modulate(labels), inside)
         start = torch.from_numpy(noise).to(self.device)
 
@@ -142,7 +150,7 @@ class ImageGenerator:
             )
 
     def modulate(self, labels: Tensor) -> Modulations:
-        """SPADE modulations of `labels` (N, R, R), each different map once."""
+        """SPADE modulations of `labels` (see there), each different map once."""
         if not self.fast:
             return self.denoiser.modulate(labels, self.dtype, budget=0)
         different, index = torch.unique(labels, dim=0, return_inverse=True)
@@ -171,7 +179,7 @@ class ImageGenerator:
     def draw(
         self,
         tissues: NDArray[np.uint8],
-        views: NDArray[np.uint8],
+        frames: NDArray[np.uint8],
         seed: int,
         indices: Sequence[int],
         settings: SamplerSettings,
@@ -180,7 +188,7 @@ class ImageGenerator:
         """Images (N, 256, 256) uint8 number `indices` of a dataset with that seed."""
         noise = np.stack([image_noise(seed, i, self.resolution) for i in indices])
         draw = step_noise(seed, indices, self.device)
-        return self.images(self.fields(tissues, views, noise, settings, draw, on_evaluation), tissues)
+        return self.images(self.fields(tissues, frames, noise, settings, draw, on_evaluation), tissues)
 
 
 def default_settings(precond: str, nfe: int, solver: str) -> SamplerSettings:

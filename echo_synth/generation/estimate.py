@@ -21,7 +21,7 @@ def estimate_generation(
     generator: ImageGenerator, settings: SamplerSettings, maps: MapFolder, rows: pd.DataFrame, batch: int
 ) -> Estimate:
     """Of drawing all `rows` (a plan, see `manifest.plan_images`) in one process, in batches of `batch`."""
-    tissues, views = read_batch(maps, rows.head(min(_AT_ONCE, batch)))
+    tissues, frames = read_batch(maps, rows.head(min(_AT_ONCE, batch)))
     noise = np.stack([image_noise(0, i, generator.resolution) for i in range(len(tissues))])
     one = SamplerSettings(1, "euler", settings.discretization)
 
@@ -29,7 +29,7 @@ def estimate_generation(
         generator.images(torch.from_numpy(noise).to(generator.device).clamp(-1, 1), tissues)
 
     wait = torch.cuda.synchronize if generator.device.startswith("cuda") else (lambda: None)
-    evaluation = measured_seconds(lambda: generator.fields(tissues, views, noise, one), wait)
+    evaluation = measured_seconds(lambda: generator.fields(tissues, frames, noise, one), wait)
     seconds = (settings.nfe * evaluation + measured_seconds(decode, wait)) / len(tissues) * len(rows)
     parameters = sum(p.numel() * p.element_size() for p in generator.denoiser.parameters())
     kept = min(generator.modulation_bytes, batch * _ACTIVATION_BYTES)

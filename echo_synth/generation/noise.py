@@ -24,7 +24,7 @@ class NoiseTextures:
     def draw(
         self,
         tissues: NDArray[np.uint8],
-        views: NDArray[np.uint8],
+        frames: NDArray[np.uint8],
         seed: int,
         indices: Sequence[int],
         on_evaluation: Callable[[], None],

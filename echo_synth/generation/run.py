@@ -21,7 +21,7 @@ from echo_synth.generation.targets import PREVIEW
 from echo_synth.generation.timing import Attempt, record_attempt
 from echo_synth.generation.writer import DatasetWriter
 from echo_synth.progress import Meter
-from echo_synth.types import VIEWS
+from echo_synth.types import frame_number
 
 _PREVIEW_COLUMNS = 8
 
@@ -44,7 +44,7 @@ class ImageSource(Protocol):
     def draw(
         self,
         tissues: NDArray[np.uint8],
-        views: NDArray[np.uint8],
+        frames: NDArray[np.uint8],
         seed: int,
         indices: Sequence[int],
         on_evaluation: Callable[[], None],
@@ -53,7 +53,7 @@ class ImageSource(Protocol):
 
         Args:
             tissues: (N, 256, 256) uint8 tissue ids.
-            views: (N,) uint8, 0 for 2CH, 1 for 4CH.
+            frames: (N,) uint8, 0 to 3: view + 2 x phase.
             on_evaluation: called after each evaluation, of all N images at once.
         """
         ...
@@ -85,9 +85,9 @@ def generate(
     try:
         with closing(_Chunks(writer, batch)) as chunks:
             for chunk, missing in chunks:
-                tissues, views = read_batch(maps, chunk)
+                tissues, frames = read_batch(maps, chunk)
                 tick = chunks.ticker(source.evaluations)
-                images = source.draw(tissues, views, seed, chunk["index"].tolist(), tick)
+                images = source.draw(tissues, frames, seed, chunk["index"].tolist(), tick)
                 for i, row in enumerate(_records(chunk)):
                     if missing[i]:
                         writer.submit(row, images[i], tissues[i])
@@ -154,9 +154,9 @@ class _Chunks:
 
 
 def read_batch(maps: MapFolder, rows: pd.DataFrame) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Tissue maps (N, 256, 256) uint8 and views (N,) uint8 of some rows (columns map, view) of an index or plan."""
+    """Tissue maps (N, 256, 256) uint8 and frames (N,) uint8 of some rows (columns map, view, phase) of an index or plan."""
     tissues = np.stack([maps.read(name) for name in rows["map"]])
-    return tissues, np.asarray([VIEWS.index(v) for v in rows["view"]], np.uint8)
+    return tissues, np.asarray([frame_number(v, p) for v, p in zip(rows["view"], rows["phase"], strict=True)], np.uint8)
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:

@@ -94,13 +94,13 @@ class SampledImages:
     def draw(
         self,
         tissues: NDArray[np.uint8],
-        views: NDArray[np.uint8],
+        frames: NDArray[np.uint8],
         seed: int,
         indices: Sequence[int],
         on_evaluation: Callable[[], None],
     ) -> NDArray[np.uint8]:
         """See `run.ImageSource`."""
-        return self.generator.draw(tissues, views, seed, indices, self.settings, on_evaluation)
+        return self.generator.draw(tissues, frames, seed, indices, self.settings, on_evaluation)
 
 
 def check_solver(name: str) -> str:

@@ -136,12 +136,14 @@ class UNetNetwork(_Record):
     spade_hidden: Width
     embedding_mult: int = Field(default=4, ge=1, le=64)
     out_channels: int = Field(default=1, ge=1, le=2)
+    map_input: bool = False
+    soft_maps: bool = False
 
     @model_validator(mode="after")
     def _classes_are_known(self) -> Self:
-        expected = specs.labels().semantic_classes
-        if self.classes != expected:
-            raise ValueError(f"{self.classes} semantic classes, expected {expected}")
+        known = specs.labels().semantic_classes
+        if self.classes not in (known, 2 * known):
+            raise ValueError(f"{self.classes} semantic classes, expected {known}, or {2 * known} with the phase")
         if max(self.channel_mult) * self.channels > 8192:
             raise ValueError(f"a level of {max(self.channel_mult) * self.channels} channels, expected at most 8192")
         return self
@@ -280,14 +282,24 @@ def vae_name(name: str, posterior: PosteriorFamily) -> str:
     return name.replace("gamma", posterior)
 
 
-def describe_diffusion(name: str, size: str, vae: str | None) -> DiffusionDescription:
-    """Description of a new diffusion model; `vae` is the hash of the weights whose latents it sees."""
+def describe_diffusion(
+    name: str, size: str, vae: str | None, conditions: specs.Conditions | None = None
+) -> DiffusionDescription:
+    """Description of a new diffusion model.
+
+    Args:
+        vae: hash of the weights whose latents it sees, or None for pixels.
+        conditions: how label maps reach the network; None: as in the paper.
+    """
     spec = specs.diffusion_model(name)
+    asked = conditions or specs.Conditions()
+    chosen: dict[str, Any] = {key: True for key in ("map_input", "soft_maps") if getattr(asked, key)}
     network = UNetNetwork(
         resolution=spec.resolution,
-        classes=specs.labels().semantic_classes,
+        classes=specs.labels().semantic_classes * (2 if asked.phase else 1),
         **specs.size_of(spec, size).model_dump(),
         out_channels=2 if spec.precond == "iddpm" else 1,
+        **chosen,
     )
     return DiffusionDescription(
         kind="diffusion",

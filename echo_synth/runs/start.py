@@ -19,8 +19,11 @@ from echo_synth.runs.data import DATA, TrainingData, write_training_data
 from echo_synth.runs.description import Description
 from echo_synth.runs.folder import AS_TRAINED, AVERAGES, DESCRIPTION, FINISH, STATE, WEIGHTS
 from echo_synth.runs.progress import Progress, progress_of, read_state_header
+from echo_synth.specs import TrainingSpec
 
 _SETTINGS = "settings.json"
+# Of settings that runs of earlier versions do not name: they trained so.
+_DEFAULTS = {name: f.default for name, f in TrainingSpec.model_fields.items() if not f.is_required()}
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,7 @@ def check_identity(folder: Path, mine: Mapping[str, Any]) -> None:
     theirs = {**header.get("identity", {}), "seed": header.get("seed")}
     own = json.loads(json.dumps(dict(mine)))
     for key, value in own.items():
-        before = theirs.get(key)
+        before = theirs.get(key, _DEFAULTS.get(key))
         longer = key == "images" and isinstance(before, int) and value >= before
         if value != before and not longer:
             raise RunError(

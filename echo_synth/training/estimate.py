@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from echo_synth.data.augment import ColourRanges
 from echo_synth.data.prepared import Prepared
+from echo_synth.diffusion.labels import TISSUES
 from echo_synth.estimate import Estimate, measured_seconds
 from echo_synth.runs.description import DiffusionDescription, VaeDescription, build_model
 from echo_synth.training.perceptual_networks import build_perceptual
@@ -47,9 +48,12 @@ def estimate_diffusion(settings: TrainingSettings, description: DiffusionDescrip
     side = description.resolution
     rng = np.random.default_rng(0)
     clean = rng.standard_normal((2, side, side)).astype(np.float32)
-    fields = Fields(clean, np.full((2, side, side), 4, np.uint8), np.zeros(2, np.uint8))
-    task = DiffusionTask(fields, fields, settings.device, settings.seed)
-    return _estimate(settings, build_model(description), task, kept_bytes=3 * settings.copies * cases * side**2)
+    network = description.network
+    shares = np.full((2, TISSUES, side, side), 51, np.uint8) if network.soft_maps else None
+    fields = Fields(clean, np.full((2, side, side), 4, np.uint8), np.zeros(2, np.uint8), shares)
+    task = DiffusionTask(fields, fields, settings.device, settings.seed, classes=network.classes)
+    kept = 3 + (TISSUES if network.soft_maps else 0)  # bytes a pixel
+    return _estimate(settings, build_model(description), task, kept_bytes=kept * settings.copies * cases * side**2)
 
 
 def _random_images(side: int) -> Prepared:

@@ -6,14 +6,17 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional as F
 
 from echo_synth.data.augment import GeometricRanges, draw_affine, geometric
 from echo_synth.data.prepared import Prepared
+from echo_synth.diffusion.labels import TISSUES, tissue_shares
 from echo_synth.files import new_array, write_json
 from echo_synth.folders import new_folder
 from echo_synth.home import home
@@ -36,6 +39,7 @@ class FieldRecipe:
         ranges: of those movements.
         seed: of those movements.
         bf16: whether the VAE encodes under bf16 autocast.
+        soft: whether the tissues' shares of each cell are kept too.
     """
 
     resolution: int
@@ -44,13 +48,18 @@ class FieldRecipe:
     ranges: GeometricRanges
     seed: int
     bf16: bool
+    soft: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it is hashed; what earlier versions did not know is left out where it is off."""
+        return {k: v for k, v in asdict(self).items() if k != "soft" or v}
 
 
 def kept_fields(
     data: Prepared, rows: NDArray[np.intp], codec: Codec, recipe: FieldRecipe, name: str, device: str
 ) -> Fields:
     """Fields of `rows`, memory-mapped, from ECHOSYNTH_HOME/prepared where an earlier run has made them."""
-    identity = {**asdict(recipe), "data": data.fingerprint, "rows": hashlib.sha256(rows.tobytes()).hexdigest()}
+    identity = {**recipe.as_dict(), "data": data.fingerprint, "rows": hashlib.sha256(rows.tobytes()).hexdigest()}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folder = home() / "prepared" / f"{name}_fields{recipe.resolution}_{digest}"
     if not (folder / "fields.json").is_file():
@@ -59,7 +68,8 @@ def kept_fields(
     return Fields(
         np.load(folder / "clean.npy", mmap_mode="r"),
         np.load(folder / "tissues.npy", mmap_mode="r"),
-        np.tile(data.views[rows], recipe.copies),
+        np.tile(data.frames[rows], recipe.copies),
+        np.load(folder / "shares.npy", mmap_mode="r") if recipe.soft else None,
     )
 
 
@@ -71,38 +81,45 @@ def _write(
     with new_folder(folder, "latents", overwrite=True) as new:
         clean = new_array(new / "clean.npy", np.float16, shape)
         tissues = new_array(new / "tissues.npy", np.uint8, shape)
+        shares = new_array(new / "shares.npy", np.uint8, (shape[0], TISSUES, *shape[1:])) if recipe.soft else None
         for copy in range(recipe.copies):
             for start in range(0, len(rows), _BATCH):
                 chunk = rows[start : start + _BATCH]
                 at = copy * len(rows) + start
-                field, small = _fields(data, chunk, codec, recipe, at if copy else None, device)
-                clean[at : at + len(chunk)], tissues[at : at + len(chunk)] = field, small
+                images, maps = _moved(data, chunk, recipe, at if copy else None, device)
+                here = slice(at, at + len(chunk))
+                clean[here], tissues[here] = _fields(images, maps, codec, recipe)
+                if shares is not None:
+                    shares[here] = (tissue_shares(maps[:, 0], recipe.resolution) * 255).byte().cpu().numpy()
                 meter.update(len(chunk))
-        clean.flush()
-        tissues.flush()
+        for kept in (clean, tissues, shares):
+            if kept is not None:
+                kept.flush()
     meter.close()
 
 
-@torch.no_grad()
-def _fields(
-    data: Prepared,
-    chunk: NDArray[np.intp],
-    codec: Codec,
-    recipe: FieldRecipe,
-    moved_from: int | None,
-    device: str,
-) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
-    """Fields and tissues (N, R, R) of some cases; moved with the random streams from number `moved_from` on.
+def _moved(
+    data: Prepared, chunk: NDArray[np.intp], recipe: FieldRecipe, moved_from: int | None, device: str
+) -> tuple[Tensor, Tensor]:
+    """Images in [0, 1] and tissues (N, 1, H, W) float32 of some cases, moved with the random streams from `moved_from` on.
 
     Images are moved before they are encoded: a moved latent is not the latent of the moved
     image, its speckle is smoothed.
     """
     images = torch.from_numpy(np.ascontiguousarray(data.images[chunk])).to(device)[:, None].float() / 255
     maps = torch.from_numpy(np.ascontiguousarray(data.tissues[chunk])).to(device)[:, None].float()
-    if moved_from is not None:
-        generators = [generator(recipe.seed, moved_from + i, Stream.FIELD_AUGMENTATION) for i in range(len(chunk))]
-        images, maps = geometric(images, maps, torch.stack([draw_affine(g, recipe.ranges) for g in generators]))
+    if moved_from is None:
+        return images, maps
+    generators = [generator(recipe.seed, moved_from + i, Stream.FIELD_AUGMENTATION) for i in range(len(chunk))]
+    return geometric(images, maps, torch.stack([draw_affine(g, recipe.ranges) for g in generators]))
+
+
+@torch.no_grad()
+def _fields(
+    images: Tensor, maps: Tensor, codec: Codec, recipe: FieldRecipe
+) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+    """Fields and tissues (N, R, R) of images and tissue maps (N, 1, H, W)."""
     small = F.interpolate(maps, size=(recipe.resolution, recipe.resolution), mode="nearest-exact")
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.bf16):
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.bf16):
         field = codec.encode(images, (maps > 0).float())
     return field[:, 0].cpu().numpy().astype(np.float16), small[:, 0].byte().cpu().numpy()

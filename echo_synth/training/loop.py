@@ -221,9 +221,14 @@ class Engine:
             )
 
     def _learning_rate(self) -> float:
-        """Linear warm-up over the first 2 % of training, then constant; the average does the annealing."""
+        """Linear warm-up over the first 2 % of training, then constant, and a linear fall over the last `lr_decay` of it.
+
+        Without a fall the average of the weights does the annealing.
+        """
         warm = max(1, round(0.02 * self.state.first_images / self.spec.batch))
-        return self.spec.lr * min(1.0, (self.state.step + 1) / warm)
+        rising = min(1.0, (self.state.step + 1) / warm)
+        left = (self._steps - self.state.step) / max(1.0, self.spec.lr_decay * self._steps)
+        return self.spec.lr * (min(rising, left) if self.spec.lr_decay else rising)
 
     def _housekeeping(self) -> None:
         now = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from echo_synth.runs.description import (
 )
 from echo_synth.runs.folder import VaeRun, open_run
 from echo_synth.runs.start import RunRequest, check_resumable, choose_run_folder, hold_run_folder, start_run
-from echo_synth.specs import TrainingSpec
+from echo_synth.specs import Conditions, TrainingSpec
 from echo_synth.training.distributed import main_first, on_main, process_count
 from echo_synth.training.finish import FinishSettings, finish_decoder
 from echo_synth.training.latents import FieldRecipe, kept_fields
@@ -79,9 +79,10 @@ class TrainingSettings:
     copies: int = 1
     init: Path | None = None
     compile: bool = False
+    conditions: Conditions = field(default_factory=Conditions)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"training": self.training.model_dump()}
+        return asdict(self) | {"training": self.training.model_dump(), "conditions": self.conditions.model_dump()}
 
     def augmentation(self) -> GeometricRanges:
         return GeometricRanges(flip=_FLIP.get(self.size, 0.5))
@@ -222,15 +223,17 @@ def train_diffusion(
     with main_first(settings.device):
         data = prepare(dataset)
     vae_hash = vae_run.hash() if vae_run else None
-    fresh = describe_diffusion(settings.model, settings.size, vae_hash)
-    identity = _identity(settings, data.fingerprint, vae=vae_hash)
+    fresh = describe_diffusion(settings.model, settings.size, vae_hash, settings.conditions)
+    asked = {name: True for name, value in settings.conditions.model_dump().items() if value}
+    identity = _identity(settings, data.fingerprint, vae=vae_hash, **asked)
     if resume:  # before latents are computed for nothing
         on_main(settings.device, partial(check_resumable, folder, identity))
     module, description = _new_network(fresh.model_copy(update={"trained_on": dataset.name}), settings)
     vae = vae_run.load().to(settings.device) if vae_run else None
     codec = build_codec(vae, description.resolution)
     train, val = _fields(settings, dataset, data, codec, vae_hash)
-    task = DiffusionTask(train, val, settings.device, settings.seed, codec, folder / "samples")
+    classes, stratum = description.network.classes, settings.training.batch if settings.training.stratified else 0
+    task = DiffusionTask(train, val, settings.device, settings.seed, codec, folder / "samples", classes, stratum)
     start = partial(start_run, folder, description, resolved, identity, resume, _training_data(dataset, data))
     on_main(settings.device, start)
     return _run(settings, module, task, folder, resume, identity)
@@ -241,7 +244,8 @@ def _fields(
 ) -> tuple[Fields, Fields]:
     """Clean fields to train on (augmented copies) and to validate with (without validation patients: the training cases)."""
     ranges, bf16 = settings.augmentation(), settings.precision == "bf16"
-    recipe = FieldRecipe(codec.resolution, vae_hash, settings.copies, ranges, settings.seed, bf16)
+    soft = settings.conditions.soft_maps
+    recipe = FieldRecipe(codec.resolution, vae_hash, settings.copies, ranges, settings.seed, bf16, soft)
     train_rows, val_rows = data.rows("train"), data.rows("val")
     with main_first(settings.device):
         train = kept_fields(data, train_rows, codec, recipe, dataset.name, settings.device)

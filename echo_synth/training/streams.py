@@ -52,3 +52,16 @@ def uniform(seed: int, positions: Sequence[int], stream: Stream = Stream.NOISE_L
     """One uniform draw in (0, 1) for each position, (N,), float32."""
     draws = torch.stack([torch.rand((), generator=generator(seed, p, stream), dtype=torch.float64) for p in positions])
     return draws.clamp(1e-6, 1 - 1e-6).float()
+
+
+def spread(seed: int, positions: Sequence[int], size: int) -> Tensor:
+    """As `uniform`, but evenly over every `size` samples in a row: one in each of `size` equal strips, in random order.
+
+    Averages over a batch of `size` then vary less, and each draw by itself stays uniform. Sample n
+    depends on (seed, n) alone, so processes and micro-batches may share a batch.
+    """
+    groups = sorted({p // size for p in positions})
+    orders = {g: np.random.default_rng([seed, g, Stream.NOISE_LEVEL, size]).permutation(size) for g in groups}
+    strips = torch.as_tensor([int(orders[p // size][p % size]) for p in positions], dtype=torch.float64)
+    within = uniform(seed, positions).double()
+    return ((strips + within) / size).clamp(1e-6, 1 - 1e-6).float()

@@ -69,7 +69,7 @@ def _start(home: Path, out: Path, kind: str, *more: str, processes: int = 1) -> 
 
 
 def _finish(process: subprocess.Popen[str]) -> None:
-    output, _ = process.communicate(timeout=280)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output[-3000:]
 
 

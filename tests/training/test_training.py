@@ -18,7 +18,7 @@ from echo_synth.runs.tensors import load_tensors, load_weights, save_tensors
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.ema import PowerEma, gamma_of_std
 from echo_synth.training.loop import Engine
-from echo_synth.training.streams import normal, sample_indices, uniform
+from echo_synth.training.streams import normal, sample_indices, spread, uniform
 
 
 class _Killed(Exception):
@@ -193,3 +193,24 @@ def test_without_a_width_the_average_is_the_latest() -> None:
         p.fill_(7)
     ema.update([p], 5)
     assert torch.equal(ema.average[0], torch.full((3,), 7.0))
+
+
+@pytest.mark.parametrize("size", [1, 4, 32])
+def test_spread_noise_levels_are_one_a_strip_and_uniform(size: int) -> None:
+    levels = spread(3, list(range(20 * size)), size).reshape(20, size)
+    strips = (levels * size).floor().int()
+    assert all(sorted(row.tolist()) == list(range(size)) for row in strips)
+    assert torch.equal(spread(3, [size, 2 * size - 1], size), levels[1, [0, -1]])  # whichever process asks
+    one = spread(0, list(range(0, 4000 * size, size)), size)
+    assert float(one.mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(one.var()) == pytest.approx(1 / 12, abs=0.005)
+
+
+def test_the_rate_rises_then_stays_then_falls_to_nothing(tmp_path: Path) -> None:
+    engine = _engine(tmp_path / "run", lr_decay=0.4)
+    engine.run(resume=False)
+    rates = []
+    for engine.state.step in range(50):
+        rates.append(engine._learning_rate())
+    assert rates[:30] == pytest.approx([0.01] * 30)
+    assert rates[30:] == pytest.approx([0.01 * (50 - s) / 20 for s in range(30, 50)])

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from echo_synth.diffusion.denoiser import Denoiser, Guided
-from echo_synth.diffusion.labels import semantic_classes
+from echo_synth.diffusion.labels import semantic_classes, semantic_shares
 from echo_synth.diffusion.loss import denoising_loss
 from echo_synth.files import write_png
 from echo_synth.sampling import sample
 from echo_synth.training.history import History
-from echo_synth.training.streams import normal, sample_indices, uniform
+from echo_synth.training.streams import normal, sample_indices, spread, uniform
 from echo_synth.vae.codec import Codec
 
 _PICTURES, _PICTURE_NFE, _PICTURE_PX = 4, 19, 256
@@ -32,12 +32,14 @@ class Fields:
     Attributes:
         clean: (N, R, R) float16 or float32 in [−1, 1], −1 outside the sector.
         tissues: (N, R, R) uint8, ids 0..4.
-        views: (N,) uint8.
+        frames: (N,) uint8, 0 to 3: view + 2 x phase.
+        shares: (N, 5, R, R) uint8, tissues' shares of each cell in 255ths, for networks of soft maps.
     """
 
     clean: NDArray[np.floating]
     tissues: NDArray[np.uint8]
-    views: NDArray[np.uint8]
+    frames: NDArray[np.uint8]
+    shares: NDArray[np.uint8] | None = None
 
 
 class DiffusionTask:
@@ -49,6 +51,8 @@ class DiffusionTask:
         seed: of the sample stream.
         codec: turns fields into the pictures of previews, or None to draw none.
         samples: folder for sample pictures, or None to draw none.
+        classes: semantic classes of the network, see `diffusion.labels`.
+        stratum: samples whose noise levels are spread evenly, see `streams.spread`; 0: each is drawn alone.
     """
 
     def __init__(
@@ -59,23 +63,34 @@ class DiffusionTask:
         seed: int,
         codec: Codec | None = None,
         samples: Path | None = None,
+        classes: int = 10,
+        stratum: int = 0,
     ) -> None:
-        self.train, self.val, self.device, self.seed = train, val, device, seed
-        self.codec, self.samples = codec, samples
+        self.train, self.val, self.device, self.seed, self.classes = train, val, device, seed, classes
+        self.codec, self.samples, self.stratum = codec, samples, stratum
 
     def load(self, fields: Fields, rows: NDArray[np.intp]) -> tuple[Tensor, Tensor, Tensor]:
-        """clean (N, 1, R, R) float32, labels (N, R, R), sector (N, 1, R, R) float32 of some rows."""
+        """clean (N, 1, R, R) float32, labels and sector (N, 1, R, R) float32 of some rows.
+
+        Labels are classes (N, R, R), or shares of them (N, classes, R, R) float32 where the fields hold shares.
+        """
         clean = torch.from_numpy(np.ascontiguousarray(fields.clean[rows])).to(self.device).float()[:, None]
         tissues = torch.from_numpy(np.ascontiguousarray(fields.tissues[rows])).to(self.device)
-        views = torch.from_numpy(fields.views[rows]).to(self.device)
-        return clean, semantic_classes(tissues, views), (tissues > 0).float()[:, None]
+        frames = torch.from_numpy(fields.frames[rows]).to(self.device)
+        sector = (tissues > 0).float()[:, None]
+        if fields.shares is None:
+            return clean, semantic_classes(tissues, frames, self.classes), sector
+        shares = torch.from_numpy(np.ascontiguousarray(fields.shares[rows])).to(self.device).float() / 255
+        return clean, semantic_shares(shares, frames, self.classes), sector
 
     def loss(self, module: nn.Module, positions: Sequence[int]) -> Mapping[str, Tensor]:
         """Mean denoising loss of one micro-batch."""
         rows = sample_indices(self.seed, positions, len(self.train.clean))
         clean, labels, sector = self.load(self.train, rows)
         noise = normal(self.seed, positions, clean.shape[1:]).to(self.device)
-        u = uniform(self.seed, positions).to(self.device)
+        u = (spread(self.seed, positions, self.stratum) if self.stratum else uniform(self.seed, positions)).to(
+            self.device
+        )
         return {"loss": denoising_loss(module, clean, labels, sector, u, noise).mean()}  # type: ignore[arg-type]
 
     def validate(self, module: nn.Module) -> Mapping[str, float]:
