@@ -115,6 +115,9 @@ class VaeSize(Strict):
     norm_groups: int
     level_attention: bool = Field(description="self-attention after the blocks of the last level")
     mid_attention: bool = Field(description="self-attention in the bottleneck")
+    subpixel: int = Field(
+        default=1, ge=1, description="side of the square of pixels that the finest level sees as channels"
+    )
 
 
 class UNetSize(Strict):

@@ -93,6 +93,7 @@ class VaeNetwork(_Record):
     activation: Literal["silu", "none"]
     projection: bool = True
     posterior: PosteriorFamily = "gamma"
+    subpixel: int = Field(default=1, ge=1, le=8)
 
     @model_validator(mode="after")
     def _groups_divide(self) -> Self:
@@ -115,9 +116,10 @@ class VaeDescription(_Description):
 
     @model_validator(mode="after")
     def _grids_fit(self) -> Self:
-        if self.latent_resolution << (len(self.network.channels) - 1) != self.resolution:
+        network = self.network
+        if self.latent_resolution * network.subpixel << (len(network.channels) - 1) != self.resolution:
             raise ValueError(
-                f"{len(self.network.channels)} levels do not make latents of {self.latent_resolution} px "
+                f"{len(network.channels)} levels do not make latents of {self.latent_resolution} px "
                 f"of images of {self.resolution} px"
             )
         return self
