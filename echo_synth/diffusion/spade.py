@@ -64,16 +64,12 @@ class Spade(nn.Module):
         self.mlp_gamma = nn.Conv2d(hidden, channels, 3, padding=1)
         self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
 
-    def modulation(self, onehot: Tensor, size: tuple[int, int], mode: str = "nearest") -> Modulation:
-        """γ and β, each (N, C, H, W), for label maps resized by nearest neighbour, or by area.
+    def modulation(self, onehot: Tensor) -> Modulation:
+        """γ and β, each (N, C, H, W), for label maps on the grid of the x that will be normalised.
 
         Args:
-            onehot: (N, K, H', W'), dtype of the weights.
-            size: (H, W) of the x that will be normalised.
-            mode: "nearest" or "area".
+            onehot: (N, K, H, W), dtype of the weights.
         """
-        if onehot.shape[-2:] != size:
-            onehot = F.interpolate(onehot, size=size, mode=mode)
         hidden = self.mlp_shared(onehot)
         return Modulation(self.mlp_gamma(hidden), self.mlp_beta(hidden))
 

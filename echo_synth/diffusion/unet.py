@@ -69,6 +69,25 @@ class Architecture:
     pyramid_taps: Sequence[float] | None = None
 
 
+class MapSizes:
+    """Label maps (N, classes, R, R) on coarser grids, each made once however many layers ask for it.
+
+    Args:
+        onehot: the maps.
+        mode: of resizing, "nearest" or "area".
+    """
+
+    def __init__(self, onehot: Tensor, mode: str) -> None:
+        self.mode, self.made = mode, {tuple(onehot.shape[-2:]): onehot}
+        self.finest = onehot
+
+    def at(self, size: tuple[int, int]) -> Tensor:
+        """Maps (N, classes, *size)."""
+        if size not in self.made:
+            self.made[size] = F.interpolate(self.finest, size=size, mode=self.mode)
+        return self.made[size]
+
+
 class Modulations:
     """γ and β that a batch of label maps gives to the SPADE layers of a network.
 
@@ -87,7 +106,7 @@ class Modulations:
     def of(self, name: str) -> BlockModulations:
         """Modulations of decoder block `name`: those that are kept, else computed now."""
         kept = self.kept.get(name)
-        return kept if kept is not None else self.network.modulate_block(name, self.onehot)
+        return kept if kept is not None else self.network.modulate_block(name, self.network.map_sizes(self.onehot))
 
     @property
     def nbytes(self) -> int:
@@ -152,6 +171,7 @@ class SemanticUNet(nn.Module):
             fold: multiply GroupNorm's own parameters in; for inference.
         """
         onehot = labels.to(dtype) if self.soft_maps else self.one_hot(labels, dtype)
+        sizes = self.map_sizes(onehot)
         kept: dict[str, BlockModulations] = {}
         left = budget
         for name in self.dec:  # coarsest first
@@ -160,8 +180,12 @@ class SemanticUNet(nn.Module):
                 if size > left:
                     break
                 left -= size
-            kept[name] = self.modulate_block(name, onehot, fold)
+            kept[name] = self.modulate_block(name, sizes, fold)
         return Modulations(self, onehot, kept)
+
+    def map_sizes(self, onehot: Tensor) -> MapSizes:
+        """Label maps (N, classes, R, R) on the grids that the SPADE layers ask for."""
+        return MapSizes(onehot, "area" if self.soft_maps else "nearest")
 
     def _spades(self, name: str) -> list[tuple[str, Spade, tuple[int, int]]]:
         block = self.dec[name]
@@ -174,10 +198,9 @@ class SemanticUNet(nn.Module):
         """Memory, in bytes, of one decoder block's modulations for `count` maps at `itemsize` bytes a number."""
         return sum(2 * count * s.norm.num_channels * size[0] * size[1] * itemsize for _, s, size in self._spades(name))
 
-    def modulate_block(self, name: str, onehot: Tensor, fold: bool = False) -> BlockModulations:
-        """Modulations of one decoder block, by normalisation, for `onehot` (N, classes, R, R); `fold`: see `Spade.fold`."""
-        mode = "area" if self.soft_maps else "nearest"
-        made = {key: (spade, spade.modulation(onehot, size, mode)) for key, spade, size in self._spades(name)}
+    def modulate_block(self, name: str, sizes: MapSizes, fold: bool = False) -> BlockModulations:
+        """Modulations of one decoder block, by normalisation, for the maps `sizes`; `fold`: see `Spade.fold`."""
+        made = {key: (spade, spade.modulation(sizes.at(size))) for key, spade, size in self._spades(name)}
         return {key: spade.fold(m) if fold else m for key, (spade, m) in made.items()}
 
     def forward(self, x: Tensor, noise_label: Tensor, modulations: Modulations) -> Tensor:

@@ -99,7 +99,7 @@ def test_spade_is_its_formula() -> None:
         torch.randn(2, 8, 6, 6),
         torch.nn.functional.one_hot(torch.randint(0, 10, (2, 6, 6)), 10).permute(0, 3, 1, 2).float(),
     )
-    raw = spade.modulation(onehot, (6, 6))
+    raw = spade.modulation(onehot)
     gamma, beta = raw.scale, raw.shift
     torch.nn.init.normal_(spade.norm.weight)
     torch.nn.init.normal_(spade.norm.bias)
