@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from echo_synth.data.augment import GeometricRanges, draw_affine, geometric
 from echo_synth.data.prepared import Prepared
 from echo_synth.diffusion.labels import TISSUES, tissue_shares
+from echo_synth.errors import RunError
 from echo_synth.files import new_array, write_json
 from echo_synth.folders import new_folder
 from echo_synth.home import home
@@ -118,8 +119,14 @@ def _moved(
 def _fields(
     images: Tensor, maps: Tensor, codec: Codec, recipe: FieldRecipe
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
-    """Fields and tissues (N, R, R) of images and tissue maps (N, 1, H, W)."""
+    """Fields and tissues (N, R, R) of images and tissue maps (N, 1, H, W).
+
+    Raises RunError for latents that half precision does not hold: those of a VAE that learnt nothing.
+    """
     small = F.interpolate(maps, size=(recipe.resolution, recipe.resolution), mode="nearest-exact")
     with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.bf16):
         field = codec.encode(images, (maps > 0).float())
+    largest = float(field.abs().max())
+    if not largest < np.finfo(np.float16).max:
+        raise RunError(f"the Γ-VAE's latents reach {largest:.3g}, expected about 1; train it longer or anew")
     return field[:, 0].cpu().numpy().astype(np.float16), small[:, 0].byte().cpu().numpy()

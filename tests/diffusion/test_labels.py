@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cli.generate_commands import generate
-from cli.train_commands import train, train_vae
+from cli.train_commands import train
+from echo_synth import specs
 from echo_synth.diffusion.denoiser import Denoiser, build_network
 from echo_synth.diffusion.labels import semantic_classes, semantic_shares, tissue_shares
 from echo_synth.runs.folder import open_run
@@ -86,12 +87,11 @@ def test_a_map_among_the_inputs_reaches_the_encoder(architecture: str) -> None:
 
 
 def test_a_model_of_all_conditions_trains_and_draws(home: Path, tmp_path: Path) -> None:
-    train_vae("gamma-vae-64", 501, out=tmp_path / "vae", images=4, batch=2, precision="fp32", device="cpu")
-    run = tmp_path / "edm"
+    vae, run = specs.root() / "bundled/gamma-vae-64", tmp_path / "edm"
     train(
         "edm-l64",
         501,
-        vae=tmp_path / "vae",
+        vae=vae,
         out=run,
         images=4,
         batch=2,
@@ -107,7 +107,7 @@ def test_a_model_of_all_conditions_trains_and_draws(home: Path, tmp_path: Path) 
     generate(
         "edm-l64",
         checkpoint=run,
-        vae=tmp_path / "vae",
+        vae=vae,
         nfe=2,
         count=4,
         dataset_id=777,
