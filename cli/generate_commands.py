@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.common import begin, done, one_of, say
-from cli.options import SOLVER_HELP, Checkpoint, Device, DryRun, Maps, Model, Precision, Seed, Vae
+from cli.options import SOLVER_HELP, Checkpoint, Device, DryRun, Maps, Precision, Seed, Vae
 
 if TYPE_CHECKING:
     from echo_synth.generation.engine import ImageGenerator
-    from echo_synth.generation.request import Generation
+    from echo_synth.generation.request import Generation, MapPlan
+    from echo_synth.generation.run import ImageSource
     from echo_synth.generation.shards import Shard
     from echo_synth.generation.targets import Target, TargetRequest
     from echo_synth.generation.writer import DatasetWriter
 
-_NOISE_BATCH = 8
+_SMALL_BATCH = 8
 _MANY_EVALUATIONS = 2000  # fewer are done within the hour; measuring them is not worth its time
 
 
-Nfe = Annotated[int, typer.Option(min=1, max=10000, help="Network evaluations an image, spent exactly.")]
+Nfe = Annotated[
+    int | None, typer.Option(min=1, max=10000, help="Network evaluations an image, spent exactly; not for bmode.")
+]
 Count = Annotated[int | None, typer.Option(min=1, help="Images; default: one a map.")]
 Solver = Annotated[
     str, typer.Option(help=f"auto (nearest by study-solvers: this run's, else this model's, else heun), {SOLVER_HELP}")
@@ -46,8 +50,13 @@ def register(app: typer.Typer) -> None:
 
 
 def generate(
-    model: Model,
-    nfe: Nfe,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="sdm, ve, vp, edm, edm-l128 or edm-l64; or bmode: simulated physics, no network, --nfe absent."
+        ),
+    ],
+    nfe: Nfe = None,
     checkpoint: Checkpoint = None,
     vae: Vae = None,
     maps: Maps = None,
@@ -69,6 +78,7 @@ def generate(
 
     Example: echosynth generate --model edm-l64 --nfe 100
     """
+    from echo_synth.generation import physics
     from echo_synth.generation.request import Generation, plan_from, sampler_for
     from echo_synth.generation.shards import parse_shard
     from echo_synth.generation.sources import check_solver, choose_model
@@ -77,6 +87,12 @@ def generate(
 
     part = parse_shard(shard)
     one_of("--fast", fast, ("on", "off"))
+    if model == physics.MODEL:
+        _refuse_for_bmode({"--nfe": nfe, "--checkpoint": checkpoint, "--vae": vae, "--compile": compiled or None})
+        _render(maps, count, seed, dataset_id, classification, part, dry_run)
+        return
+    if nfe is None:
+        raise typer.BadParameter("missing; expected the network's evaluations an image, e.g. 20", param_hint="--nfe")
     check_solver(solver if solver != "auto" else "heun")
     chosen = choose_model(model, checkpoint, vae, device, precision)
     plan = plan_from(maps, count, seed, chosen.run.description.trained_on)
@@ -150,25 +166,75 @@ def noise_dataset(
 
     Example: echosynth noise-dataset --count 1800
     """
-    from echo_synth.generation import run
     from echo_synth.generation.noise import NoiseTextures
-    from echo_synth.generation.request import plan_from, shown_settings
-    from echo_synth.generation.targets import TargetRequest, choose_target, make_target
-    from echo_synth.generation.writer import DatasetWriter
-    from echo_synth.interrupt import continue_with, resume_hint
+    from echo_synth.generation.request import plan_from
+    from echo_synth.generation.shards import WHOLE
+    from echo_synth.generation.targets import TargetRequest
 
     plan = plan_from(maps, count, seed)
     recorded = {"model": "noise", "nfe": 0, "seed": seed}
     request = TargetRequest(dataset_id, "Noise", recorded | plan.identity(), classification)
+    done(*_fill("noise-dataset", NoiseTextures(), plan, request, recorded, WHOLE, dry_run))
+
+
+def _refuse_for_bmode(given: Mapping[str, object]) -> None:
+    """What only networks have."""
+    for option, value in given.items():
+        if value is not None:
+            why = f"'{value}'; --model bmode has no network: leave {option} out"
+            raise typer.BadParameter(why, param_hint=option)
+
+
+def _render(
+    maps: Path | None,
+    count: int | None,
+    seed: int,
+    dataset_id: int | None,
+    classification: Path | None,
+    part: Shard,
+    dry_run: bool,
+) -> None:
+    """A dataset by simulated physics; every image by itself, so that neither batch nor shards change it."""
+    from echo_synth.generation import physics
+    from echo_synth.generation.request import plan_from
+    from echo_synth.generation.targets import TargetRequest
+
+    plan = plan_from(maps, count, seed)
+    recorded = {"model": physics.MODEL, "model_hash": physics.RENDERER, "nfe": 0, "seed": seed}
+    request = TargetRequest(dataset_id, "Bmode", recorded | plan.identity(), classification)
+    say(f"maps: {plan.maps.path}")
+    done(*_fill("generate", physics.BmodeImages(plan.rows), plan, request, recorded, part, dry_run))
+
+
+def _fill(
+    command: str,
+    source: ImageSource,
+    plan: MapPlan,
+    request: TargetRequest,
+    recorded: Mapping[str, object],
+    part: Shard,
+    dry_run: bool,
+) -> tuple[str, ...]:
+    """A dataset that no network draws; returns what to say of it."""
+    from echo_synth.generation import run
+    from echo_synth.generation.request import shown_settings
+    from echo_synth.generation.targets import choose_target, make_target
+    from echo_synth.generation.writer import DatasetWriter
+    from echo_synth.interrupt import continue_with, resume_hint
+    from echo_synth.training.distributed import on_main
 
     def settings_of(target: Target) -> dict[str, Any]:
-        return begin("noise-dataset", shown_settings(request.identity, plan.maps, target), dry_run)
+        return begin(command, shown_settings(request.identity, plan.maps, target), dry_run)
 
     if dry_run:
         settings_of(choose_target(request))
-    target = make_target(request, settings_of)
-    writer = DatasetWriter(target.raw, target.classification, plan.rows)
+    target = on_main("cpu", lambda: make_target(request, settings_of))
+    writer = DatasetWriter(target.raw, target.classification, plan.rows, part)
     with writer.opened(), resume_hint(continue_with(), lambda: _saved(writer)):
-        run.generate(NoiseTextures(), plan.maps, writer, seed, _NOISE_BATCH, recorded)
-    total = run.total_cases(plan.rows)
-    done(total, f"nnU-Net raw dataset: {target.raw}", f"classification folder: {target.classification}")
+        drawn = run.generate(source, plan.maps, writer, plan.seed, _SMALL_BATCH, recorded)
+    state = "" if drawn.complete else "; other shards are still to come"
+    return (
+        f"{run.total_cases(plan.rows)}{state}",
+        f"nnU-Net raw dataset: {target.raw}",
+        f"classification folder: {target.classification}",
+    )

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from echo_synth.errors import SpecError
 from echo_synth.experiment.spec import ExtraCell, ModelGrid, SweepSpec
-from echo_synth.experiment.stages import Cell, Setting, Stage
+from echo_synth.experiment.stages import DRAWN_KINDS, Cell, Setting, Stage
+from echo_synth.generation.physics import RENDERER
 
 Solvers = Mapping[tuple[str, int], str]
 
@@ -93,9 +94,11 @@ class _Builder:
         if extra.kind == "real":
             columns["patients"] = extra.patients
             return _CellData(Stage("data", columns | {"real": self.fingerprints["real"]}), columns, name)
-        if extra.kind == "noise":
+        if extra.kind in DRAWN_KINDS:
             columns["count"] = extra.count or self.spec.count
-            return _CellData(Stage("data", columns | {"maps": self.fingerprints["maps"]}), columns, name)
+            renderer: dict[str, Setting] = {"renderer": RENDERER} if extra.kind == "bmode" else {}
+            config = columns | renderer | {"maps": self.fingerprints["maps"]}
+            return _CellData(Stage("data", config), columns, name)
         base = _base_of(name, extra, before)
         columns |= {"base": extra.base} | {k: base.columns.get(k) for k in ("row", "model", "nfe")}
         if extra.kind == "mix":
@@ -159,7 +162,7 @@ class _Builder:
 
     def _classifier(self, data: Stage) -> Stage | None:
         # Mixtures and filtered datasets refer to files; they have no classification folder of their own.
-        own_images = data.config["kind"] in ("real", "synthetic", "noise") and not data.config.get("patients")
+        own_images = data.config["kind"] in ("real", *DRAWN_KINDS) and not data.config.get("patients")
         if self.spec.classifier is None or not own_images:
             return None
         return Stage("classifier", self.spec.classifier.model_dump(), {"data": data})
@@ -170,8 +173,8 @@ def _base_of(name: str, extra: ExtraCell, before: Mapping[str, _CellData]) -> _C
         raise SpecError(f"cells.{name}.base: {extra.base}; expected one of {', '.join(before) or 'the grid'}")
     base = before[extra.base]
     kind = base.columns["kind"]
-    if kind not in ("synthetic", "noise"):
-        raise SpecError(f"cells.{name}.base: {extra.base} is a {kind} cell; expected a synthetic one or noise")
+    if kind not in DRAWN_KINDS:
+        raise SpecError(f"cells.{name}.base: {extra.base} is a {kind} cell; expected a synthetic one, bmode or noise")
     return base
 
 

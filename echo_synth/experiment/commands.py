@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from echo_synth.experiment.inputs import SweepInputs
-from echo_synth.experiment.stages import Setting, Stage
+from echo_synth.experiment.stages import DRAWN_KINDS, Setting, Stage
 from echo_synth.experiment.workspace import DERIVED_ID, DRAWN_ID, Workspace
 from echo_synth.home import home
 from echo_synth.runs.folder import STATE
@@ -43,7 +43,7 @@ class StageCommands:
 
     def linked(self, stage: Stage) -> list[Path]:
         """Datasets that the stage's commands expect beside what they make, in its own folder."""
-        if stage.kind != "data" or stage.config["kind"] in ("synthetic", "noise"):
+        if stage.kind != "data" or stage.config["kind"] in DRAWN_KINDS:
             return []
         base = [self.workspace.drawn(stage.needs["base"]).path] if "base" in stage.needs else []
         return [self.workspace.real.path, *base]
@@ -64,8 +64,10 @@ class StageCommands:
         kind = stage.config["kind"]
         if kind == "synthetic":
             return [self._generate(stage)]
+        if kind == "bmode":
+            return [["generate", "--model=bmode", *self._without_network(stage)]]
         if kind == "noise":
-            return [self._noise(stage)]
+            return [["noise-dataset", *self._without_network(stage)]]
         if kind == "filtered":
             return [self._filter(stage)]
         if kind == "mix" or stage.config["patients"] is not None:
@@ -83,9 +85,8 @@ class StageCommands:
             f"--device={self.device}",
         ]
 
-    def _noise(self, stage: Stage) -> Command:
-        drawn = _options(stage.config, ("count", "seed"))
-        return ["noise-dataset", *drawn, f"--maps={self.inputs.maps}", *self._targets(stage)]
+    def _without_network(self, stage: Stage) -> Command:
+        return [*_options(stage.config, ("count", "seed")), f"--maps={self.inputs.maps}", *self._targets(stage)]
 
     def _targets(self, stage: Stage) -> Command:
         return [f"--dataset-id={DRAWN_ID}", f"--classification={self.workspace.images(stage)}"]

@@ -21,6 +21,7 @@ from echo_synth.generation.manifest import plan_images
 from echo_synth.generation.sources import choose_model
 
 _START_SECONDS = 15.0  # of a command: libraries, reading
+_RENDERING_SECONDS = 0.1  # of an image by physics, on one core
 _GIBIBYTE = float(1 << 30)
 # One training image of a segmenter at full width, forward and back: measured on two cores of 2.5 GHz.
 _SEGMENTER_SECONDS = {"subpixel": 1.3, "pooled": 1.0, "planned": 5.0}
@@ -84,6 +85,8 @@ class SweepEstimator:
 
     def _data(self, stage: Stage) -> Estimate:
         config = stage.config
+        if config["kind"] == "bmode":
+            return replace(_CHEAP, seconds=_START_SECONDS + _RENDERING_SECONDS * int(config["count"] or 1))
         if config["kind"] != "synthetic":
             return _CHEAP
         checkpoint = self.inputs.checkpoints[str(config["weights"])]

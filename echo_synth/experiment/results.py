@@ -88,7 +88,7 @@ class Results:
         """The cell's line of results.csv, as far as it is done."""
         row: Row = {"cell": cell.name, **cell.columns, "state": self.workspace.state(cell)}
         data, evaluated = cell.stages[0], cell.stage("evaluate")
-        if cell.columns["kind"] == "synthetic" and self.workspace.done(data):
+        if cell.columns["kind"] in ("synthetic", "bmode") and self.workspace.done(data):
             row["seconds_per_image"] = self.workspace.seconds_per_image(data)
         if evaluated is not None and self.workspace.done(evaluated):
             row |= metric_columns(read_json(self.workspace.result(evaluated) / "metrics.json"))

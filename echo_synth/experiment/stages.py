@@ -11,6 +11,8 @@ from typing import Literal
 HASH_DIGITS = 12
 
 StageKind = Literal["data", "segmenter", "predict", "classifier", "evaluate"]
+# Kinds of data that are drawn from maps into a dataset of their own: by a trained model, by physics, by noise.
+DRAWN_KINDS = ("synthetic", "bmode", "noise")
 Setting = str | int | float | None  # a value of JSON
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from echo_synth.data.nnunet_raw import RawDataset
-from echo_synth.experiment.stages import Cell, Stage
+from echo_synth.experiment.stages import DRAWN_KINDS, Cell, Stage
 from echo_synth.files import read_json, write_json
 from echo_synth.generation.timing import seconds_per_image
 from echo_synth.home import classification
@@ -41,8 +41,9 @@ class Workspace:
         return (self.folder(stage) / _DONE).is_file()
 
     def finish(self, stage: Stage, took: float) -> None:
-        """Mark a stage as done, with the seconds it took; for synthetic data, also with what an image took to draw."""
-        seconds = seconds_per_image(self.drawn(stage).path) if stage.config.get("kind") == "synthetic" else None
+        """Mark a stage as done, with the seconds it took; for drawn data, also with what an image took."""
+        drawn = stage.config.get("kind") in ("synthetic", "bmode")
+        seconds = seconds_per_image(self.drawn(stage).path) if drawn else None
         record = {"kind": stage.kind, "config": dict(stage.config), "seconds_per_image": seconds, "seconds": took}
         write_json(self.folder(stage) / _DONE, record)
 
@@ -78,10 +79,10 @@ class Workspace:
         kind = data.config["kind"]
         if kind == "real" and data.config["patients"] is None:
             return self.real.id
-        return DRAWN_ID if kind in ("synthetic", "noise") else DERIVED_ID
+        return DRAWN_ID if kind in DRAWN_KINDS else DERIVED_ID
 
     def drawn(self, data: Stage) -> RawDataset:
-        """The dataset that a data stage of kind synthetic or noise drew."""
+        """The dataset that a data stage of one of DRAWN_KINDS drew."""
         return RawDataset(next(self.folder(data).glob(f"Dataset{DRAWN_ID}_*")))
 
     def images(self, data: Stage) -> Path:

@@ -27,7 +27,7 @@ _PREVIEW_COLUMNS = 8
 
 
 class ImageSource(Protocol):
-    """What makes images from maps: `sources.SampledImages`, `noise.NoiseTextures`.
+    """What makes images from maps: `sources.SampledImages`, `physics.BmodeImages`, `noise.NoiseTextures`.
 
     Attributes:
         device, precision: that it computes with, for the record of times.

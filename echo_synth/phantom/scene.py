@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from echo_synth.phantom.bmode import Probe, compress, polar_grid, scan_convert, 
 SPACING_MM = 0.308
 BLOOD, MYOCARDIUM, ATRIUM, TISSUE, RIGHT_HEART, BRIGHT = 1, 2, 3, 0, 5, 6
 # Mean echo strength, dB relative to the brightest tissue.
-_ECHO_DB = {TISSUE: -27.0, BLOOD: -50.0, MYOCARDIUM: -21.0, ATRIUM: -50.0, RIGHT_HEART: -46.0, BRIGHT: -8.0}
+ECHO_DB = {TISSUE: -27.0, BLOOD: -50.0, MYOCARDIUM: -21.0, ATRIUM: -50.0, RIGHT_HEART: -46.0, BRIGHT: -8.0}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def render(
         dynamic_range_db=rng.uniform(50, 60),
     )
     ranges, angles = polar_grid(pose.sector_depth, pose.half_angle)
-    amplitude = _amplitude(_draw_valve(regions, outlines.valve), ranges, angles, shape, quality, rng)
+    seen = _in_beams(_draw_valve(regions, outlines.valve), ranges, angles)
+    amplitude = echo_strength(seen, ranges, angles, quality, rng)
     grey = compress(speckle(amplitude, ranges, angles, probe, rng), ranges, probe, rng)
     # Scanners average frames and smooth before display; speckle on screen is milder than Rayleigh.
     grey = ndimage.gaussian_filter(grey, (1.2, 0.9))
@@ -105,19 +107,30 @@ def _draw_valve(regions: NDArray[np.uint8], valve: Outline) -> NDArray[np.uint8]
     return np.where(stroke, BRIGHT, regions).astype(np.uint8)
 
 
-def _amplitude(
-    regions: NDArray[np.uint8],
+def _in_beams(
+    regions: NDArray[np.uint8], ranges: NDArray[np.float64], angles: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """Region at each range and beam angle."""
+    rows = ranges[:, None] * np.cos(angles)[None] / SPACING_MM - 0.5
+    columns = ranges[:, None] * np.sin(angles)[None] / SPACING_MM + regions.shape[1] / 2 - 0.5
+    region: NDArray[np.uint8] = ndimage.map_coordinates(regions, [rows, columns], order=0, mode="nearest")
+    return region
+
+
+def echo_strength(
+    region: NDArray[np.uint8],
     ranges: NDArray[np.float64],
     angles: NDArray[np.float64],
-    shape: tuple[int, int],
     quality: Quality,
     rng: np.random.Generator,
+    echo_db: Mapping[int, float] = ECHO_DB,
 ) -> NDArray[np.float32]:
-    """Scatterer strength on the polar grid, linear."""
-    rows = ranges[:, None] * np.cos(angles)[None] / SPACING_MM - 0.5
-    columns = ranges[:, None] * np.sin(angles)[None] / SPACING_MM + shape[1] / 2 - 0.5
-    region = ndimage.map_coordinates(regions, [rows, columns], order=0, mode="nearest")
-    decibel = np.choose(np.minimum(region, 6), [_ECHO_DB.get(i, 0.0) for i in range(7)]).astype(np.float32)
+    """Scatterer strength, linear, of regions on the polar grid (samples, beams); angles are about the sector's middle.
+
+    Args:
+        echo_db: mean strength of each region.
+    """
+    decibel = np.choose(np.minimum(region, 6), [echo_db.get(i, 0.0) for i in range(7)]).astype(np.float32)
     decibel += _interfaces(region, ranges) + _texture(region, rng)
     decibel = np.where((region == TISSUE), decibel - _lung(ranges, angles, rng), decibel)
     linear = 10 ** (decibel / 20)

@@ -38,7 +38,7 @@ SWEEP_PICTURES: Mapping[str, Caption] = {
     ),
     "scores.png": (
         "Dice, Hausdorff distance and view accuracy against the number of network evaluations",
-        "What models trained on synthetic images alone reach on real patients; bands: 95 % intervals, which know patients alone, not how another training would differ (averaged over the seeds of repeated cells); dashed: trained on real images, dotted: on noise.",
+        "What models trained on synthetic images alone reach on real patients; bands: 95 % intervals, which know patients alone, not how another training would differ (averaged over the seeds of repeated cells); dashed: trained on real images, thin: on images by simulated physics, dotted: on noise.",
     ),
     "throughput.png": (
         "Images a second against the number of network evaluations",

@@ -35,9 +35,18 @@ def all_real(table: pd.DataFrame) -> pd.DataFrame:
 
 def all_noise(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of the floor, a row a repeat: of noise cells with different numbers of images the largest."""
-    noise = table[table["kind"] == "noise"]
-    known = "count" in noise and noise["count"].notna().any()
-    return noise[noise["count"] == noise["count"].max()] if known else noise
+    return _largest(table, "noise")
+
+
+def all_bmode(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of simulated physics, chosen as `all_noise`."""
+    return _largest(table, "bmode")
+
+
+def _largest(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    rows = table[table["kind"] == kind]
+    known = "count" in rows and rows["count"].notna().any()
+    return rows[rows["count"] == rows["count"].max()] if known else rows
 
 
 def colours(table: pd.DataFrame) -> dict[str, str]:
@@ -54,7 +63,7 @@ def label_of(row: str, rows: pd.DataFrame, table: pd.DataFrame) -> str:
 def scores(table: pd.DataFrame) -> Figure | None:
     """Each score against NFE, a line a row of the grid with its patient-level interval (the paper's figure 3).
 
-    Cells without an NFE (all real data, noise) are level lines with their interval, and so is SDM at 1000 NFE.
+    Cells without an NFE (all real data, simulated physics, noise) are level lines with their interval, and so is SDM at 1000 NFE.
     Where there are several seeds, of images or of trainings, means and bounds are averaged over them.
     """
     shown = {k: label for k, label in SCORES.items() if k in table and grid(table)[k].notna().any()}
@@ -83,6 +92,7 @@ def _against_nfe(axis: Axes, table: pd.DataFrame, key: str) -> None:
     _level(axis, cells[whole], key, f"sdm at {_SDM_NFE}", "black", "-.")
     real, noise = (rows.dropna(subset=[key]) for rows in (all_real(table), all_noise(table)))
     _level(axis, real, key, "real", GREY, "--")
+    _level(axis, all_bmode(table).dropna(subset=[key]), key, "simulated physics", GREY, "-")
     low, high = axis.get_ylim()
     floor = noise[key].mean()
     far = max(low - floor, floor - high) > high - low  # where a line for it would flatten everything else

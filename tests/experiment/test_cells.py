@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from echo_synth.experiment.cells import build_cells, repeats_of
 from echo_synth.experiment.spec import SweepSpec
-from tests.experiment.sweeps import FINGERPRINTS, GRID, cells_of, keys_of
+from tests.experiment.sweeps import FINGERPRINTS, GRID, cells_of, keys_of, runner_in
 
 
 def test_the_grid_has_a_cell_for_each_combination() -> None:
@@ -98,3 +100,16 @@ def test_a_name_without_seeds_stands_for_all_repeats() -> None:
     assert [c.name for c in repeats_of("real_train5", cells)] == ["real_train5"]
     assert len(repeats_of("real", cells)) == 2
     assert repeats_of("none", cells) == []
+
+
+def test_simulated_physics_is_a_cell_without_a_network() -> None:
+    cells = cells_of({"cells": GRID["cells"] | {"bmode": {"kind": "bmode", "count": 5}, "noise": {"kind": "noise"}}})  # type: ignore[operator]
+    assert [s.kind for s in cells["bmode"].stages] == ["data", "segmenter", "predict", "classifier", "evaluate"]
+    data = cells["bmode"].stages[0]
+    assert data.config["count"] == 5
+    assert data.config["renderer"]
+    command = runner_in(Path("out")).commands.of(data)
+    assert command[0][:4] == ["generate", "--model=bmode", "--count=5", "--seed=0"]
+    assert runner_in(Path("out")).workspace.dataset_id(data) == 601
+    mixed = cells_of({"cells": {"b": {"kind": "bmode"}, "m": {"kind": "mix", "base": "b"}}, "reference": "b"})["m"]
+    assert mixed.stages[0].needs["base"].config["kind"] == "bmode"
