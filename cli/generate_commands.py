@@ -36,6 +36,13 @@ NewId = Annotated[
 Classification = Annotated[Path | None, typer.Option(help="Folder for the classification copy.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images at once.")]
 Fast = Annotated[str, typer.Option(help="on, or off: the plain way (no kept modulations), for comparison.")]
+TextureOption = Annotated[
+    str,
+    typer.Option(
+        "--texture",
+        help="on, off, or auto: on where the Γ-VAE's run has measured the grain that its decoder cannot draw.",
+    ),
+]
 ModulationMemory = Annotated[
     int, typer.Option(min=0, help="MiB for SPADE modulations kept during a trajectory; what exceeds it is recomputed.")
 ]
@@ -67,6 +74,7 @@ def generate(
     classification: Classification = None,
     batch: Batch = 8,
     precision: Precision = "auto",
+    texture: TextureOption = "auto",
     fast: Fast = "on",
     modulation_memory: ModulationMemory = 4096,
     compiled: Compiled = False,
@@ -94,7 +102,8 @@ def generate(
     if nfe is None:
         raise typer.BadParameter("missing; expected the network's evaluations an image, e.g. 20", param_hint="--nfe")
     check_solver(solver if solver != "auto" else "heun")
-    chosen = choose_model(model, checkpoint, vae, device, precision)
+    one_of("--texture", texture, ("auto", "on", "off"))
+    chosen = choose_model(model, checkpoint, vae, device, precision).with_texture(texture)
     plan = plan_from(maps, count, seed, chosen.run.description.trained_on)
     sampler = sampler_for(chosen, nfe, solver)
     work = Generation(chosen, sampler, plan, batch, fast == "on", compiled, modulation_memory << 20)

@@ -21,6 +21,7 @@ from echo_synth.sampling import sample
 from echo_synth.sampling.ode import Draw
 from echo_synth.vae.codec import build_codec
 from echo_synth.vae.network import GammaVAE
+from echo_synth.vae.texture import Texture
 
 MODULATION_BYTES = 4 << 30
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -74,6 +75,7 @@ class ImageGenerator:
         fast: channels-last layout, fused attention, SPADE modulations once a map; False is the plain way, for comparison.
         modulation_bytes: memory for modulations that are kept during a trajectory.
         compiled: pass network and decoder through torch.compile, with CUDA graphs on a GPU.
+        texture: grain that `draw` adds to what the decoder gives; None for none.
     """
 
     def __init__(
@@ -85,8 +87,9 @@ class ImageGenerator:
         fast: bool = True,
         modulation_bytes: int = MODULATION_BYTES,
         compiled: bool = False,
+        texture: Texture | None = None,
     ) -> None:
-        self.device, self.dtype = device, _DTYPES[precision]
+        self.device, self.dtype, self.texture = device, _DTYPES[precision], texture
         self.fast, self.modulation_bytes = fast, modulation_bytes
         layout = torch.channels_last if fast else torch.contiguous_format
         self.denoiser = denoiser.to(device).to(memory_format=layout)
@@ -188,7 +191,10 @@ class ImageGenerator:
         """Images (N, 256, 256) uint8 number `indices` of a dataset with that seed."""
         noise = np.stack([image_noise(seed, i, self.resolution) for i in indices])
         draw = step_noise(seed, indices, self.device)
-        return self.images(self.fields(tissues, frames, noise, settings, draw, on_evaluation), tissues)
+        images = self.images(self.fields(tissues, frames, noise, settings, draw, on_evaluation), tissues)
+        if self.texture is None:
+            return images
+        return np.stack([self.texture.draw(image, seed, i) for image, i in zip(images, indices, strict=True)])
 
 
 def default_settings(precond: str, nfe: int, solver: str) -> SamplerSettings:

@@ -78,7 +78,8 @@ class Generation:
     def recorded(self) -> dict[str, Any]:
         """Columns of the manifest that are the same for all images."""
         description = self.model.run.description
-        return {
+        texture = {"texture_hash": self.model.vae.texture_hash()} if self.model.vae and self.model.texture else {}
+        return texture | {
             "model": self.model.run.description.model,
             "size": description.size,
             "model_hash": self.model.run.hash(),

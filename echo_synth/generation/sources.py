@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ class TrainedModel:
         vae: the Γ-VAE of its latents; None for a model on pixels.
         device: cpu, cuda or cuda:N.
         precision: fp32, bf16 or fp16.
+        texture: whether the Γ-VAE's texture is added to the images.
     """
 
     spec: DiffusionSpec
@@ -39,13 +40,24 @@ class TrainedModel:
     vae: VaeRun | None
     device: str
     precision: str
+    texture: bool = False
+
+    def with_texture(self, asked: str) -> TrainedModel:
+        """This model with --texture on, off, or auto: on where its Γ-VAE has one. Raises RunError where on cannot be."""
+        known = self.vae is not None and self.vae.texture_hash() is not None
+        if asked == "on" and not known:
+            holder = self.vae.folder if self.vae else f"{self.spec.title}, a model on pixels,"
+            raise RunError(f"--texture on: {holder} has none; train-vae of this version measures it at its end")
+        return replace(self, texture=known and asked != "off")
 
     def load(
         self, fast: bool = True, modulation_bytes: int = MODULATION_BYTES, compiled: bool = False
     ) -> ImageGenerator:
         """The networks, ready to draw; arguments as `ImageGenerator` takes them."""
         vae = self.vae.load() if self.vae else None
-        return ImageGenerator(self.run.load(), vae, self.device, self.precision, fast, modulation_bytes, compiled)
+        texture = self.vae.load_texture() if self.vae and self.texture else None
+        where = (self.device, self.precision)
+        return ImageGenerator(self.run.load(), vae, *where, fast, modulation_bytes, compiled, texture)
 
 
 def choose_model(model: str, checkpoint: Path | None, vae: Path | None, device: str, precision: str) -> TrainedModel:

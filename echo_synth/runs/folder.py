@@ -21,10 +21,13 @@ from echo_synth.runs.description import (
     parse_description,
 )
 from echo_synth.runs.loading import load_model
+from echo_synth.runs.tensors import load_finite
 from echo_synth.vae.network import GammaVAE
+from echo_synth.vae.texture import LEVELS, POLAR, Texture
 
 WEIGHTS, DESCRIPTION, STATE = "model.safetensors", "model.json", "state.safetensors"
 AS_TRAINED = "as_trained.safetensors"  # weights of a VAE before its decoder was finished
+TEXTURE = "texture.safetensors"  # grain that a VAE's reconstructions lack
 FINISH = "finish"  # folder of that last phase
 AVERAGES = "averages"  # folder of the snapshots that average-weights combines
 
@@ -68,6 +71,21 @@ class VaeRun(Run):
         module = load_model(self.description, self.folder / AS_TRAINED)
         assert isinstance(module, GammaVAE)
         return module
+
+    def texture_hash(self) -> str | None:
+        """As `hash`, of the texture; None where there is none."""
+        return file_hash(self.folder / TEXTURE) if (self.folder / TEXTURE).is_file() else None
+
+    def load_texture(self) -> Texture:
+        """The grain that its reconstructions lack. Raises RunError when the file is missing or not a texture."""
+        file = self.folder / TEXTURE
+        tensors = {name: tensor.numpy() for name, tensor in load_finite(file).items()}
+        shapes = {"deviation": (LEVELS,), "spectrum": (POLAR[0], POLAR[1] // 2 + 1)}
+        if {name: value.shape for name, value in tensors.items()} != shapes or any(
+            v.min() < 0 for v in tensors.values()
+        ):
+            raise RunError(f"{file}: not a texture of echosynth; remove it, and train-vae --resume makes it again")
+        return Texture(**tensors)
 
 
 @dataclass(frozen=True)

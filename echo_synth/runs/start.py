@@ -17,7 +17,7 @@ from echo_synth.files import PARTIAL, check_writable, disk_error, write_json
 from echo_synth.folders import MARKER, maker, mark
 from echo_synth.runs.data import DATA, TrainingData, write_training_data
 from echo_synth.runs.description import Description
-from echo_synth.runs.folder import AS_TRAINED, AVERAGES, DESCRIPTION, FINISH, STATE, WEIGHTS
+from echo_synth.runs.folder import AS_TRAINED, AVERAGES, DESCRIPTION, FINISH, STATE, TEXTURE, WEIGHTS
 from echo_synth.runs.progress import Progress, progress_of, read_state_header
 from echo_synth.specs import TrainingSpec
 
@@ -202,7 +202,13 @@ def start_run(
     if resume:
         check_resumable(folder, identity)
     if not resume or not (folder / STATE).is_file():
-        for name in (WEIGHTS, STATE, AS_TRAINED, "history.csv"):  # weights without state would pass for a finished run
+        for name in (
+            WEIGHTS,
+            STATE,
+            AS_TRAINED,
+            TEXTURE,
+            "history.csv",
+        ):  # weights without state would pass for a finished run
             (folder / name).unlink(missing_ok=True)
         for name in ("tensorboard", "samples", AVERAGES, FINISH):
             shutil.rmtree(folder / name, ignore_errors=True)

@@ -34,6 +34,7 @@ from echo_synth.training.loop import Engine
 from echo_synth.training.perceptual_networks import build_perceptual
 from echo_synth.training.tasks.diffusion import DiffusionTask, Fields
 from echo_synth.training.tasks.vae import VaeTask
+from echo_synth.training.texture import write_texture
 from echo_synth.training.transfer import start_from
 from echo_synth.vae.codec import Codec, build_codec
 from echo_synth.vae.gamma import Direction
@@ -200,11 +201,12 @@ def train_gamma_vae(
     start = partial(start_run, folder, description, resolved, identity, resume, _training_data(dataset, data))
     on_main(settings.device, start)
     best = _run(settings, module, task, folder, resume, identity)
-    if not training.decoder_finish:
-        return best
     assert isinstance(module, GammaVAE)
-    finish = FinishSettings(training, settings.seed, settings.precision, settings.device, settings.micro_batch)
-    return finish_decoder(module, task, finish, folder)
+    if training.decoder_finish:
+        finish = FinishSettings(training, settings.seed, settings.precision, settings.device, settings.micro_batch)
+        best = finish_decoder(module, task, finish, folder)
+    on_main(settings.device, partial(write_texture, folder, module, data, settings.device))
+    return best
 
 
 def train_diffusion(
