@@ -28,15 +28,23 @@ def pack_run(run: Run, folder: Path, vae_hash: str | None = None) -> None:
     write_json(folder / DESCRIPTION, run.description.as_json() | ({"vae": vae_hash} if vae_hash else {}))
 
 
+def renamed(name: str) -> str:
+    """Simulated people are not the patients of a real dataset, whose names the phantom borrows: patient0001 is phantom0001."""
+    return name.replace("patient", "phantom", 1)
+
+
 def pack_maps(source: Path, folder: Path) -> None:
-    """An even selection of maps with their index."""
+    """An even selection of maps with their index, under names that no real patient has."""
     index = pd.read_parquet(source / "index.parquet")
     chosen = index.iloc[:: max(1, len(index) // MAPS)].head(MAPS).reset_index(drop=True)
     folder.mkdir(parents=True)
     for name in chosen["map"]:
-        shutil.copy(source / f"{name}.png", folder)
+        shutil.copy(source / f"{name}.png", folder / f"{renamed(name)}.png")
+    for column in ("map", "source_case", "patient"):
+        chosen[column] = chosen[column].map(renamed)
     chosen.to_parquet(folder / "index.parquet", index=False)
-    shutil.copy(source / "held_out.json", folder)
+    held_out = json.loads((source / "held_out.json").read_text(encoding="utf-8"))
+    write_json(folder / "held_out.json", [renamed(name) for name in held_out])
     settings = json.loads((source / "settings.json").read_text(encoding="utf-8"))
     kept = {k: settings[k] for k in ("seed", "transformations")} | {
         "source": "simulated patients, docs/recipes/train_bundled.sh"

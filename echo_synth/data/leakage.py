@@ -1,7 +1,8 @@
 """The leakage guard: held-out patients never reach maps, VAE, diffusion or downstream training.
 
 Patients are told apart by name. Two datasets that name different people alike cannot be mixed;
-that is refused as well, because nothing in the files could show the difference.
+that is refused as well, because nothing in the files could show the difference. The people of the
+bundled maps are named phantom0001 and on, as no patient of a dataset is.
 """
 
 from __future__ import annotations

@@ -91,6 +91,8 @@ def _check_maps(maps: MapFolder, real: RawDataset, held_out: set[str]) -> None:
 
 def _check_run(run: DiffusionRun, real: RawDataset, held_out: set[str], say: Callable[[str], None]) -> None:
     """Nobody whom `real` holds out may have trained the generator, as far as its data can be found."""
+    if run.folder.is_relative_to(specs.root()):
+        return  # bundled: simulated people, whose dataset's name may be taken by another here
     known = training_data_of(run.folder)
     if known is not None:  # the patients themselves, whatever has become of that dataset since
         refuse_test_patients(known.patients, held_out, f"training data of {run.folder} ({known.dataset})")

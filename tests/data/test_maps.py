@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -240,3 +241,11 @@ def test_each_bound_refuses_what_it_is_for() -> None:
     assert not allowed(_identity(shear_deg=20.0))
     assert not allowed(_identity(shift_vertical=-0.4))  # out of the sector
     assert not Plausible([whole, cut], bounds)(_identity(rotation_deg=30.0))
+
+
+def test_the_bundled_people_are_no_patients_of_a_dataset() -> None:
+    """They are simulated: the patients of CAMUS have other names, so neither a leak is seen that is none, nor one missed."""
+    bundled = open_maps(specs.root() / "bundled" / "maps")
+    official = {patient for patients in specs.official_split().values() for patient in patients}
+    assert not set(bundled.index["patient"]) & official
+    assert not any(re.fullmatch(specs.camus().patient_pattern, patient) for patient in bundled.index["patient"])
