@@ -10,8 +10,6 @@ import typer
 from cli.common import begin, done, one_of, parse_numbers, say
 from cli.options import SOLVER_HELP, Checkpoint, DatasetId, Device, DryRun, Model, Overwrite, Precision, Seed, Vae
 
-_VAE_FILES = ("vae_quality.json", "latents.png", "reconstructions.png")
-
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands to the application."""
@@ -36,12 +34,12 @@ def fit_prior(
     from echo_synth.evaluation import latent_prior
     from echo_synth.home import home
     from echo_synth.outputs import check_results
-    from echo_synth.report.measurements import write_prior
+    from echo_synth.report.measurements import PRIOR_FILES, write_prior
 
     one_of("--method", method, latent_prior.METHODS)
     dataset = nnunet_raw.find(dataset_id)
     folder = out.absolute() if out else home() / "priors" / dataset.name
-    check_results(folder, "fit-prior", ("gamma_prior.json", "gamma_prior.png"), overwrite)
+    check_results(folder, "fit-prior", PRIOR_FILES, overwrite)
     resolved = begin("fit-prior", {"dataset": dataset.path, "method": method, "out": folder}, dry_run)
     counts, result = latent_prior.fit_dataset(prepare(dataset), dataset.name, method)
     write_prior(counts, result, folder, resolved)
@@ -73,14 +71,14 @@ def inspect_vae(
     from echo_synth.evaluation.held_out_samples import need_cases
     from echo_synth.evaluation.vae_quality import measure, names_of, networks_of
     from echo_synth.outputs import check_results
-    from echo_synth.report.measurements import write_vae_quality
+    from echo_synth.report.measurements import VAE_FILES, write_vae_quality
     from echo_synth.runs.folder import open_run
 
     one_of("--split", split, ("train", "val"))
     dataset = nnunet_raw.find(dataset_id)
     need_cases(dataset, split)
     opened = {name: open_run(run.absolute(), "vae") for name, run in names_of(runs).items()}
-    check_results(out.absolute(), "inspect-vae", _VAE_FILES, overwrite)
+    check_results(out.absolute(), "inspect-vae", VAE_FILES, overwrite)
     resolved = begin("inspect-vae", {"runs": runs, "dataset_id": dataset_id, "split": split, "out": out}, dry_run)
     data = prepare(dataset)
     measured = {name: measure(vae, data, split) for name, vae in networks_of(opened).items()}

@@ -101,6 +101,7 @@ def benchmark(
     from echo_synth.evaluation.throughput import BenchmarkPlan
     from echo_synth.generation.sources import check_solver
     from echo_synth.outputs import check_results
+    from echo_synth.report.measurements import BENCHMARK_FILES
 
     device = training_device(device)
     plan = BenchmarkPlan(
@@ -116,7 +117,7 @@ def benchmark(
         device=device,
     )
     plan.check()
-    check_results(out.absolute(), "benchmark", ("throughput.csv", "throughput.png", "stages.csv"), overwrite)
+    check_results(out.absolute(), "benchmark", BENCHMARK_FILES, overwrite)
     _measure(plan, batch, out, begin("benchmark", plan.settings() | {"batch": batch}, dry_run))
 
 

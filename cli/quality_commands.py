@@ -48,7 +48,6 @@ Drop = Annotated[
     int | None, typer.Option(help="Also write the dataset without flagged images, by reference, under this id.")
 ]
 QualityOut = Annotated[Path | None, typer.Option("--out", help="Default: ECHOSYNTH_HOME/quality/<dataset>.")]
-_FILES = ("quality.json", "quality.csv", "quality.png", "nearest.png")
 
 
 def register(app: typer.Typer) -> None:
@@ -86,13 +85,14 @@ def quality(
     from echo_synth.evaluation.image_sets import chosen_cases
     from echo_synth.home import home
     from echo_synth.outputs import check_results
+    from echo_synth.report.quality_results import FILES
     from echo_synth.training.perceptual_networks import build_perceptual
 
     if drop is not None and count is not None:
         raise DataError("--drop needs every image judged; leave out --count")
     synthetic, truth = nnunet_raw.find(dataset_id), nnunet_raw.find(real)
     folder = (out or home() / "quality" / synthetic.name).absolute()
-    check_results(folder, "quality", _FILES, overwrite)
+    check_results(folder, "quality", FILES, overwrite)
     kept = None
     if drop is not None:
         name = f"{synthetic.name[11:]}_kept"
@@ -153,7 +153,7 @@ def _judge(
     """Measure, write, and say what matters; `segmenter` is the dataset and the trainer that predict where no masks are given."""
     from echo_synth.evaluation.dataset_quality_results import judge, write_kept
     from echo_synth.evaluation.segmenter_masks import segmenter_masks
-    from echo_synth.report.quality_results import write_quality
+    from echo_synth.report.quality_results import FILES, write_quality
     from echo_synth.report.quality_tables import quality_rows, recall_rows
 
     masks = inputs.predictions or segmenter_masks(inputs.synthetic, inputs.cases, *segmenter, folder, inputs.device)
@@ -167,4 +167,4 @@ def _judge(
     lines = [f"{name}: {value}" for name, value in quality_rows(judgement.numbers)]
     recall = [f"  {change}: {share}" for change, _, share in recall_rows(judgement.numbers["privacy"])[1:]]
     done(*lines, "planted copies of training images that are found, by change:", *recall)
-    done(f"wrote {folder}: {', '.join(_FILES)}")
+    done(f"wrote {folder}: {', '.join(FILES)}")

@@ -2,30 +2,41 @@
 
 A command that measures leaves a few files and a settings.json that names it. It never writes beside
 the settings of another command, whose identity they are (of a run, of a dataset), and it replaces
-its own results with `--overwrite` only.
+its own results with `--overwrite` only, and only once the new ones are whole.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from echo_synth.claims import claim, lock_in
 from echo_synth.errors import ExistsError
-from echo_synth.files import check_writable
-from echo_synth.folders import maker
+from echo_synth.files import PARTIAL, check_writable, disk_error, read_json, write_json
+from echo_synth.folders import maker, mark
 
 _SETTINGS = "settings.json"
+_NEW, _WHOLE = f"{PARTIAL}results.new", f"{PARTIAL}results"  # being written; whole, on its way into place
+_NAMES = f"{PARTIAL}names.json"  # what a whole one holds
+_WAIT_SECONDS = 60.0  # for another command that writes into the folder
 
 
 def check_results(folder: Path, made_by: str, files: Sequence[str], overwrite: bool) -> None:
-    """Raise unless the command `made_by` may write `files` and its settings.json into `folder`; touches nothing.
+    """Raise unless the command `made_by` may write `files` and its settings.json into `folder`.
+
+    Touches nothing but whole results that a killed command did not bring into place; they are now.
 
     Raises:
         ExistsError: another command made the folder, or results are there and `overwrite` is not given.
         DataError: the folder is a file, or not writable.
     """
     check_writable(folder)
+    if (folder / _WHOLE).is_dir():
+        with claim(lock_in(folder), _WAIT_SECONDS):
+            _bring_into_place(folder, files)
     by = maker(folder) if folder.is_dir() else None
     if by not in (None, made_by):
         raise ExistsError(f"{folder} belongs to 'echosynth {by}'; choose another --out for 'echosynth {made_by}'")
@@ -35,6 +46,59 @@ def check_results(folder: Path, made_by: str, files: Sequence[str], overwrite: b
         )
     for name in files:
         check_file(folder / name, overwrite, ours=by == made_by)
+
+
+@contextmanager
+def new_results(folder: Path, made_by: str | None, files: Sequence[str]) -> Iterator[Path]:
+    """A folder to fill with results, which replace those in `folder` together once the block ends without an error.
+
+    What is there stays until then, so that neither a mistake nor a full disk nor a kill loses it.
+    The first of `files` goes first and comes last: where it is, everything is of one piece.
+
+    Args:
+        made_by: see `folders.mark`; None leaves the folder to whoever made it.
+        files: all that such a command leaves; what is there of them and not written now is removed.
+
+    Raises:
+        HeldError: another process writes into the folder.
+        DataError: no space or no right to write.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise disk_error(e, folder) from e
+    new = folder / _NEW
+    with claim(lock_in(folder), _WAIT_SECONDS):
+        _bring_into_place(folder, files)
+        shutil.rmtree(new, ignore_errors=True)
+        try:
+            new.mkdir()
+            yield new
+            if made_by is not None:
+                mark(new, made_by)
+            write_json(new / _NAMES, [p.name for p in new.iterdir()])
+            os.rename(new, folder / _WHOLE)
+            _bring_into_place(folder, files)
+        except OSError as e:
+            raise disk_error(e, folder, [folder]) from e
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+
+def _bring_into_place(folder: Path, files: Sequence[str]) -> None:
+    """Move whole results into `folder`; can be killed and done again."""
+    whole, last = folder / _WHOLE, files[0]
+    if not whole.is_dir():
+        return
+    if (whole / _NAMES).is_file():
+        (folder / last).unlink(missing_ok=True)
+        for name in set(files) - set(read_json(whole / _NAMES)):
+            (folder / name).unlink(missing_ok=True)
+        names = [p.name for p in whole.iterdir() if p.name not in (last, _NAMES)]
+        for name in (*sorted(names), last):
+            if (whole / name).exists():
+                os.replace(whole / name, folder / name)
+    shutil.rmtree(whole, ignore_errors=True)
 
 
 def check_file(path: Path, overwrite: bool, ours: bool, hint: str = "another --out") -> None:

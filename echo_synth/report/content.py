@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from echo_synth.errors import DataError
+from echo_synth.files import PARTIAL
 from echo_synth.report import figures, reading, tables
 from echo_synth.report.blocks import Block, Gallery, Note, PageSection, Picture, Settings, Table
 from echo_synth.report.captions import EVALUATION_PICTURES, QUALITY_PICTURES, SWEEP_PICTURES, Caption
 from echo_synth.report.quality_tables import quality_rows, recall_rows
+from echo_synth.runs.folder import FORMER
 
 T = TypeVar("T")
 _STAGE = re.compile(r"evaluate-[0-9a-f]{12}")
@@ -38,6 +40,12 @@ class _Page:
     folder: Path
     refused: list[str] = field(default_factory=list)
 
+    def _files(self, name: str) -> list[Path]:
+        """Files of that name at any depth, but for what a command is still writing or replacing."""
+        found = sorted(self.folder.rglob(name))
+        inside = {f: f.relative_to(self.folder).parts for f in found}
+        return [f for f in found if FORMER not in inside[f] and not any(p.startswith(PARTIAL) for p in inside[f])]
+
     def _read(self, reader: Callable[[Path], T], file: Path) -> T | None:
         """What `reader` makes of a file, or None, noted, where it is not what its name says."""
         try:
@@ -56,7 +64,7 @@ class _Page:
                 yield Picture(png, alt, caption)
 
     def sweeps(self) -> Iterator[PageSection]:
-        for file in sorted(self.folder.rglob("results.csv")):
+        for file in self._files("results.csv"):
             table = self._read(reading.read_sweep_results, file)
             if table is None:
                 continue
@@ -74,7 +82,7 @@ class _Page:
         yield Note(tables.comparison_note(table))
 
     def evaluations(self) -> Iterator[PageSection]:
-        for file in sorted(self.folder.rglob("metrics.json")):
+        for file in self._files("metrics.json"):
             if _in_a_sweep(file):
                 continue  # a cell, which the sweep's table shows
             metrics = self._read(reading.read_metrics, file)
@@ -93,8 +101,7 @@ class _Page:
             yield PageSection(f"Evaluation: {name}", [*blocks, Settings(metrics.get("settings") or {})])
 
     def qualities(self) -> Iterator[PageSection]:
-        files = sorted(self.folder.rglob("quality.json"))
-        results = {f: q for f in files if (q := self._read(reading.read_quality, f)) is not None}
+        results = {f: q for f in self._files("quality.json") if (q := self._read(reading.read_quality, f)) is not None}
         names = _told_apart({file: str(result["dataset"]) for file, result in results.items()}, self.folder)
         for file, result in results.items():
             rows = [["Measure", "Value"], *([measure, value] for measure, value in quality_rows(result))]
@@ -105,7 +112,7 @@ class _Page:
             yield PageSection(f"Quality: {names[file]}", [*blocks, Settings(result.get("settings") or {})])
 
     def datasets(self) -> Iterator[PageSection]:
-        names = _told_apart({f: f.parent.name for f in sorted(self.folder.rglob("preview.png"))}, self.folder)
+        names = _told_apart({f: f.parent.name for f in self._files("preview.png")}, self.folder)
         for file, dataset in names.items():
             settings = self._read(reading.read_settings, file.parent / "settings.json") or {}
             rows = [["Setting", "Value"], *([k, str(settings[k])] for k in _DATASET_SETTINGS if k in settings)]
@@ -117,7 +124,7 @@ class _Page:
             yield PageSection(f"Synthetic dataset: {dataset}", blocks)
 
     def runs(self) -> Iterator[PageSection]:
-        curves = [c for file in sorted(self.folder.rglob("history.csv")) if (c := self._loss_curves(file)) is not None]
+        curves = [c for file in self._files("history.csv") if (c := self._loss_curves(file)) is not None]
         if curves:
             yield PageSection("Training", [Gallery(curves)])
 

@@ -20,8 +20,8 @@ from echo_synth.evaluation.results import Metrics
 from echo_synth.evaluation.segmentation import SegmentationResult
 from echo_synth.evaluation.view_statistics import truth_and_probability
 from echo_synth.files import read_json, write_atomic, write_bytes, write_json, write_text
-from echo_synth.folders import maker, mark
-from echo_synth.outputs import check_results
+from echo_synth.folders import maker
+from echo_synth.outputs import check_results, new_results
 from echo_synth.report import evaluation_figures as figures
 from echo_synth.report.tables import summary
 
@@ -64,27 +64,23 @@ def write_evaluation(
 ) -> Metrics:
     """Write what was measured into `folder`; returns the content of metrics.json.
 
-    metrics.json goes first and comes last: a folder without it holds no evaluation. What an earlier
-    evaluation left and this one does not is removed.
+    What an earlier evaluation left gives way once all is written, see `outputs.new_results`.
 
     Args:
         references: folder of the reference masks, beside which the images of the worst cases lie.
     """
-    (folder / METRICS_FILE).unlink(missing_ok=True)
-    mark(folder, MADE_BY)
-    for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
     metrics = Metrics()
-    if segmentation is not None:
-        metrics |= segmentation.metrics
-        _write_segmentation(folder, segmentation, references)
-    if views is not None:
-        metrics |= views.metrics
-        _write_views(folder, views)
-    metrics["settings"] = dict(settings)
-    write_json(folder / "settings.json", metrics["settings"])
-    write_text(folder / "summary.md", summary(metrics))
-    write_json(folder / METRICS_FILE, metrics)
+    with new_results(folder, MADE_BY, [METRICS_FILE, *_FILES]) as new:
+        if segmentation is not None:
+            metrics |= segmentation.metrics
+            _write_segmentation(new, segmentation, references)
+        if views is not None:
+            metrics |= views.metrics
+            _write_views(new, views)
+        metrics["settings"] = dict(settings)
+        write_json(new / "settings.json", metrics["settings"])
+        write_text(new / "summary.md", summary(metrics))
+        write_json(new / METRICS_FILE, metrics)
     return metrics
 
 

@@ -1,4 +1,4 @@
-"""Folders that measuring commands leave: numbers, tables and a figure, the file that marks them complete last."""
+"""Folders that measuring commands leave: numbers, tables and a figure, all of one piece."""
 
 from __future__ import annotations
 
@@ -15,29 +15,35 @@ from echo_synth.evaluation.solver_study import SolverStudy
 from echo_synth.evaluation.throughput import Benchmark
 from echo_synth.evaluation.vae_quality import LATENT_BINS, VaeQuality
 from echo_synth.files import check_writable, read_json, write_bytes, write_json, write_text
-from echo_synth.outputs import check_file
+from echo_synth.outputs import check_file, new_results
 from echo_synth.report import figures
 from echo_synth.report.figures import png
 
+PRIOR_FILES = ("gamma_prior.json", "gamma_prior.png")  # the first one comes last
+VAE_FILES = ("vae_quality.json", "latents.png", "reconstructions.png")
+BENCHMARK_FILES = ("throughput.csv", "throughput.png", "stages.csv")
+_SOLVER_FILES = ("solvers.json", "solvers.csv", "solvers.png")
 _DIGITS = "%.6g"
 
 
 def write_prior(counts: Counts, prior: Mapping[str, Any], folder: Path, settings: Mapping[str, Any]) -> None:
     """gamma_prior.json and gamma_prior.png of `latent_prior.summary`."""
-    write_json(folder / "settings.json", dict(settings))
-    write_bytes(folder / "gamma_prior.png", png(figures.prior_densities(counts, prior)))
-    write_json(folder / "gamma_prior.json", prior)
+    with new_results(folder, "fit-prior", PRIOR_FILES) as new:
+        write_json(new / "settings.json", dict(settings))
+        write_bytes(new / "gamma_prior.png", png(figures.prior_densities(counts, prior)))
+        write_json(new / "gamma_prior.json", prior)
 
 
 def write_vae_quality(measured: Mapping[str, VaeQuality], folder: Path, settings: Mapping[str, Any]) -> None:
     """vae_quality.json, latents.png and reconstructions.png of VAEs by name."""
     densities = {name: (m.latent_density, m.prior_density) for name, m in measured.items()}
     rows = ("original", "latent", "reconstruction")
-    write_json(folder / "settings.json", dict(settings))
-    write_bytes(folder / "latents.png", png(figures.latent_histograms(densities, np.asarray(LATENT_BINS))))
     images = {name: m.pictures for name, m in measured.items()}
-    write_bytes(folder / "reconstructions.png", png(figures.image_rows(images, rows)))
-    write_json(folder / "vae_quality.json", {name: m.numbers for name, m in measured.items()})
+    with new_results(folder, "inspect-vae", VAE_FILES) as new:
+        write_json(new / "settings.json", dict(settings))
+        write_bytes(new / "latents.png", png(figures.latent_histograms(densities, np.asarray(LATENT_BINS))))
+        write_bytes(new / "reconstructions.png", png(figures.image_rows(images, rows)))
+        write_json(new / "vae_quality.json", {name: m.numbers for name, m in measured.items()})
 
 
 def check_solver_study(run: Path, out: Path | None, overwrite: bool) -> Path:
@@ -52,7 +58,7 @@ def check_solver_study(run: Path, out: Path | None, overwrite: bool) -> Path:
     folder = (out or run).absolute()
     check_writable(folder)
     ours = is_solver_study(folder / "solvers.json")
-    for name in ("solvers.json", "solvers.csv", "solvers.png"):
+    for name in _SOLVER_FILES:
         check_file(folder / name, overwrite, ours)
     return folder
 
@@ -71,14 +77,16 @@ def is_solver_study(path: Path) -> bool:
 def write_solver_study(study: SolverStudy, title: str, folder: Path) -> None:
     """solvers.csv, solvers.png and solvers.json, which `generate --solver auto` reads."""
     curves = figures.convergence_curves(study.table, f"{title}: distance from {study.converged_nfe} NFE")
-    write_text(folder / "solvers.csv", study.table.to_csv(index=False, float_format=_DIGITS))
-    write_bytes(folder / "solvers.png", png(curves))
-    write_json(folder / "solvers.json", study.summary())
+    with new_results(folder, None, _SOLVER_FILES) as new:
+        write_text(new / "solvers.csv", study.table.to_csv(index=False, float_format=_DIGITS))
+        write_bytes(new / "solvers.png", png(curves))
+        write_json(new / "solvers.json", study.summary())
 
 
 def write_benchmark(measured: Benchmark, folder: Path, settings: Mapping[str, Any]) -> None:
     """throughput.csv, stages.csv and throughput.png."""
-    write_json(folder / "settings.json", dict(settings))
-    write_text(folder / "stages.csv", measured.stages.to_csv(index=False, float_format=_DIGITS))
-    write_bytes(folder / "throughput.png", png(figures.throughput_curves(measured.table, measured.sdm_reference)))
-    write_text(folder / "throughput.csv", measured.table.to_csv(index=False, float_format=_DIGITS))
+    with new_results(folder, "benchmark", BENCHMARK_FILES) as new:
+        write_json(new / "settings.json", dict(settings))
+        write_text(new / "stages.csv", measured.stages.to_csv(index=False, float_format=_DIGITS))
+        write_bytes(new / "throughput.png", png(figures.throughput_curves(measured.table, measured.sdm_reference)))
+        write_text(new / "throughput.csv", measured.table.to_csv(index=False, float_format=_DIGITS))
