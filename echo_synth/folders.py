@@ -280,6 +280,8 @@ def recover(path: Path, mine: Sequence[Path] = ()) -> None:
     _refuse_living(_beside(path, "new"), path)
     journal = _beside(path, "journal")
     steps = _read_journal(journal, path) if journal.exists() else []
+    if not all(_is_agreed(step, steps) for step in steps):
+        steps = []  # nothing was renamed yet, or everything was
     with ExitStack() as held:
         own = {p.absolute() for p in mine}
         for step in steps:
@@ -287,7 +289,7 @@ def recover(path: Path, mine: Sequence[Path] = ()) -> None:
                 held.enter_context(claim(lock_beside(step.path)))
         if any(step.new.exists() for step in steps):
             _put_back(steps)
-        for step in steps:
+        for step in (*steps, _Step.of(path)):
             _beside(step.path, "journal").unlink(missing_ok=True)
     for step in (*steps, _Step.of(path)):
         _remove(step.new)
@@ -295,6 +297,12 @@ def recover(path: Path, mine: Sequence[Path] = ()) -> None:
             _remove(step.old)
     for leftover in path.parent.glob(f"{PARTIAL}{escape(path.name)}.[0-9]*"):  # of versions that named them by process
         _remove(leftover)
+
+
+def _is_agreed(step: _Step, steps: Sequence[_Step]) -> bool:
+    """Whether the journal beside the folder says the same: nothing is renamed before all have one, nor by a foreign one."""
+    journal = _beside(step.path, "journal")
+    return journal.is_file() and _read_journal(journal, step.path) == list(steps)
 
 
 def _read_journal(journal: Path, path: Path) -> list[_Step]:

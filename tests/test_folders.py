@@ -140,3 +140,17 @@ def test_folders_inside_each_other_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ExistsError, match="would be inside"), new_folders(paths, "convert-camus", overwrite=False):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_foreign_journal_moves_and_removes_nothing(tmp_path: Path) -> None:
+    """A journal that came with somebody's files names folders that have none of their own."""
+    precious, made = tmp_path / "precious", tmp_path / "maps"
+    precious.mkdir()
+    (precious / "work").touch()
+    (tmp_path / ".partial-maps.new").mkdir()
+    entries = [{name: str(path) for name in ("path", "new", "old")} for path in (made, precious)]
+    (tmp_path / ".partial-maps.journal").write_text(json.dumps(entries))
+    with new_folder(made, "make-maps", overwrite=False) as new:
+        (new / "word").touch()
+    assert (precious / "work").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["maps", "precious"]
