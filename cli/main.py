@@ -23,6 +23,7 @@ from cli import (
 )
 from cli.command import Application, tell_interrupted
 from cli.screen import show_everything
+from echo_synth.interrupt import WITHIN
 
 EPILOG = """\b
 Environment:
@@ -80,6 +81,10 @@ def _root(
 def main() -> None:
     """Console entry point. Exit codes: 0 done, 1 a clear error, 2 wrong usage, 130 interrupted."""
     show_everything()
+    if os.environ.get(WITHIN, "").isdecimal():
+        from echo_synth.parallel import end_with_writer
+
+        end_with_writer(int(os.environ[WITHIN]))
     debug = "--debug" in sys.argv or bool(os.environ.get("ECHOSYNTH_DEBUG"))
     sys.argv = [a for a in sys.argv if a != "--debug"]
     try:

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-WITHIN = "ECHOSYNTH_WITHIN"  # set for commands that another one started: that one tells how to go on
+# Set for commands that another one started: that one tells how to go on. Its value is the descriptor of a
+# pipe that closes when that one is gone, however it went.
+WITHIN = "ECHOSYNTH_WITHIN"
 _left: list[str] = []
 
 

@@ -73,6 +73,11 @@ def _exit_after(sentinel: int) -> None:
     os._exit(1)
 
 
+def end_with_writer(descriptor: int) -> None:
+    """End this process when the last writer of a pipe is gone: who holds it started us, and died however it did."""
+    threading.Thread(target=_exit_after, args=(descriptor,), daemon=True).start()
+
+
 def parallel_map(function: Callable[[A], R], items: Sequence[A], workers: int | None = None) -> Iterator[R]:
     """`function` over `items` in order, in `workers` processes (default: all cores).
 
@@ -96,7 +101,7 @@ def parallel_map(function: Callable[[A], R], items: Sequence[A], workers: int | 
         yield from results
     except BrokenProcessPool:
         raise DataError(
-            "a worker process was killed, often by the system for want of memory; run again with fewer --workers"
+            "a worker process was killed, often by the system for want of memory; free some, or use fewer workers (option --workers, where the command has it)"
         ) from None
     except (KeyboardInterrupt, GeneratorExit):
         for process in processes:

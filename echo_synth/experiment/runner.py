@@ -76,27 +76,29 @@ class Runner:
 
         Two processes that need the same stage take turns: the second finds it done.
 
-        Raises RunError with the log's name when a command fails.
+        Raises RunError with the log's name when a command fails, HeldError when another process took the stage over.
         """
         for needed in stage.needs.values():
             self.run(needed)
-        with self.workspace.lock(stage) as lock:
+        with self.workspace.hold(stage) as held:
             if self.workspace.done(stage):
                 return
             start = time.monotonic()
             for dataset in self.commands.linked(stage):
                 _link(dataset, self.workspace.folder(stage))
             for command in self.commands.of(stage):
-                self._execute(command, stage, lock)
+                held.check()
+                self._execute(command, stage)
+            held.check()
             self.workspace.finish(stage, time.monotonic() - start)
 
-    def _execute(self, command: Command, stage: Stage, lock: int) -> None:
-        """One command, its output appended to the stage's log. The lock stays held while it runs, whatever becomes of us."""
+    def _execute(self, command: Command, stage: Stage) -> None:
+        """One command, its output appended to the stage's log."""
         log = self.workspace.log(stage)
         with open(log, "a", encoding="utf-8") as output:
             output.write(f"$ echosynth {' '.join(command)}\n")
             output.flush()
-            status = run_command(command, self.commands.environment(stage), output, [lock])
+            status = run_command(command, self.commands.environment(stage), output)
         if status:
             reason = f"killed by signal {-status}" if status < 0 else last_line(log)
             raise RunError(f"{IN_WORDS[stage.kind]} failed: {reason}; its output is in {log}")

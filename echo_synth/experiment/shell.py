@@ -15,24 +15,23 @@ _TRAINER_PREFIX = "ECHOSYNTH_NNUNET_"  # would change a trainer behind the setti
 _SECONDS_TO_SAVE = 60.0
 
 
-def run_command(
-    words: Sequence[str], environment: Mapping[str, str], output: IO[str] | None = None, keep: Sequence[int] = ()
-) -> int:
+def run_command(words: Sequence[str], environment: Mapping[str, str], output: IO[str] | None = None) -> int:
     """Run `echosynth WORDS`; returns its exit status, negative for the signal that killed it.
 
     Ctrl-C reaches the command too; it is given a minute to save, and KeyboardInterrupt is raised here.
+    The command ends with this process, also where that is killed.
 
     Args:
         environment: on top of this process's own.
         output: where standard output and error go; None: this process's.
-        keep: file descriptors to pass on, such as a lock's.
     """
+    alive, closes_with_us = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "cli.main", *words],  # -P: a folder named cli where we are is not ours
-        env=inherited_environment() | dict(environment) | {WITHIN: "1"},
+        env=inherited_environment() | dict(environment) | {WITHIN: str(alive)},
         stdout=output,
         stderr=subprocess.STDOUT if output else None,
-        pass_fds=tuple(keep),
+        pass_fds=(alive,),
     )
     try:
         return process.wait()
@@ -42,6 +41,8 @@ def run_command(
     finally:
         if process.poll() is None:
             process.kill()
+        os.close(alive)
+        os.close(closes_with_us)
 
 
 def _let_end(process: subprocess.Popen[bytes]) -> None:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel
+
+from echo_synth.claims import Claim, claim, lock_in
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.experiment.stages import DRAWN_KINDS, Cell, Stage
-from echo_synth.files import read_json, write_json
+from echo_synth.files import write_json
 from echo_synth.generation.timing import seconds_per_image
 from echo_synth.home import classification
+from echo_synth.specs import read_json_as
 
 DRAWN_ID, DERIVED_ID = 601, 602  # drawn by a generator; mixed or filtered from other datasets
 _DONE = "done.json"
+
+
+class _Done(BaseModel):
+    """Of a done.json, what is read again."""
+
+    seconds: float | None = None
+    seconds_per_image: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,25 +59,18 @@ class Workspace:
 
     def seconds(self, stage: Stage) -> float | None:
         """What the stage, which is done, took; None where nobody measured."""
-        took: float | None = read_json(self.folder(stage) / _DONE).get("seconds")
-        return took
+        return self._record(stage).seconds
 
     def seconds_per_image(self, stage: Stage) -> float | None:
         """As it was measured when the stage, which is done, ended."""
-        seconds: float | None = read_json(self.folder(stage) / _DONE)["seconds_per_image"]
-        return seconds
+        return self._record(stage).seconds_per_image
 
-    @contextmanager
-    def lock(self, stage: Stage) -> Iterator[int]:
-        """The stage's folder, held by one process at a time through the descriptor that this yields.
+    def _record(self, stage: Stage) -> _Done:
+        return read_json_as(_Done, self.folder(stage) / _DONE, "echosynth sweep")
 
-        The system lets go of it with its last holder.
-        """
-        folder = self.folder(stage)
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "lock", "w", encoding="ascii") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield handle.fileno()
+    def hold(self, stage: Stage) -> AbstractContextManager[Claim]:
+        """The stage's folder, claimed; waits for as long as another process works on it."""
+        return claim(lock_in(self.folder(stage)), wait=math.inf)
 
     def state(self, cell: Cell) -> str:
         """'done', or how many of its stages are: '2/5'."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,8 @@ from echo_synth.experiment.runner import Runner
 from echo_synth.experiment.shell import inherited_environment
 from echo_synth.experiment.stages import Cell, Stage
 from tests.experiment.sweeps import runner_in
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_shell_does_not_change_a_cell(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,3 +39,63 @@ def test_a_failed_cell_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytes
     said: list[str] = []
     assert runner.run_cells(cells, said.append) == ["real"]
     assert said[-1].strip().startswith("make the dataset (data-")
+
+
+_STAGE = """
+import sys, time
+from pathlib import Path
+from echo_synth.experiment.runner import Runner
+from echo_synth.experiment.stages import Stage
+from tests.experiment.sweeps import runner_in
+runner = runner_in(Path(sys.argv[1]))
+def execute(self, command, stage):
+    with open(Path(sys.argv[1]) / "times", "a") as f: print("begin", file=f)
+    time.sleep(0.5)
+    with open(Path(sys.argv[1]) / "times", "a") as f: print("end", file=f)
+Runner._execute = execute
+type(runner.commands).of = lambda self, stage: [["a"], ["b"]]
+type(runner.commands).linked = lambda self, stage: []
+runner.run(Stage("segmenter", {"kind": "x"}))
+"""
+
+
+def test_two_processes_that_need_a_stage_take_turns_and_it_is_done_once(tmp_path: Path) -> None:
+    processes = [subprocess.Popen([sys.executable, "-c", _STAGE, str(tmp_path)], cwd=ROOT) for _ in range(2)]
+    assert [p.wait(60) for p in processes] == [0, 0]
+    assert (tmp_path / "times").read_text().split() == ["begin", "end"] * 2
+
+
+_PARENT = """
+from echo_synth.experiment.shell import run_command
+print("up", flush=True)
+run_command(["demo", "--minutes", "60", "--out", "demo"], {})
+"""
+
+
+def test_a_command_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT], cwd=tmp_path, env=environment, stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    parent.stdout.readline()
+
+    def children() -> list[Path]:
+        found = [p for p in Path("/proc").glob("[0-9]*") if _works_in(p, tmp_path) and p.name != str(parent.pid)]
+        return [p for p in found if b"cli.main" in (p / "cmdline").read_bytes()]
+
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "demo").is_dir():  # the command and, below it, one more are at work
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert children()
+    parent.kill()
+    parent.wait()
+    while children():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _works_in(process: Path, folder: Path) -> bool:
+    try:
+        return Path(os.readlink(process / "cwd")) == folder and bool((process / "cmdline").read_bytes())
+    except OSError:
+        return False
