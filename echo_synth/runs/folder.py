@@ -30,6 +30,7 @@ AS_TRAINED = "as_trained.safetensors"  # weights of a VAE before its decoder was
 TEXTURE = "texture.safetensors"  # grain that a VAE's reconstructions lack
 FINISH = "finish"  # folder of that last phase
 AVERAGES = "averages"  # folder of the snapshots that average-weights combines
+FORMER = "former"  # folder of the finished run that an unfinished one is to replace
 
 
 @dataclass(frozen=True)

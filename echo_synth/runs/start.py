@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,7 +18,7 @@ from echo_synth.files import PARTIAL, check_writable, disk_error, write_json
 from echo_synth.folders import MARKER, maker, mark
 from echo_synth.runs.data import DATA, TrainingData, write_training_data
 from echo_synth.runs.description import Description
-from echo_synth.runs.folder import AS_TRAINED, AVERAGES, DESCRIPTION, FINISH, STATE, TEXTURE, WEIGHTS
+from echo_synth.runs.folder import AS_TRAINED, AVERAGES, DESCRIPTION, FINISH, FORMER, STATE, TEXTURE, WEIGHTS
 from echo_synth.runs.progress import Progress, progress_of, read_state_header
 from echo_synth.specs import TrainingSpec
 
@@ -195,28 +196,49 @@ def start_run(
     resume: bool,
     data: TrainingData | None = None,
 ) -> None:
-    """Description, settings and data of the run; what an overwritten run left is removed, its weights first.
+    """Description, settings and data of the run; what an overwritten run left is set aside, its weights first.
 
     Raises RunError, and touches nothing, when a run that is to be resumed has another `identity`.
     """
     if resume:
         check_resumable(folder, identity)
     if not resume or not (folder / STATE).is_file():
-        for name in (
-            WEIGHTS,
-            STATE,
-            AS_TRAINED,
-            TEXTURE,
-            "history.csv",
-        ):  # weights without state would pass for a finished run
-            (folder / name).unlink(missing_ok=True)
-        for name in ("tensorboard", "samples", AVERAGES, FINISH):
-            shutil.rmtree(folder / name, ignore_errors=True)
+        _set_aside(folder)
     write_json(folder / DESCRIPTION, description.as_json())
     write_json(folder / _SETTINGS, settings)
     mark(folder, str(settings["command"]))
     if data is not None:
         write_training_data(folder, data)
+
+
+def _set_aside(folder: Path) -> None:
+    """What was trained in `folder` goes; a finished run waits in FORMER until `drop_former`."""
+    if _is_finished(folder):
+        shutil.rmtree(folder / FORMER, ignore_errors=True)
+        (folder / FORMER).mkdir()
+        for name in (DESCRIPTION, _SETTINGS, DATA):
+            if (folder / name).is_file():
+                shutil.copy2(folder / name, folder / FORMER)
+        for name in (WEIGHTS, STATE, AS_TRAINED, TEXTURE, AVERAGES):  # weights without state would pass for a finished run
+            if (folder / name).exists():
+                os.replace(folder / name, folder / FORMER / name)
+    for name in (WEIGHTS, STATE, AS_TRAINED, TEXTURE, "history.csv"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("tensorboard", "samples", AVERAGES, FINISH):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _is_finished(folder: Path) -> bool:
+    try:
+        progress = progress_of(folder)
+    except RunError:  # damaged; its weights may be sound
+        progress = None
+    return (folder / WEIGHTS).is_file() and (progress is None or progress.finished)
+
+
+def drop_former(folder: Path) -> None:
+    """The run in `folder` has finished: remove the one that it replaces."""
+    shutil.rmtree(folder / FORMER, ignore_errors=True)
 
 
 def check_resumable(folder: Path, identity: Mapping[str, Any]) -> None:

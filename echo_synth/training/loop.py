@@ -25,7 +25,7 @@ from echo_synth.interrupt import continue_with, resume_hint
 from echo_synth.progress import Meter, format_seconds
 from echo_synth.runs.folder import STATE, WEIGHTS
 from echo_synth.runs.progress import progress_of
-from echo_synth.runs.start import check_identity
+from echo_synth.runs.start import check_identity, drop_former
 from echo_synth.runs.tensors import save_tensors
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.ema import PowerEma
@@ -120,6 +120,8 @@ class Engine:
                 self._advance()
             self._validate()
             self._save_state()
+            if self.main:
+                drop_former(self.folder)
         finally:
             self.meter.close()
             if self.history:
