@@ -7,7 +7,7 @@ from pathlib import Path
 from echo_synth.errors import EchoSynthError
 from echo_synth.files import disk_error
 
-_MEMORY = "out of memory; use a smaller --batch, --size or number of --workers"
+_MEMORY = "out of memory; free some, or use a smaller batch, size or number of workers, as far as the command has such options"
 
 
 def explain(e: Exception) -> str:

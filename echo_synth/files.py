@@ -11,7 +11,7 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echo_synth.errors import DataError, ExistsError
+from echo_synth.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,10 +169,17 @@ def new_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np
     return array
 
 
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise ExistsError when `path` exists and may not be replaced."""
-    if path.exists() and not overwrite:
-        raise ExistsError(f"{path} exists; pass --overwrite to replace it, or another --out")
+def open_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """What `new_array` made, memory-mapped to be read. Raises DataError for anything else."""
+    import numpy as np
+
+    try:
+        array: np.memmap[Any, Any] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as e:
+        raise DataError(f"{path}: not readable ({e!s:.100})") from None
+    if array.shape != shape or array.dtype != dtype:
+        raise DataError(f"{path}: holds {array.shape} of {array.dtype}, expected {shape} of {np.dtype(dtype)}")
+    return array
 
 
 def check_writable(folder: Path) -> None:

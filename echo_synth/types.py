@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from echo_synth.errors import DataError
+
 VIEWS = ("2CH", "4CH")
 PHASES = ("ED", "ES")
 SPLITS = ("train", "val", "test")
@@ -29,9 +31,12 @@ class CaseId:
     def parse(cls, name: str) -> CaseId:
         """Case of a name such as patient0001_2CH_ED or patient0001_2CH_ED_aug3_seed0.
 
-        Raises ValueError when the name does not start with patient, view and phase.
+        Raises DataError when the name does not start with patient, view and phase.
         """
         parts = name.split("_")
         if len(parts) < 3 or parts[1] not in VIEWS or parts[2] not in PHASES:
-            raise ValueError(f"'{name}' is not a case name such as patient0001_2CH_ED")
+            raise DataError(
+                f"'{name:.100}' is not a case name such as patient0001_2CH_ED; "
+                f"views are {', '.join(VIEWS)}, phases {', '.join(PHASES)}"
+            )
         return cls(parts[0], parts[1], parts[2])

@@ -84,9 +84,9 @@ def source_of_training(training: Path) -> dict[str, Any]:
     return _read(training / _SOURCE)
 
 
-def use_of(description: Mapping[str, Any], splits: Path) -> str:
-    """Hash of how cases are used: of dataset.json (labels, shares) and the splits."""
-    text = json.dumps([description, json.loads(splits.read_text(encoding="utf-8"))], sort_keys=True)
+def use_of(description: Mapping[str, Any], splits: Any) -> str:
+    """Hash of how cases are used: of dataset.json (labels, shares) and the content of splits_final.json."""
+    text = json.dumps([description, splits], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -213,7 +213,7 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         """How the cases are used, see `cases.use_of`; by the raw dataset's splits where this machine has it."""
         raw = cases.raw_folder(self.plans_manager.dataset_name)
         splits = (raw or Path(self.preprocessed_dataset_folder_base)) / folds.SPLITS
-        return cases.use_of(self.dataset_json, splits) if splits.is_file() else ""
+        return cases.use_of(self.dataset_json, folds.read(splits)) if splits.is_file() else ""
 
     def save_checkpoint(self, filename: str) -> None:
         """Under a temporary name first: a kill while writing leaves the last good one."""

@@ -22,13 +22,13 @@ def check(preprocessed: Path, raw: Path | None, fold: int | str) -> None:
         RuntimeError: no splits, not those of the raw dataset, no such fold, one without validation
             cases, or one with a patient on both sides.
     """
-    splits = _read(preprocessed / SPLITS)
+    splits = read(preprocessed / SPLITS)
     if splits is None:
         raise RuntimeError(
             f"{preprocessed / SPLITS}: missing; nnU-Net would split by image and put patients on both sides. "
             f"Give the dataset validation patients (convert-camus --split) and plan it again"
         )
-    if raw is not None and (raw / SPLITS).is_file() and splits[: len(_read(raw / SPLITS) or [])] != _read(raw / SPLITS):
+    if raw is not None and (raw / SPLITS).is_file() and splits[: len(read(raw / SPLITS) or [])] != read(raw / SPLITS):
         raise RuntimeError(f"{preprocessed / SPLITS}: not the splits of {raw}; remove it and plan the dataset again")
     if not isinstance(fold, int) or not 0 <= fold < len(splits):
         raise RuntimeError(
@@ -48,12 +48,19 @@ def check(preprocessed: Path, raw: Path | None, fold: int | str) -> None:
         )
 
 
-def _read(file: Path) -> list[dict[str, Any]] | None:
+def read(file: Path) -> list[dict[str, Any]] | None:
+    """A splits_final.json, None where there is none. Raises RuntimeError when it is not a list of training and validation cases."""
     try:
-        splits: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+        splits = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return splits
+    except (ValueError, RecursionError) as e:
+        raise RuntimeError(f"{file}: not readable as JSON ({e!s:.100}); plan the dataset again") from None
+    folds = splits if isinstance(splits, list) else [splits]
+    sides = [fold.get(side) if isinstance(fold, dict) else None for fold in folds for side in ("train", "val")]
+    if not all(isinstance(side, list) and all(isinstance(case, str) for case in side) for side in sides):
+        raise RuntimeError(f'{file}: expected a list of {{"train": [CASE], "val": [CASE]}}; plan the dataset again')
+    return folds
 
 
 def _patients(raw: Path | None) -> dict[str, str]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from echo_synth import specs
 from echo_synth.data.folds import patient_folds
@@ -99,11 +100,25 @@ def _read_references(file: Path, changed: int) -> Mapping[str, _Reference]:
         raise DataError(f'{file}: "dataset" is not of the form {{CASE: {{"images": [FILE], "label": FILE}}}}') from None
 
 
+class _Description(BaseModel):
+    """dataset.json as nnU-Net needs it; more may be in it."""
+
+    model_config = ConfigDict(extra="allow")
+    channel_names: dict[str, str]
+    labels: dict[str, NonNegativeInt | list[NonNegativeInt]]
+    numTraining: NonNegativeInt  # noqa: N815
+    file_ending: str
+
+
 def _read_dataset_json(file: Path) -> dict[str, Any]:
-    content = read_json(file)
-    if not isinstance(content, dict):
-        raise DataError(f"{file}: expected nnU-Net's dataset.json, a set of named values")
+    specs.read_json_as(_Description, file, "echosynth convert-camus")
+    content: dict[str, Any] = read_json(file)  # as it is: its hash tells whether a training fits
     return content
+
+
+def describe(dataset: RawDataset) -> dict[str, Any]:
+    """dataset.json. Raises DataError when it is missing, or is none that nnU-Net could use."""
+    return _read_dataset_json(dataset.path / "dataset.json")
 
 
 def derive(dataset: RawDataset, case: str, split: str, size: int | None) -> Case2D:
@@ -201,11 +216,7 @@ def write_index(folder: Path, cases: pd.DataFrame) -> None:
 
 def training_count(dataset: RawDataset) -> int:
     """Training and validation cases that dataset.json announces. Raises DataError when it is missing or damaged."""
-    file = dataset.path / "dataset.json"
-    count = _read_dataset_json(file).get("numTraining")
-    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-        raise DataError(f'{file}: "numTraining" is {count!r:.40}, expected a whole number')
-    return count
+    return int(describe(dataset)["numTraining"])
 
 
 def read_grey(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:

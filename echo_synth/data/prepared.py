@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from echo_synth.data import nnunet_raw
 from echo_synth.data.tables import read_cases
 from echo_synth.errors import DataError
-from echo_synth.files import new_array, read_json, write_json
+from echo_synth.files import new_array, open_array, write_json
 from echo_synth.folders import new_folder
 from echo_synth.home import home
 from echo_synth.parallel import parallel_map
 from echo_synth.progress import track
+from echo_synth.specs import read_json_as
 from echo_synth.types import frame_number
 
 MADE_BY = "prepare"
@@ -67,16 +69,25 @@ def prepare(dataset: nnunet_raw.RawDataset, size: int = 256) -> Prepared:
         raise DataError(f"{dataset.path}: no training case in cases.csv")
     folder = home() / "prepared" / f"{dataset.name}_{size}"
     source = _source_fingerprint(dataset, cases)
-    if not (folder / "prepared.json").is_file() or read_json(folder / "prepared.json")["source"] != source:
+    try:
+        return _open(folder, source)
+    except DataError:  # none, of other cases, or damaged
         _write(dataset, cases, folder, size, source)
-    return _open(folder)
+    return _open(folder, source)
 
 
 def _source_fingerprint(dataset: nnunet_raw.RawDataset, cases: pd.DataFrame) -> str:
-    digest = hashlib.sha256()
+    """Hash of the cases and of every byte of their images and labels. Raises DataError for a missing file."""
+    digest = hashlib.sha256(cases.to_csv(index=False).encode())
     for row in cases.itertuples():
-        path = dataset.image_path(str(row.case), str(row.split))
-        digest.update(f"{row.case} {row.split} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
+        case, split = str(row.case), str(row.split)
+        for path in (dataset.image_path(case, split), dataset.label_path(case, split)):
+            try:
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+            except OSError as e:
+                raise DataError(
+                    f"{path}: cannot be read ({e.strerror or e}); it is in {dataset.path}/cases.csv"
+                ) from None
     return digest.hexdigest()[:16]
 
 
@@ -97,12 +108,21 @@ def _write(dataset: nnunet_raw.RawDataset, cases: pd.DataFrame, folder: Path, si
         write_json(new / "prepared.json", {"source": source, "fingerprint": digest.hexdigest()[:16], "size": size})
 
 
-def _open(folder: Path) -> Prepared:
+class _Note(BaseModel):
+    """prepared.json."""
+
+    source: str
+    fingerprint: str
+    size: int
+
+
+def _open(folder: Path, source: str) -> Prepared:
+    """What was prepared of `source`. Raises DataError where nothing was, of something else, or it is damaged."""
+    note = read_json_as(_Note, folder / "prepared.json", "echosynth train")
+    if note.source != source:
+        raise DataError(f"{folder}: prepared from other images or labels")
     cases = read_cases(folder / "cases.csv")
-    return Prepared(
-        images=np.load(folder / "images.npy", mmap_mode="r"),
-        tissues=np.load(folder / "tissues.npy", mmap_mode="r"),
-        frames=np.asarray([frame_number(v, p) for v, p in zip(cases["view"], cases["phase"], strict=True)], np.uint8),
-        cases=cases,
-        fingerprint=read_json(folder / "prepared.json")["fingerprint"],
-    )
+    shape = (len(cases), note.size, note.size)
+    images, tissues = (open_array(folder / name, np.uint8, shape) for name in ("images.npy", "tissues.npy"))
+    frames = np.asarray([frame_number(v, p) for v, p in zip(cases["view"], cases["phase"], strict=True)], np.uint8)
+    return Prepared(images, tissues, frames, cases, note.fingerprint)

@@ -69,7 +69,7 @@ def patient_of(name: str) -> str:
     """Patient of an image's name. Raises DataError for a name that is no case's."""
     try:
         return CaseId.parse(name).patient
-    except ValueError as e:
+    except DataError as e:
         raise DataError(f"{name}.png: {e}; rename the images of the classification folder so") from None
 
 

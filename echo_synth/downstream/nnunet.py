@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
 from echo_synth.data import nnunet_raw
 from echo_synth.data.nnunet_raw import ENDING, RawDataset
 from echo_synth.errors import DataError, RunError
@@ -19,6 +21,7 @@ from echo_synth.files import read_json, write_json
 from echo_synth.home import NNUNET_FOLDERS, nnunet_folder, plugin_folder
 from echo_synth.parallel import available_cores
 from echo_synth.progress import Meter, output_to
+from echo_synth.specs import read_json_as
 from nnunet_plugin.budgets import Budget, budgets
 
 PLANS, CONFIGURATION, FOLD = "nnUNetPlans", "2d", 0
@@ -83,6 +86,39 @@ def trainer_budget(name: str) -> Budget:
     return known[name]
 
 
+class _Configuration(BaseModel):
+    """Of a configuration, what is used here; the rest is nnU-Net's."""
+
+    model_config = ConfigDict(extra="allow")
+    data_identifier: str
+    preprocessor_name: str
+    patch_size: list[PositiveInt]
+    median_image_size_in_voxels: tuple[PositiveFloat, PositiveFloat]
+    normalization_schemes: list[str]
+    use_mask_for_norm: list[bool]
+    resampling_fn_data: str
+    spacing: list[PositiveFloat]
+
+
+class _Configurations(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    of_images: _Configuration = Field(alias="2d")
+
+
+class _Plans(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    dataset_name: str
+    plans_name: str
+    configurations: _Configurations
+
+
+def read_plans(file: Path) -> dict[str, Any]:
+    """nnU-Net's plans with a configuration for images. Raises DataError when they are missing, or are none."""
+    read_json_as(_Plans, file, "echosynth train-segmenter")
+    plans: dict[str, Any] = read_json(file)
+    return plans
+
+
 def plans_file(dataset: RawDataset) -> Path:
     """nnU-Net's plans of a dataset, made or not."""
     return nnunet_folder("nnUNet_preprocessed") / dataset.name / f"{PLANS}.json"
@@ -96,12 +132,13 @@ def is_planned(dataset_id: int) -> bool:
         raw, copied = dataset.path / name, folder / name
         if raw.is_file() and not (copied.is_file() and read_json(copied) == read_json(raw)):
             return False
-    if not plans_file(dataset).is_file():
-        return False
+    try:
+        plans = read_plans(plans_file(dataset))
+    except DataError:
+        return False  # none, or damaged: made again
     from nnunet_plugin import cases, whole_images
 
-    files = cases.raw_files(dataset.path, read_json(dataset.path / "dataset.json"))
-    plans = read_json(plans_file(dataset))
+    files = cases.raw_files(dataset.path, nnunet_raw.describe(dataset))
     preprocessed = folder / whole_images.identifier(plans, CONFIGURATION)
     return cases.is_preprocessed(files, plans, CONFIGURATION, preprocessed)
 
@@ -119,7 +156,7 @@ def plan_and_preprocess(dataset_id: int, log: Path) -> None:
         workers = available_cores()
         api.extract_fingerprints([dataset_id], num_processes=workers, check_dataset_integrity=True, verbose=False)
         api.plan_experiments([dataset_id])
-        description, plans = read_json(dataset.path / "dataset.json"), read_json(plans_file(dataset))
+        description, plans = nnunet_raw.describe(dataset), read_plans(plans_file(dataset))
         files = cases.raw_files(dataset.path, description)
         size = cases.common_size([image for image, _ in files.values()])
         whole_images.plan_whole_images(plans, CONFIGURATION, size)
@@ -136,9 +173,9 @@ def seconds_of_step(dataset_id: int, trainer: str, device: str) -> float:
     from nnunet_plugin import echosynth_trainers, networks
 
     dataset = nnunet_raw.find(dataset_id)
-    plans = PlansManager(read_json(plans_file(dataset)))
+    plans = PlansManager(read_plans(plans_file(dataset)))
     configuration = plans.get_configuration(CONFIGURATION)
-    heads = plans.get_label_manager(read_json(dataset.path / "dataset.json")).num_segmentation_heads
+    heads = plans.get_label_manager(nnunet_raw.describe(dataset)).num_segmentation_heads
     builder = getattr(echosynth_trainers, trainer)
     network = builder.build_network_architecture(plans, configuration, 1, heads, True).to(device)
     images = torch.zeros(1, 1, *configuration.patch_size, device=device)
@@ -155,8 +192,8 @@ def content_of(dataset: RawDataset) -> str:
     """Hash of all that a training on a raw dataset depends on: images, labels, dataset.json, splits."""
     from nnunet_plugin import cases
 
-    description, splits = read_json(dataset.path / "dataset.json"), dataset.path / "splits_final.json"
-    use = cases.use_of(description, splits) if splits.is_file() else ""
+    description, splits = nnunet_raw.describe(dataset), dataset.path / "splits_final.json"
+    use = cases.use_of(description, read_json(splits)) if splits.is_file() else ""
     return cases.content_hash(cases.raw_files(dataset.path, description)) + use
 
 
@@ -173,7 +210,7 @@ def image_size(folder: Path) -> tuple[int, int] | None:
     plans = folder.parent / "plans.json"
     if not plans.is_file():
         return None
-    configuration = read_json(plans)["configurations"].get(CONFIGURATION, {})
+    configuration = read_plans(plans)["configurations"][CONFIGURATION]
     if not configuration.get("whole_images"):
         return None
     rows, columns = configuration["median_image_size_in_voxels"]

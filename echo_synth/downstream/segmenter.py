@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from echo_synth.claims import claim, lock_beside, lock_in
 from echo_synth.data import nnunet_raw
 from echo_synth.data.nifti import read_image
@@ -15,8 +17,9 @@ from echo_synth.downstream import nnunet
 from echo_synth.downstream.weights import check_weights
 from echo_synth.errors import DataError, ExistsError, RunError
 from echo_synth.estimate import Estimate
-from echo_synth.files import check_writable, read_json, write_json
+from echo_synth.files import check_writable, write_json
 from echo_synth.folders import new_folder
+from echo_synth.specs import read_json_as
 
 SETTINGS = "settings.json"
 _WEIGHTS_BYTES = 1 << 30  # three checkpoints of the planned network, at most
@@ -49,6 +52,12 @@ class SegmenterSettings:
             "FLIP": int(self.flip) or None,
         }
         return {f"ECHOSYNTH_NNUNET_{name}": str(value) for name, value in given.items() if value is not None}
+
+
+class _Started(BaseModel):
+    """Of the settings.json of a training, what decides on its weights."""
+
+    environment: dict[str, str] = {}
 
 
 def check_training(dataset: RawDataset, trainer: str, environment: Mapping[str, str]) -> None:
@@ -85,7 +94,7 @@ def _first_difference(folder: Path, environment: Mapping[str, str]) -> str | Non
     file = folder / SETTINGS
     if not file.is_file():
         return None  # started by nnU-Net's own command
-    started = read_json(file).get("environment", {})
+    started = read_json_as(_Started, file, "echosynth train-segmenter").environment
     for name in sorted(started.keys() | environment.keys()):
         before, now = started.get(name, "the trainer's"), environment.get(name, "the trainer's")
         if before != now:

@@ -13,7 +13,7 @@ from echo_synth.data.nifti import Image2D, read_image
 from echo_synth.data.nnunet_raw import ENDING
 from echo_synth.data.resize import resize_image
 from echo_synth.errors import DataError
-from echo_synth.types import PHASES, VIEWS, CaseId
+from echo_synth.types import CaseId
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def _case_names(folder: Path) -> set[str]:
     for name in sorted(names):
         try:
             CaseId.parse(name)
-        except ValueError as e:
-            raise DataError(f"{folder}: {e}; views are {', '.join(VIEWS)}, phases {', '.join(PHASES)}") from None
+        except DataError as e:
+            raise DataError(f"{folder}: {e}") from None
     return names
 
 

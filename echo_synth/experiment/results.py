@@ -21,8 +21,9 @@ from echo_synth.experiment.comparisons import compare_cells
 from echo_synth.experiment.spec import SweepSpec
 from echo_synth.experiment.stages import Cell
 from echo_synth.experiment.workspace import Workspace
-from echo_synth.files import read_json, write_bytes, write_text
+from echo_synth.files import write_bytes, write_text
 from echo_synth.report import figures, sweep_figures
+from echo_synth.report.reading import read_metrics, read_scores
 from echo_synth.report.tables import PATIENTS
 
 Row = dict[str, str | int | float | None]
@@ -91,7 +92,7 @@ class Results:
         if cell.columns["kind"] in ("synthetic", "bmode") and self.workspace.done(data):
             row["seconds_per_image"] = self.workspace.seconds_per_image(data)
         if evaluated is not None and self.workspace.done(evaluated):
-            row |= metric_columns(read_json(self.workspace.result(evaluated) / "metrics.json"))
+            row |= metric_columns(read_metrics(self.workspace.result(evaluated) / "metrics.json"))
             row["covers"] = PATIENTS  # a row is one training; comparisons of repeats know both
         return row
 
@@ -101,7 +102,7 @@ class Results:
         if evaluated is None or not self.workspace.done(evaluated):
             return None
         file = self.workspace.result(evaluated) / "per_case.csv"
-        return pd.read_csv(file) if file.is_file() else None
+        return read_scores(file) if file.is_file() else None
 
     def scores_of(self, name: str) -> pd.DataFrame | None:
         """per_case.csv of a cell, or of all that repeat it, once all are done: with columns generator_seed and segmenter_seed."""
@@ -149,8 +150,8 @@ def metric_columns(metrics: Mapping[str, Any]) -> Row:
     """metrics.json as columns: dice_lv_endo, dice_lv_endo_low, …"""
     row: Row = {}
     for name, entry in _entries(metrics):
-        ends = [nan if end is None else end for end in entry["ci95"]]  # one patient has no interval
-        row[name], (row[f"{name}_low"], row[f"{name}_high"]) = entry["mean"], ends
+        ends = [nan if end is None else end for end in entry.get("ci95") or (None, None)]  # one patient has none
+        row[name], (row[f"{name}_low"], row[f"{name}_high"]) = entry.get("mean"), ends
         if "p_holm" in entry:
             row[f"{name}_p_within_cell"] = entry["p_holm"]
     if "volumes" in metrics:

@@ -6,14 +6,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, PositiveInt
 
 from echo_synth import specs
 from echo_synth.device import resolve_precision, training_device
 from echo_synth.errors import RunError, SpecError
-from echo_synth.files import read_json
 from echo_synth.generation.engine import MODULATION_BYTES, ImageGenerator, SamplerSettings
 from echo_synth.home import maps
 from echo_synth.runs.find import find_diffusion, find_vae_of
@@ -125,19 +126,29 @@ def check_solver(name: str) -> str:
 def solver_of(run: Run, solver: str, nfe: int, known: Mapping[int, str]) -> str:
     """`solver`, or for auto what study-solvers found for this run, else for this model (`known`), else Heun (the paper's choice).
 
-    Raises SpecError for an unknown solver.
+    Raises SpecError for an unknown solver, DataError for a damaged solvers.json.
     """
     if solver != "auto":
         return check_solver(solver)
     file = run.folder / "solvers.json"
-    recommended = read_json(file)["recommended"] if file.is_file() else known
+    recommended = read_recommended(file) if file.is_file() else known
     return solver_for(recommended, nfe) if recommended else "heun"
 
 
-def solver_for(recommended: Mapping[str, str] | Mapping[int, str], nfe: int) -> str:
-    """The recommendation at the studied NFE that is nearest (in ratio) to `nfe`; keys are numbers or their text."""
-    by_nfe = {int(n): str(solver) for n, solver in recommended.items()}
-    return by_nfe[min(by_nfe, key=lambda n: abs(math.log(n / nfe)))]
+class _StudiedSolvers(BaseModel):
+    """Of a solvers.json, what is followed."""
+
+    recommended: dict[PositiveInt, Literal[*SOLVERS]]  # type: ignore[valid-type]
+
+
+def read_recommended(file: Path) -> dict[int, str]:
+    """Solver by NFE of a solvers.json. Raises DataError for what study-solvers did not write."""
+    return dict(specs.read_json_as(_StudiedSolvers, file, "echosynth study-solvers").recommended)
+
+
+def solver_for(recommended: Mapping[int, str], nfe: int) -> str:
+    """The recommendation at the studied NFE that is nearest (in ratio) to `nfe`."""
+    return recommended[min(recommended, key=lambda n: abs(math.log(n / nfe)))]
 
 
 def newest_maps() -> Path:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from echo_synth.claims import claim, lock_beside
 from echo_synth.errors import DataError
-from echo_synth.files import read_json, write_json
+from echo_synth.files import write_json
+from echo_synth.specs import read_json_as
 
 TIMING = "timing.json"
 
@@ -48,24 +49,28 @@ def timing_file(dataset: Path) -> Path:
 
 
 def record_attempt(dataset: Path, attempt: Attempt) -> None:
-    """Add a record; processes that end together take turns. Raises DataError when it cannot be written."""
+    """Add a record; processes that end together take turns. Raises DataError when it cannot be written.
+
+    A damaged file gives way: how long drawing took is not worth losing what was drawn.
+    """
     file = timing_file(dataset)
     with claim(lock_beside(file), wait=60):
-        known = read_json(file) if file.is_file() else {}
-        known.setdefault(dataset.name, []).append(asdict(attempt))
-        write_json(file, known)
+        try:
+            known = _read(file)
+        except DataError:
+            known = {}
+        known.setdefault(dataset.name, []).append(attempt)
+        write_json(file, {name: [asdict(a) for a in of_one] for name, of_one in known.items()})
+
+
+def _read(file: Path) -> dict[str, list[Attempt]]:
+    """Attempts by folder name. Raises DataError for a damaged file."""
+    return read_json_as(dict[str, list[Attempt]], file, "echosynth generate") if file.is_file() else {}
 
 
 def attempts(dataset: Path) -> list[Attempt]:
     """Attempts at `dataset` in order; none where nothing was recorded. Raises DataError for a damaged file."""
-    file = timing_file(dataset)
-    if not file.is_file():
-        return []
-    names = {f.name for f in fields(Attempt)}
-    try:
-        return [Attempt(**{k: v for k, v in r.items() if k in names}) for r in read_json(file).get(dataset.name, [])]
-    except (AttributeError, TypeError):
-        raise DataError(f"{file}: not a record of attempts by folder name; remove it") from None
+    return _read(timing_file(dataset)).get(dataset.name, [])
 
 
 def seconds_per_image(dataset: Path) -> float | None:

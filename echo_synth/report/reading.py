@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ValidationError
 
+from echo_synth import specs
 from echo_synth.data.tables import Column, Table, read_table
 from echo_synth.errors import DataError
+from echo_synth.evaluation.case_scores import METRICS
 from echo_synth.files import read_json
 from echo_synth.report import tables
 from echo_synth.report.schemas import MetricsFile, QualityFile
@@ -62,6 +64,27 @@ COMPARISONS = Table(
         Column("covers", "text", "what interval and p know of"),
     ),
 )
+
+
+_MOST_SEEDS = 2**63
+PER_CASE = Table(
+    "per_case.csv",
+    "echosynth bootstrap-eval",
+    "",
+    (
+        Column("case", "name", "name of the image", needed=True),
+        Column("patient", "name", "whose it is", needed=True),
+        Column("structure", "text", "which is judged", needed=True, values=tuple(specs.labels().structures)),
+        *(Column(name, "number", "a score", needed=True) for name in METRICS),
+        Column("generator_seed", "number", "of the images that trained", low=0, high=_MOST_SEEDS),
+        Column("segmenter_seed", "number", "of the training", low=0, high=_MOST_SEEDS),
+    ),
+)
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """per_case.csv of an evaluation, a row a case and structure, columns of PER_CASE and others."""
+    return read_table(path, PER_CASE)
 
 
 def read_history(path: Path) -> pd.DataFrame:

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from echo_synth.data.augment import GeometricRanges, draw_affine, geometric
 from echo_synth.data.prepared import Prepared
 from echo_synth.diffusion.labels import TISSUES, tissue_shares
-from echo_synth.errors import RunError
-from echo_synth.files import new_array, write_json
+from echo_synth.errors import DataError, RunError
+from echo_synth.files import new_array, open_array, read_json, write_json
 from echo_synth.folders import new_folder
 from echo_synth.home import home
 from echo_synth.progress import Meter
@@ -27,6 +27,7 @@ from echo_synth.training.tasks.diffusion import Fields
 from echo_synth.vae.codec import Codec
 
 _BATCH = 16
+_WAIT_SECONDS = 3600.0  # for another training that makes the same fields
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,25 @@ def kept_fields(
     identity = {**recipe.as_dict(), "data": data.fingerprint, "rows": hashlib.sha256(rows.tobytes()).hexdigest()}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folder = home() / "prepared" / f"{name}_fields{recipe.resolution}_{digest}"
-    if not (folder / "fields.json").is_file():
+    shape = (recipe.copies * len(rows), recipe.resolution, recipe.resolution)
+    try:
+        arrays = _open(folder, shape, recipe.soft)
+    except DataError:  # none, or damaged
         _write(data, rows, codec, recipe, folder, device)
         write_json(folder / "fields.json", identity)
-    return Fields(
-        np.load(folder / "clean.npy", mmap_mode="r"),
-        np.load(folder / "tissues.npy", mmap_mode="r"),
-        np.tile(data.frames[rows], recipe.copies),
-        np.load(folder / "shares.npy", mmap_mode="r") if recipe.soft else None,
-    )
+        arrays = _open(folder, shape, recipe.soft)
+    clean, tissues, shares = arrays
+    return Fields(clean, tissues, np.tile(data.frames[rows], recipe.copies), shares)
+
+
+def _open(
+    folder: Path, shape: tuple[int, int, int], soft: bool
+) -> tuple[NDArray[np.float16], NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Clean fields, tissues and their shares. Raises DataError where there are none, or not all, or damaged ones."""
+    read_json(folder / "fields.json")
+    clean, tissues = open_array(folder / "clean.npy", np.float16, shape), open_array(folder / "tissues.npy", np.uint8, shape)
+    shares = open_array(folder / "shares.npy", np.uint8, (shape[0], TISSUES, *shape[1:])) if soft else None
+    return clean, tissues, shares
 
 
 def _write(
@@ -79,7 +90,7 @@ def _write(
 ) -> None:
     shape = (recipe.copies * len(rows), recipe.resolution, recipe.resolution)
     meter = Meter(shape[0], "latents" if recipe.vae else "fields", "images")
-    with new_folder(folder, "latents", overwrite=True) as new:
+    with new_folder(folder, "latents", overwrite=True, wait=_WAIT_SECONDS) as new:
         clean = new_array(new / "clean.npy", np.float16, shape)
         tissues = new_array(new / "tissues.npy", np.uint8, shape)
         shares = new_array(new / "shares.npy", np.uint8, (shape[0], TISSUES, *shape[1:])) if recipe.soft else None

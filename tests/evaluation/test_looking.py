@@ -14,7 +14,7 @@ import typer
 from cli import inspect_commands, measure_commands, train_commands
 from echo_synth import specs
 from echo_synth.data.maps import open_maps
-from echo_synth.errors import RunError
+from echo_synth.errors import DataError, RunError
 from echo_synth.evaluation import solver_study
 from echo_synth.generation import sources
 from echo_synth.generation.engine import ImageGenerator, default_settings, step_noise
@@ -78,7 +78,7 @@ def test_more_evaluations_come_nearer_and_the_nearest_is_recommended() -> None:
     recommended = solver_study.recommend(table)
     assert set(recommended) == {"8", "32"}
     best = table[table["nfe"] == 8].set_index("solver")["rmse"].idxmin()
-    assert sources.solver_for(recommended, 9) == best == recommended["8"]
+    assert sources.solver_for({int(n): s for n, s in recommended.items()}, 9) == best == recommended["8"]
     assert solver_study.equal_distance(table, "heun", 32)["heun"] == 32
 
 
@@ -162,3 +162,13 @@ def test_a_twin_is_trained_and_never_taken_for_its_sibling(home: Path, tmp_path:
         train_commands.train_vae(
             "gamma-vae-64", 501, out=tmp_path / "twin", images=8, batch=4, device="cpu", precision="fp32", resume=True
         )
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"recommended": []}', '{"recommended": {"x": "heun"}}', '{"recommended": {"10": "foo"}}']
+)
+def test_a_foreign_solvers_json_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "solvers.json").write_text(content)
+    run = DiffusionRun(tmp_path, open_run(BUNDLED / "edm-l64", "diffusion").description)
+    with pytest.raises(DataError, match=r"solvers\.json: .*study-solvers"):
+        sources.solver_of(run, "auto", 20, {})

@@ -27,6 +27,8 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
         timing_file(tmp_path / "Dataset601_X").write_text(content)
         with pytest.raises(DataError, match=r"timing\.json"):
             attempts(tmp_path / "Dataset601_X")
+        record_attempt(tmp_path / "Dataset601_X", Attempt(1, 2.0, "cpu", "fp32"))  # what was drawn counts more
+        assert seconds_per_image(tmp_path / "Dataset601_X") == 2.0
 
 
 def test_generate_records_each_attempt_that_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
