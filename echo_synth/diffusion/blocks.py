@@ -33,7 +33,7 @@ class Resample(nn.Module):
 
     def __init__(self, direction: Direction, taps: Sequence[float]) -> None:
         super().__init__()
-        f = torch.as_tensor(taps, dtype=torch.float32)
+        f = torch.as_tensor(taps, dtype=torch.float32, device="cpu")  # has its numbers on the meta device too
         f = torch.outer(f, f) / f.sum() ** 2
         self.up = direction == "up"
         self.padding = (len(taps) - 1) // 2
@@ -123,7 +123,7 @@ class FourierEmbedding(nn.Module):
     def __init__(self, channels: int, scale: float = 16.0, sine_first: bool = False) -> None:
         super().__init__()
         self.sine_first = sine_first
-        self.register_buffer("freqs", torch.randn(channels // 2) * scale)
+        self.register_buffer("freqs", torch.empty(channels // 2).normal_() * scale)
 
     def forward(self, label: Tensor) -> Tensor:
         return _waves(torch.outer(label.float(), 2 * pi * self.freqs), self.sine_first)

@@ -84,6 +84,7 @@ class Runner:
             if self.workspace.done(stage):
                 return
             start = time.monotonic()
+            self.workspace.folder(stage).mkdir(parents=True, exist_ok=True)
             for dataset in self.commands.linked(stage):
                 _link(dataset, self.workspace.folder(stage))
             for command in self.commands.of(stage):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from echo_synth.claims import Claim, claim, lock_in
+from echo_synth.claims import Claim, claim, lock_beside
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.experiment.stages import DRAWN_KINDS, Cell, Stage
 from echo_synth.files import write_json
@@ -69,8 +69,8 @@ class Workspace:
         return read_json_as(_Done, self.folder(stage) / _DONE, "echosynth sweep")
 
     def hold(self, stage: Stage) -> AbstractContextManager[Claim]:
-        """The stage's folder, claimed; waits for as long as another process works on it."""
-        return claim(lock_in(self.folder(stage)), wait=math.inf)
+        """The stage's folder, claimed beside it (its commands claim what is inside); waits for as long as another has it."""
+        return claim(lock_beside(self.folder(stage)), wait=math.inf)
 
     def state(self, cell: Cell) -> str:
         """'done', or how many of its stages are: '2/5'."""

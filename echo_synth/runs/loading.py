@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from echo_synth.errors import RunError
 from echo_synth.runs.description import Description, build_model
-from echo_synth.runs.tensors import load_weights
+from echo_synth.runs.tensors import load_finite
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
@@ -18,22 +18,25 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}
 def load_model(description: Description, weights: Path) -> nn.Module:
     """The network that `description` says, with `weights`, float32, in evaluation mode, without gradients.
 
-    Names, shapes and types are compared on the meta device and in the file's header first.
+    Names, shapes and types are compared on the meta device and in the file's header first; then the
+    weights take the places of the tensors there, so that none is initialised for nothing.
 
     Raises:
         RunError: no network can be built so, or the weights are not its own, damaged or not finite.
     """
-    _check_header(_expected(description, weights), weights)
-    module = build_model(description)
-    load_weights(module, weights)
+    module = _without_numbers(description, weights)
+    own = module.state_dict()
+    _check_header(own, weights)
+    tensors = load_finite(weights)
+    module.load_state_dict({name: tensors[name].to(like.dtype, copy=True) for name, like in own.items()}, assign=True)
     return module.eval().requires_grad_(False)
 
 
-def _expected(description: Description, weights: Path) -> dict[str, Tensor]:
-    """Names, shapes and dtypes of the described network; on the meta device, where they take no memory."""
+def _without_numbers(description: Description, weights: Path) -> nn.Module:
+    """The described network on the meta device, where it takes no memory; buffers that no file holds have their numbers."""
     try:
         with torch.device("meta"):
-            return build_model(description).state_dict()
+            return build_model(description)
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as e:
         raise RunError(
             f"{weights.parent}: no network can be built from its model.json ({str(e).splitlines()[0]:.120}); "

@@ -6,6 +6,8 @@ import copy
 import json
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,14 @@ from echo_synth.evaluation.latent_prior import read_prior
 from echo_synth.files import write_json
 from echo_synth.runs.description import (
     Description,
+    build_model,
     describe_classifier,
     describe_diffusion,
     describe_vae,
     parse_description,
 )
 from echo_synth.runs.folder import open_run
+from echo_synth.runs.loading import load_model
 
 BUNDLED = specs.root() / "bundled"
 WRITTEN: dict[str, Description] = {
@@ -162,3 +166,35 @@ def test_priors_that_are_no_priors_are_refused(tmp_path: Path, text: str, messag
     (tmp_path / "gamma_prior.json").write_text(text)
     with pytest.raises(DataError, match=message):
         read_prior(tmp_path / "gamma_prior.json")
+
+
+def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Everything that a network computes with: parameters, buffers, and tensors that are neither."""
+    held = {}
+    for name, part in module.named_modules():
+        for values in (vars(part), part._parameters, part._buffers):
+            held |= {f"{name}.{key}": value for key, value in values.items() if isinstance(value, torch.Tensor)}
+    return held
+
+
+@pytest.mark.parametrize("name", [*specs.DIFFUSION_MODELS, *specs.VAE_MODELS, "classifier"])
+def test_a_loaded_network_is_the_one_that_was_saved(name: str, tmp_path: Path) -> None:
+    """It is built without numbers: nothing may be left without them."""
+    if name == "classifier":
+        description: Description = describe_classifier("tf_efficientnetv2_s", 64, ("2CH", "4CH"))
+    elif name in specs.VAE_MODELS:
+        description = describe_vae(name, "tiny")
+    else:
+        description = describe_diffusion(name, "tiny", None)
+    saved = build_model(description, 3)
+    save_file(saved.state_dict(), tmp_path / "w.safetensors")
+    before, after = _tensors(saved), _tensors(load_model(description, tmp_path / "w.safetensors"))
+    assert before.keys() == after.keys()
+    assert all(after[k].device == v.device and torch.equal(after[k], v) for k, v in before.items())
+
+
+def test_loading_a_network_does_not_import_compilers() -> None:
+    """Some functions do on the meta device: seconds, and hundreds of modules."""
+    code = "import sys; from echo_synth.runs.find import bundled_run; bundled_run('edm-l64').load(); print('sympy' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
