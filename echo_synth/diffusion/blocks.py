@@ -123,7 +123,7 @@ class FourierEmbedding(nn.Module):
     def __init__(self, channels: int, scale: float = 16.0, sine_first: bool = False) -> None:
         super().__init__()
         self.sine_first = sine_first
-        self.register_buffer("freqs", torch.empty(channels // 2).normal_() * scale)
+        self.register_buffer("freqs", torch.randn(channels // 2, device="cpu") * scale)
 
     def forward(self, label: Tensor) -> Tensor:
         return _waves(torch.outer(label.float(), 2 * pi * self.freqs), self.sine_first)

@@ -80,7 +80,10 @@ def _open(
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8], NDArray[np.uint8] | None]:
     """Clean fields, tissues and their shares. Raises DataError where there are none, or not all, or damaged ones."""
     read_json(folder / "fields.json")
-    clean, tissues = open_array(folder / "clean.npy", np.float16, shape), open_array(folder / "tissues.npy", np.uint8, shape)
+    clean, tissues = (
+        open_array(folder / "clean.npy", np.float16, shape),
+        open_array(folder / "tissues.npy", np.uint8, shape),
+    )
     shares = open_array(folder / "shares.npy", np.uint8, (shape[0], TISSUES, *shape[1:])) if soft else None
     return clean, tissues, shares
 
