@@ -104,8 +104,11 @@ def parallel_map(function: Callable[[A], R], items: Sequence[A], workers: int | 
             "a worker process was killed, often by the system for want of memory; free some, or use fewer workers (option --workers, where the command has it)"
         ) from None
     except (KeyboardInterrupt, GeneratorExit):
+        pool.shutdown(wait=False, cancel_futures=True)  # first: a pool that breaks complains of what is cancelled
         for process in processes:
             process.kill()
+        for process in processes:
+            process.join()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

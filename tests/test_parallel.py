@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,11 @@ def _square(number: int) -> int:
     if number < 0:
         raise DataError("below zero")
     return number * number
+
+
+def _rest(number: int) -> int:
+    time.sleep(0.02)
+    return number
 
 
 def _die(number: int) -> int:
@@ -95,6 +102,23 @@ def test_workers_end_with_their_parent(how: signal.Signals, tmp_path: Path) -> N
     assert not any(map(_alive, workers))
     assert "Traceback" not in errors
     assert process.returncode == (130 if how == signal.SIGINT else -how)
+
+
+def test_a_slow_end_of_the_workers_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool notices that they are dead while this process still ends the others."""
+    complaints: list[object] = []
+    kill = BaseProcess.kill
+
+    def slowly(process: BaseProcess) -> None:
+        kill(process)
+        time.sleep(0.5)
+
+    monkeypatch.setattr(threading, "excepthook", complaints.append)
+    monkeypatch.setattr(BaseProcess, "kill", slowly)
+    results = parallel_map(_rest, range(400), 2)
+    assert next(results) == 0
+    results.close()  # type: ignore[attr-defined]
+    assert not complaints
 
 
 def test_ctrl_c_while_workers_start_is_quiet(tmp_path: Path) -> None:
