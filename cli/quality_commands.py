@@ -34,9 +34,10 @@ Trainer = Annotated[
 ]
 Count = Annotated[int | None, typer.Option(min=2, help="Judge so many images, spread evenly; default: all.")]
 Perceptual = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="Network whose distances measure diversity: efflite0, lpips-vgg, lpips-alex, radimagenet or none."
+        help="Network whose distances measure diversity: efflite0, lpips-vgg, lpips-alex, radimagenet or none; "
+        "default: efflite0 where its package is installed."
     ),
 ]
 PerceptualWeights = Annotated[Path | None, typer.Option(help="Local weights of --perceptual.")]
@@ -63,7 +64,7 @@ def quality(
     predictions: Predictions = None,
     trainer: Trainer = "nnUNetTrainerEchoSynth_cpu",
     count: Count = None,
-    perceptual: Perceptual = "efflite0",
+    perceptual: Perceptual = None,
     perceptual_weights: PerceptualWeights = None,
     rate: Rate = 0.05,
     low_agreement: LowAgreement = 0.7,
@@ -97,6 +98,7 @@ def quality(
     if drop is not None:
         name = f"{synthetic.name[11:]}_kept"
         kept = nnunet_raw.target(drop, name, overwrite, "mix-datasets", [synthetic.path])
+    perceptual = perceptual or _installed_perceptual(perceptual_weights)
     distance = build_perceptual(perceptual, perceptual_weights)
     inputs = QualityInputs(
         synthetic=synthetic,
@@ -113,6 +115,16 @@ def quality(
     check_inputs(inputs)
     settings = begin("quality", _settings(inputs, trainer, folder, kept), dry_run)
     _judge(inputs, (real, trainer), folder, kept, settings, overwrite)
+
+
+def _installed_perceptual(weights: Path | None) -> str:
+    """What measures diversity where the command names nothing: a network that is a package, if it is here."""
+    from echo_synth.training.perceptual_networks import INSTALL, NONE, PACKAGED, is_installed
+
+    if weights is not None or is_installed(PACKAGED):
+        return PACKAGED
+    say(f"the network of --perceptual {PACKAGED} is not installed: diversity is left out; {INSTALL}")
+    return NONE
 
 
 def _classifier(given: Path | None, trained_on: str) -> ClassifierRun | None:

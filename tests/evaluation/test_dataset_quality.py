@@ -19,6 +19,9 @@ from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.errors import DataError, ExistsError
 from echo_synth.evaluation import copies, dataset_quality
 from echo_synth.files import read_json
+from echo_synth.training import perceptual_networks
+
+pytestmark = pytest.mark.slow
 
 
 def _replace(path: Path, pixels: np.ndarray) -> None:
@@ -116,14 +119,19 @@ def test_a_classifiers_features_count(home: Path, synthetic: RawDataset, tmp_pat
     assert pd.read_csv(tmp_path / "q/quality.csv")["similarity_in_features"].between(-1, 1).all()
 
 
-def test_without_a_classifier_and_a_segmenter_the_rest_remains(
-    home: Path, synthetic: RawDataset, tmp_path: Path
+def test_without_a_classifier_a_segmenter_and_optional_packages_the_rest_remains(
+    home: Path,
+    synthetic: RawDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    options = {"trainer": "nnUNetTrainerEchoSynth", "perceptual": "none", "device": "cpu"}
-    quality(640, 501, count=4, rate=0.5, out=tmp_path / "q", **options)
+    monkeypatch.setattr(perceptual_networks, "find_spec", lambda name: None)
+    quality(640, 501, trainer="nnUNetTrainerEchoSynth", count=4, rate=0.5, out=tmp_path / "q", device="cpu")
+    assert "diversity is left out; install it with: pip install 'echosynth[perceptual]'" in capsys.readouterr().err
     result = read_json(tmp_path / "q/quality.json")
     assert {"privacy", "texture", "intensity"} <= set(result)
-    assert not {"features", "agreement"} & set(result)
+    assert not {"features", "agreement", "diversity"} & set(result)
     assert {"quality.png", "nearest.png", "quality.csv"} <= {p.name for p in (tmp_path / "q").iterdir()}
 
 
