@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from echo_synth import specs
+from echo_synth.downstream.nnunet import trainer_budget
 from echo_synth.errors import RunError
 from echo_synth.experiment.shell import run_command
 from echo_synth.files import write_json
@@ -19,6 +20,7 @@ REAL, SYNTHETIC = 501, 601
 TRAINER = "nnUNetTrainerEchoSynth_cpu"
 _FIXED_MINUTES = 3.5  # go to what does not scale with the training lengths
 _FULL_MINUTES = 12.0  # of the lengths below, measured on two cores
+_SYNTHETIC_IMAGES, _SEGMENTER_ITERATIONS = 256, 240
 _PATIENTS, _MINUTES_OF_ALL_PATIENTS, _FEWEST_PATIENTS = 40, 6.0, 8  # with less time, fewer are simulated
 
 
@@ -148,10 +150,13 @@ class Demo:
 
     def _generate(self) -> list[str]:
         checkpoint = f"--checkpoint={self.out / 'runs' / 'edm-l64'}"
-        return ["generate", "--model=edm-l64", "--nfe=20", checkpoint, f"--dataset-id={SYNTHETIC}", self._seed]
+        count = f"--count={max(16, round(_SYNTHETIC_IMAGES * self._share))}"
+        return ["generate", "--model=edm-l64", "--nfe=20", count, checkpoint, f"--dataset-id={SYNTHETIC}", self._seed]
 
     def _segmenter(self) -> list[str]:
-        lengths = [self._epochs(4), "--iterations=25"]
+        iterations = max(10, round(_SEGMENTER_ITERATIONS * self._share))
+        epochs = max(1, round(iterations / trainer_budget(TRAINER).iterations))
+        lengths = [f"--epochs={epochs}", f"--iterations={round(iterations / epochs)}"]
         return ["train-segmenter", f"--dataset-id={SYNTHETIC}", f"--trainer={TRAINER}", *lengths]
 
     def _predict(self) -> list[str]:
