@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs bundled clean
+.PHONY: demo test quick lint docs bundled clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +17,9 @@ demo: $(BIN)/.installed ## the whole chain on simulated patients, about 12 minut
 test: $(BIN)/.installed ## lint, types and tests
 	$(MAKE) lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+quick: $(BIN)/.installed ## tests that neither draw nor train
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff format --check .

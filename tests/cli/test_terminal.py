@@ -9,8 +9,9 @@ import pytest
 
 from tests.cli.terminal import echosynth, in_terminal
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.xdist_group("nnunet")
+
 def test_the_demo_ends_well_on_a_terminal(tmp_path: Path) -> None:
     """train-segmenter and predict-segmenter are among its stages, each with the terminal as its output."""
     ended = in_terminal(echosynth("demo", "--out", str(tmp_path / "demo"), "--minutes", "1"), seconds=3600)

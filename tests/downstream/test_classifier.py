@@ -60,6 +60,7 @@ def test_names_that_are_no_cases_are_named(tmp_path: Path) -> None:
         classifier.check_patients_apart(pictures, pictures, "val")
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_with_its_own_images_and_settings_alone(tmp_path: Path) -> None:
     images, run = _pictures(tmp_path / "images"), tmp_path / "run"
     resolved = {"command": "train-classifier"}

@@ -23,7 +23,7 @@ from echo_synth.evaluation.masks import pair_cases
 from echo_synth.files import read_json
 from echo_synth.home import nnunet_folder
 
-pytestmark = pytest.mark.xdist_group("nnunet")  # planning takes a minute: once, in one process
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("nnunet")]  # planning takes a minute: once, in one process
 SMOKE = "nnUNetTrainerEchoSynth_smoke"
 SYNTHETIC, MIXED = 620, 701
 

@@ -23,6 +23,8 @@ from echo_synth.evaluation.segmentation import SegmentationResult, evaluate_segm
 from echo_synth.evaluation.statistics import Resampling
 from echo_synth.files import read_json, write_json
 
+pytestmark = pytest.mark.slow
+
 
 def _copy_labels(target: Path, change=None) -> Path:  # type: ignore[no-untyped-def]
     source = nnunet_raw.find(501).path / "labelsTs"

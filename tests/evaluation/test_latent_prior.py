@@ -61,6 +61,7 @@ def test_a_constant_image_has_no_prior() -> None:
         latent_prior.maximum_likelihood_gamma(counts)
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_training_reads(home: Path, tmp_path: Path) -> None:
     from cli.inspect_commands import fit_prior
 

@@ -24,6 +24,8 @@ from echo_synth.runs.tensors import load_tensors
 from echo_synth.sampling import SOLVERS
 from echo_synth.types import VIEWS
 
+pytestmark = pytest.mark.slow
+
 BUNDLED = specs.root() / "bundled"
 
 

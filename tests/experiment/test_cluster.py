@@ -15,6 +15,8 @@ from echo_synth.experiment.sweep import Sweep
 from echo_synth.files import write_json
 from tests.experiment.sweeps import GRID, runner_in
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_gpus_of_one_machine_share_the_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = runner_in(tmp_path)

@@ -12,6 +12,8 @@ from echo_synth.experiment.sweep import Sweep, plan_sweep
 from echo_synth.files import write_json
 from tests.experiment.sweeps import GRID
 
+pytestmark = pytest.mark.slow
+
 ALONE = {"cells": {}, "reference": None, "classifier": None, "models": {"edm-l64": {"nfe": [4]}}}
 
 

@@ -9,9 +9,12 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
 
 from cli.sweep_commands import sweep
+
+pytestmark = pytest.mark.slow
 
 
 def _small(folder: Path) -> Path:

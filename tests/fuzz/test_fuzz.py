@@ -9,6 +9,8 @@ import pytest
 
 from tests.fuzz.harness import Kind, faults, fuzz
 
+pytestmark = pytest.mark.slow
+
 MODULES = sorted(p.stem for p in Path(__file__).parent.glob("f_*.py"))
 INPUTS = 40  # of each kind
 

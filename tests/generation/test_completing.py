@@ -25,6 +25,8 @@ from echo_synth.generation.shards import Shard, hold_shard
 from echo_synth.generation.targets import PREVIEW, TargetRequest, make_target
 from echo_synth.runs.folder import open_run
 
+pytestmark = pytest.mark.slow
+
 BUNDLED = specs.root() / "bundled"
 
 

@@ -29,6 +29,8 @@ from echo_synth.generation.manifest import plan_images
 from echo_synth.runs.find import find_vae_of
 from echo_synth.runs.folder import open_run
 
+pytestmark = pytest.mark.slow
+
 BUNDLED = specs.root() / "bundled"
 BUNDLED_MAPS = BUNDLED / "maps"
 

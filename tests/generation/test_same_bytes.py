@@ -14,6 +14,8 @@ from cli.generate_commands import generate
 from echo_synth.data import nnunet_raw
 from echo_synth.data.nifti import read_image
 
+pytestmark = pytest.mark.slow
+
 # Of generate --model edm-l64 --nfe 10 --count 8 --precision fp32 --seed 0, bundled weights and maps.
 MEAN_GREY = [39.4006, 61.7907, 43.4662, 40.2097, 54.1153, 58.5759, 42.2197, 50.6275]
 SHA256 = "82973553ad600c559baed5cdf66456809ed9ae529c2aa3685152a03add052553"

@@ -31,6 +31,7 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
         assert seconds_per_image(tmp_path / "Dataset601_X") == 2.0
 
 
+@pytest.mark.slow
 def test_generate_records_each_attempt_that_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path))
     for _ in range(2):  # the second finds everything drawn

@@ -17,6 +17,7 @@ import torch
 from echo_synth.runs.folder import STATE
 from echo_synth.runs.tensors import load_tensors
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]  # they share the unbroken trainings
 ROOT = Path(__file__).parents[2]
 VAE = ROOT / "data_specs" / "bundled" / "gamma-vae-64"
 KINDS = {
@@ -35,6 +36,8 @@ KINDS = {
         "1",
         "--lr",
         "1e-5",
+        "--snapshots",
+        "3",
     ],
 }
 
@@ -73,41 +76,51 @@ def _finish(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0, output[-3000:]
 
 
+@pytest.fixture(scope="module")
+def unbroken(converted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of one training of each kind, by one process, without a break."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    for kind in KINDS:
+        _finish(_start(converted, folder / kind, kind))
+    return folder
+
+
 def _losses(run: Path) -> pd.Series:
     history = pd.read_csv(run / "history.csv")
     return history.set_index(["images", "split", "name"])["value"]
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_two_processes_learn_what_one_does(kind: str, home: Path, tmp_path: Path) -> None:
-    _finish(_start(home, tmp_path / "one", kind))
+def test_two_processes_learn_what_one_does(kind: str, home: Path, unbroken: Path, tmp_path: Path) -> None:
     _finish(_start(home, tmp_path / "two", kind, processes=2))
-    one, two = _losses(tmp_path / "one"), _losses(tmp_path / "two")
+    one, two = _losses(unbroken / kind), _losses(tmp_path / "two")
     assert list(one.index) == list(two.index)
     assert two.to_numpy() == pytest.approx(one.to_numpy(), rel=2e-4)
-    first, second = (load_tensors(tmp_path / n / "model.safetensors")[0] for n in ("one", "two"))
+    first, second = (load_tensors(run / "model.safetensors")[0] for run in (unbroken / kind, tmp_path / "two"))
     worst = max(float((first[k] - second[k]).abs().max()) for k in first)
     assert worst < 1e-4
 
 
-def test_killed_at_random_and_resumed_it_ends_in_the_same_weights(home: Path, tmp_path: Path) -> None:
-    more = ("--snapshots", "3")
-    _finish(_start(home, tmp_path / "whole", "diffusion", *more))
+def test_killed_at_random_and_resumed_it_ends_in_the_same_weights(home: Path, unbroken: Path, tmp_path: Path) -> None:
+    whole = unbroken / "diffusion"
     draw = random.Random(1)
     for _ in range(3):
         resume = ("--resume",) if (tmp_path / "broken" / STATE).is_file() else ("--overwrite",)
-        process = _start(home, tmp_path / "broken", "diffusion", *more, *resume)
-        deadline = time.monotonic() + draw.uniform(5, 12)
+        process = _start(home, tmp_path / "broken", "diffusion", *resume)
+        give_up = time.monotonic() + 300
+        while not (tmp_path / "broken" / STATE).is_file() and process.poll() is None and time.monotonic() < give_up:
+            time.sleep(0.05)  # from the first step on, however long a busy machine takes to come to it
+        deadline = time.monotonic() + draw.uniform(0, 6)
         while time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.1)
+            time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
         process.communicate()
     resume = ("--resume",) if (tmp_path / "broken" / STATE).is_file() else ("--overwrite",)
-    _finish(_start(home, tmp_path / "broken", "diffusion", *more, *resume))
-    names = sorted(p.relative_to(tmp_path / "whole") for p in (tmp_path / "whole").rglob("*.safetensors"))
+    _finish(_start(home, tmp_path / "broken", "diffusion", *resume))
+    names = sorted(p.relative_to(whole) for p in whole.rglob("*.safetensors"))
     assert len(names) > 4
     for name in names:
-        a, b = load_tensors(tmp_path / "whole" / name)[0], load_tensors(tmp_path / "broken" / name)[0]
+        a, b = load_tensors(whole / name)[0], load_tensors(tmp_path / "broken" / name)[0]
         assert a.keys() == b.keys()
         assert all(torch.equal(a[k], b[k]) for k in a), name
-    assert (_losses(tmp_path / "whole") == _losses(tmp_path / "broken")).all()
+    assert (_losses(whole) == _losses(tmp_path / "broken")).all()
