@@ -42,7 +42,7 @@ def test_every_size_can_be_built(name: str, size: str) -> None:
     """On the meta device: shapes without memory, as large as the paper's. F's output has the shape of its input."""
     description = describe_diffusion(name, size, None)
     with torch.device("meta"):
-        network = build_model(description).network
+        network = build_model(description).network.to("meta")  # the frequencies of VE have numbers
         grid = (description.resolution, description.resolution)
         onehot = torch.empty((2, description.network.classes, *grid))
         modulations = Modulations(network, onehot, {})
