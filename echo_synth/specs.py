@@ -116,9 +116,7 @@ class VaeSize(Strict):
     norm_groups: int
     level_attention: bool = Field(description="self-attention after the blocks of the last level")
     mid_attention: bool = Field(description="self-attention in the bottleneck")
-    subpixel: int = Field(
-        default=1, ge=1, description="side of the square of pixels that the finest level sees as channels"
-    )
+    subpixel: int = Field(default=1, ge=1, description="side of the square of pixels that are channels of one")
 
 
 class UNetSize(Strict):
@@ -150,9 +148,7 @@ class TrainingSpec(Strict):
     lr_decay: float = Field(default=0.0, ge=0, le=1, description="last share of the training in which lr falls to 0")
     stratified: bool = Field(default=False, description="noise levels of a batch spread evenly, not drawn one by one")
     warmup_images: int = 0
-    decoder_finish: int = Field(
-        default=0, ge=0, description="images of a VAE's last phase, which tunes its decoder to E[z]"
-    )
+    decoder_finish: int = Field(default=0, ge=0, description="images on which a VAE's decoder is tuned to E[z]")
     weights: VaeLossWeights = VaeLossWeights()
     perceptual: Literal["none", "lpips-vgg", "lpips-alex", "radimagenet", "efflite0"] = "none"
 
@@ -172,11 +168,9 @@ class VaeSpec(Strict):
 class Conditions(Strict):
     """How label maps reach a diffusion network; the defaults are the paper's."""
 
-    soft_maps: bool = Field(
-        default=False, description="shares of tissues on the network's grid, not nearest neighbours"
-    )
+    soft_maps: bool = Field(default=False, description="shares of tissues in each cell, not nearest neighbours")
     phase: bool = Field(default=False, description="classes know the phase beside the view: 20, not 10")
-    map_input: bool = Field(default=False, description="the map also enters as channels beside the noisy image")
+    map_input: bool = Field(default=False, description="the map enters beside the noisy image too")
 
 
 class DiffusionSpec(Strict):
@@ -187,13 +181,11 @@ class DiffusionSpec(Strict):
     precond: Literal["edm", "ve", "vp", "iddpm"]
     network: Literal["adm", "ddpmpp", "ncsnpp"]
     vae: str | None
-    solvers: dict[int, str] = Field(
-        default={}, description="nearest solver to the converged solution by NFE, as study-solvers found it"
-    )
+    solvers: dict[int, str] = Field(default={}, description="nearest solver by NFE, as study-solvers found it")
     sizes: dict[str, UNetSize]
     training: TrainingSpec
     size_training: dict[str, dict[str, object]] = {}
-    size_conditions: dict[str, Conditions] = Field(default={}, description="where they are not the paper's")
+    size_conditions: dict[str, Conditions] = Field(default={}, description="where not the paper's")
 
 
 ModelSpec = Annotated[VaeSpec | DiffusionSpec, Field(discriminator="kind")]

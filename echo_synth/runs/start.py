@@ -219,7 +219,8 @@ def _set_aside(folder: Path) -> None:
         for name in (DESCRIPTION, _SETTINGS, DATA):
             if (folder / name).is_file():
                 shutil.copy2(folder / name, folder / FORMER)
-        for name in (WEIGHTS, STATE, AS_TRAINED, TEXTURE, AVERAGES):  # weights without state would pass for a finished run
+        # Weights without state would pass for a finished run, so both go.
+        for name in (WEIGHTS, STATE, AS_TRAINED, TEXTURE, AVERAGES):
             if (folder / name).exists():
                 os.replace(folder / name, folder / FORMER / name)
     for name in (WEIGHTS, STATE, AS_TRAINED, TEXTURE, "history.csv"):
