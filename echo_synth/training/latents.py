@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from echo_synth.training.tasks.diffusion import Fields
 from echo_synth.vae.codec import Codec
 
 _BATCH = 16
+_LARGEST = 1e4  # latents are about 1
 _WAIT_SECONDS = 3600.0  # for another training that makes the same fields
 
 
@@ -92,7 +95,7 @@ def _write(
     data: Prepared, rows: NDArray[np.intp], codec: Codec, recipe: FieldRecipe, folder: Path, device: str
 ) -> None:
     shape = (recipe.copies * len(rows), recipe.resolution, recipe.resolution)
-    meter = Meter(shape[0], "latents" if recipe.vae else "fields", "images")
+    meter, cut = Meter(shape[0], "latents" if recipe.vae else "fields", "images"), 0
     with new_folder(folder, "latents", overwrite=True, wait=_WAIT_SECONDS) as new:
         clean = new_array(new / "clean.npy", np.float16, shape)
         tissues = new_array(new / "tissues.npy", np.uint8, shape)
@@ -104,6 +107,7 @@ def _write(
                 images, maps = _moved(data, chunk, recipe, at if copy else None, device)
                 here = slice(at, at + len(chunk))
                 clean[here], tissues[here] = _fields(images, maps, codec, recipe)
+                cut += int((np.abs(clean[here]) == _LARGEST).any(axis=(1, 2)).sum())
                 if shares is not None:
                     shares[here] = (tissue_shares(maps[:, 0], recipe.resolution) * 255).byte().cpu().numpy()
                 meter.update(len(chunk))
@@ -111,6 +115,9 @@ def _write(
             if kept is not None:
                 kept.flush()
     meter.close()
+    if cut:
+        told = f"latents of {cut} of {shape[0]} images are cut at {_LARGEST:g}, expected about 1"
+        print(f"note: {told}; the Γ-VAE has learnt too little", file=sys.stderr)
 
 
 def _moved(
@@ -135,12 +142,12 @@ def _fields(
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
     """Fields and tissues (N, R, R) of images and tissue maps (N, 1, H, W).
 
-    Raises RunError for latents that half precision does not hold: those of a VAE that learnt nothing.
+    Latents of a VAE that learnt next to nothing are cut at `_LARGEST`, which half precision holds.
+    Raises RunError for those that are no numbers.
     """
     small = F.interpolate(maps, size=(recipe.resolution, recipe.resolution), mode="nearest-exact")
     with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.bf16):
         field = codec.encode(images, (maps > 0).float())
-    largest = float(field.abs().max())
-    if not largest < np.finfo(np.float16).max:
-        raise RunError(f"the Γ-VAE's latents reach {largest:.3g}, expected about 1; train it longer or anew")
-    return field[:, 0].cpu().numpy().astype(np.float16), small[:, 0].byte().cpu().numpy()
+    if not math.isfinite(float(field.abs().max())):
+        raise RunError("the Γ-VAE's latents are not finite; train it anew, or name another with --vae")
+    return field[:, 0].clamp(-_LARGEST, _LARGEST).cpu().numpy().astype(np.float16), small[:, 0].byte().cpu().numpy()

@@ -1,0 +1,52 @@
+"""Fields of a diffusion model: kept, made again when damaged, cut where half precision ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from echo_synth.data.augment import GeometricRanges
+from echo_synth.data.nnunet_raw import find
+from echo_synth.data.prepared import prepare
+from echo_synth.errors import RunError
+from echo_synth.training.latents import FieldRecipe, kept_fields
+
+RECIPE = FieldRecipe(64, "0123456789abcdef", 1, GeometricRanges(), 0, bf16=False)
+
+
+class _Codec:
+    """Encodes every image as one number."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def encode(self, images: torch.Tensor, sector: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(images), 1, 64, 64), self.value)
+
+
+def _fields(codec: Any, name: str) -> np.ndarray:
+    data = prepare(find(501))
+    return np.asarray(kept_fields(data, data.rows("val"), codec, RECIPE, name, "cpu").clean)
+
+
+def test_latents_of_a_vae_that_learnt_nothing_are_cut_and_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A few images of training are what first tries have: no reason to stop, and none for infinities."""
+    assert (_fields(_Codec(1e8), "wild") == 1e4).all()
+    assert "cut at 10000" in capsys.readouterr().err
+    assert (_fields(_Codec(-0.5), "tame") == -0.5).all()
+    assert "cut" not in capsys.readouterr().err
+    with pytest.raises(RunError, match="not finite"):
+        _fields(_Codec(float("nan")), "none")
+
+
+def test_damaged_fields_are_made_again(home: Path) -> None:
+    before = _fields(_Codec(0.25), "damaged")
+    (folder,) = (home / "prepared").glob("damaged_fields64_*")
+    for name in ("clean.npy", "tissues.npy", "fields.json"):
+        (folder / name).unlink()
+        (folder / name).write_bytes(b"foreign")
+        assert np.array_equal(_fields(_Codec(0.25), "damaged"), before)
