@@ -172,7 +172,7 @@ def mix_datasets(
     """
     from echo_synth.data import mix, nnunet_raw
 
-    first, others = nnunet_raw.find(real), [nnunet_raw.find(i) for i in synthetic or ()]
+    first, others = nnunet_raw.find(real, "--real"), [nnunet_raw.find(i, "--synthetic") for i in synthetic or ()]
     target = nnunet_raw.target(dataset_id, name, overwrite, mix.MADE_BY, [d.path for d in (first, *others)])
     parts = mix.shares(first, others, (0.5 if others else 0.0) if share is None else share)
     table = mix.plan(first, others, patients, seed)

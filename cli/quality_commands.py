@@ -91,13 +91,14 @@ def quality(
 
     if drop is not None and count is not None:
         raise DataError("--drop needs every image judged; leave out --count")
-    synthetic, truth = nnunet_raw.find(dataset_id), nnunet_raw.find(real)
+    synthetic, truth = nnunet_raw.find(dataset_id), nnunet_raw.find(real, "--real")
     folder = (out or home() / "quality" / synthetic.name).absolute()
     check_results(folder, "quality", FILES, overwrite)
     kept = None
     if drop is not None:
         name = f"{synthetic.name[11:]}_kept"
-        kept = nnunet_raw.target(drop, name, overwrite, "mix-datasets", [synthetic.path])
+        read = [synthetic.path]
+        kept = nnunet_raw.target(drop, name, overwrite, "mix-datasets", read, "--drop", "another --drop")
     perceptual = perceptual or _installed_perceptual(perceptual_weights)
     distance = build_perceptual(perceptual, perceptual_weights)
     inputs = QualityInputs(

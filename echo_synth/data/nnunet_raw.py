@@ -133,10 +133,10 @@ def derive(dataset: RawDataset, case: str, split: str, size: int | None) -> Case
     return derive_case(image, Image2D(labels.pixels.astype(np.uint8), labels.spacing), size)
 
 
-def check_id(dataset_id: int) -> None:
-    """Raise DataError unless nnU-Net can use `dataset_id`."""
+def check_id(dataset_id: int, option: str = "--dataset-id") -> None:
+    """Raise DataError, which names the `option` that it came with, unless nnU-Net can use `dataset_id`."""
     if not 1 <= dataset_id <= MAX_ID:
-        raise DataError(f"--dataset-id {dataset_id}: nnU-Net uses three digits, expected 1 to {MAX_ID}")
+        raise DataError(f"{option} {dataset_id}: nnU-Net uses three digits, expected 1 to {MAX_ID}")
 
 
 def existing(dataset_id: int) -> list[Path]:
@@ -145,9 +145,9 @@ def existing(dataset_id: int) -> list[Path]:
     return sorted(p for p in raw.glob(f"Dataset{dataset_id:03d}_*") if p.is_dir())
 
 
-def find(dataset_id: int) -> RawDataset:
-    """The raw dataset of that id. Raises DataError when there is none, or more than one."""
-    check_id(dataset_id)
+def find(dataset_id: int, option: str = "--dataset-id") -> RawDataset:
+    """The raw dataset of that id, given with `option`. Raises DataError when there is none, or more than one."""
+    check_id(dataset_id, option)
     folders = existing(dataset_id)
     raw = nnunet_folder("nnUNet_raw")
     if not folders:
@@ -158,10 +158,20 @@ def find(dataset_id: int) -> RawDataset:
     return RawDataset(folders[0])
 
 
-def target(dataset_id: int, name: str, overwrite: bool, made_by: str, inputs: Sequence[Path] = ()) -> Path:
+def target(
+    dataset_id: int,
+    name: str,
+    overwrite: bool,
+    made_by: str,
+    inputs: Sequence[Path] = (),
+    option: str = "--dataset-id",
+    choice: str = "another --dataset-id or --name",
+) -> Path:
     """Folder for a new dataset.
 
     Args:
+        option: of the command, with which the id was given.
+        choice: what the user can choose instead.
         made_by: the command that makes it, see `folders.check_target`.
         inputs: what that command reads.
 
@@ -169,15 +179,15 @@ def target(dataset_id: int, name: str, overwrite: bool, made_by: str, inputs: Se
         DataError: an id or name that nnU-Net cannot use, or no right to write.
         ExistsError: the id is taken by a dataset that may not be replaced.
     """
-    check_id(dataset_id)
+    check_id(dataset_id, option)
     if not re.fullmatch(r"[A-Za-z0-9._+-]{1,100}", name):
         raise DataError(f"--name '{name:.100}': expected up to 100 letters, digits, '.', '_', '+' and '-'")
     path = nnunet_folder("nnUNet_raw") / f"Dataset{dataset_id:03d}_{name}"
     taken = existing(dataset_id)
     if taken and not (overwrite and taken == [path]):
         hint = "pass --overwrite to replace it, or choose" if taken == [path] else "choose"
-        raise ExistsError(f"dataset id {dataset_id} is taken by {taken[0]}; {hint} another --dataset-id")
-    check_target(path, made_by, overwrite, inputs, "another --dataset-id or --name")
+        raise ExistsError(f"dataset id {dataset_id} is taken by {taken[0]}; {hint} another {option}")
+    check_target(path, made_by, overwrite, inputs, choice)
     return path
 
 

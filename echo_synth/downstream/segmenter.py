@@ -173,9 +173,10 @@ def check_images(files: Sequence[Path], size: tuple[int, int] | None) -> None:
     for file in files:
         rows, columns = read_image(file).pixels.shape
         if size is not None and (rows, columns) != size:
+            square = f"convert the images with 'echosynth convert-camus --size {size[0]}' first"
+            mend = square if size[0] == size[1] else "expected images of that size"
             raise DataError(
-                f"{file}: has {rows} x {columns} pixels, the segmenter was trained on {size[0]} x {size[1]}; "
-                f"convert the images with 'echosynth convert-camus --size {size[0]}' first"
+                f"{file}: has {rows} x {columns} pixels, the segmenter was trained on {size[0]} x {size[1]}; {mend}"
             )
 
 
