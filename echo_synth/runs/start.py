@@ -23,6 +23,7 @@ from echo_synth.runs.progress import Progress, progress_of, read_state_header
 from echo_synth.specs import TrainingSpec
 
 _SETTINGS = "settings.json"
+_TRAINED = (WEIGHTS, STATE, AS_TRAINED, TEXTURE)  # in this order: weights without state would pass for a finished run
 # Of settings that runs of earlier versions do not name: they trained so.
 _DEFAULTS = {name: f.default for name, f in TrainingSpec.model_fields.items() if not f.is_required()}
 
@@ -219,11 +220,10 @@ def _set_aside(folder: Path) -> None:
         for name in (DESCRIPTION, _SETTINGS, DATA):
             if (folder / name).is_file():
                 shutil.copy2(folder / name, folder / FORMER)
-        # Weights without state would pass for a finished run, so both go.
-        for name in (WEIGHTS, STATE, AS_TRAINED, TEXTURE, AVERAGES):
+        for name in (*_TRAINED, AVERAGES):
             if (folder / name).exists():
                 os.replace(folder / name, folder / FORMER / name)
-    for name in (WEIGHTS, STATE, AS_TRAINED, TEXTURE, "history.csv"):
+    for name in (*_TRAINED, "history.csv"):
         (folder / name).unlink(missing_ok=True)
     for name in ("tensorboard", "samples", AVERAGES, FINISH):
         shutil.rmtree(folder / name, ignore_errors=True)
