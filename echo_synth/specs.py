@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_args, overloa
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from echo_synth.errors import DataError, SpecError
-from echo_synth.files import read_json
+from echo_synth.errors import SpecError
 from echo_synth.yaml_file import read_yaml
 
 if TYPE_CHECKING:
@@ -234,14 +233,6 @@ def _validated(adapter: TypeAdapter[T], model: object, data: object, source: str
         return adapter.validate_python(data)
     except ValidationError as e:
         raise SpecError(_explain(e.errors()[0], model, source)) from None
-
-
-def read_json_as(model: type[T], path: Path, made_by: str) -> T:
-    """JSON of `path` as a `model`. Raises DataError that names the file, the key, and the command that writes such files."""
-    try:
-        return validate(model, read_json(path), str(path))
-    except SpecError as e:
-        raise DataError(f"{e}; expected what '{made_by}' writes") from None
 
 
 def load(relative: str, model: type[T]) -> T:

@@ -29,6 +29,7 @@ ROOMS = [
         "device",
         "yaml_file",
         "specs",
+        "records",
     ),
     *("metrics", "data", "phantom", "vae", "sampling", "diffusion", "runs", "compat", "generation", "training"),
     *("downstream", "evaluation", "report", "experiment", "cli"),

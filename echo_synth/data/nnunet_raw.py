@@ -29,6 +29,7 @@ from echo_synth.errors import DataError, ExistsError
 from echo_synth.files import read_json, write_json
 from echo_synth.folders import check_target
 from echo_synth.home import nnunet_folder
+from echo_synth.records import read_json_as
 
 ENDING = ".nii.gz"
 MAX_ID = 999  # nnU-Net names datasets with three digits
@@ -111,7 +112,7 @@ class _Description(BaseModel):
 
 
 def _read_dataset_json(file: Path) -> dict[str, Any]:
-    specs.read_json_as(_Description, file, "echosynth convert-camus")
+    read_json_as(_Description, file, "echosynth convert-camus")
     content: dict[str, Any] = read_json(file)  # as it is: its hash tells whether a training fits
     return content
 

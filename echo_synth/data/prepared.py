@@ -20,7 +20,7 @@ from echo_synth.folders import new_folder
 from echo_synth.home import home
 from echo_synth.parallel import parallel_map
 from echo_synth.progress import track
-from echo_synth.specs import read_json_as
+from echo_synth.records import read_json_as
 from echo_synth.types import frame_number
 
 MADE_BY = "prepare"

@@ -21,7 +21,7 @@ from echo_synth.files import read_json, write_json
 from echo_synth.home import NNUNET_FOLDERS, nnunet_folder, plugin_folder
 from echo_synth.parallel import available_cores
 from echo_synth.progress import Meter, output_to
-from echo_synth.specs import read_json_as
+from echo_synth.records import read_json_as
 from nnunet_plugin.budgets import Budget, budgets
 
 PLANS, CONFIGURATION, FOLD = "nnUNetPlans", "2d", 0

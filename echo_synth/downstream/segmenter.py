@@ -19,7 +19,7 @@ from echo_synth.errors import DataError, ExistsError, RunError
 from echo_synth.estimate import Estimate
 from echo_synth.files import check_writable, write_json
 from echo_synth.folders import new_folder
-from echo_synth.specs import read_json_as
+from echo_synth.records import read_json_as
 
 SETTINGS = "settings.json"
 _WEIGHTS_BYTES = 1 << 30  # three checkpoints of the planned network, at most

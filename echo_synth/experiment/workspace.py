@@ -15,7 +15,7 @@ from echo_synth.experiment.stages import DRAWN_KINDS, Cell, Stage
 from echo_synth.files import write_json
 from echo_synth.generation.timing import seconds_per_image
 from echo_synth.home import classification
-from echo_synth.specs import read_json_as
+from echo_synth.records import read_json_as
 
 DRAWN_ID, DERIVED_ID = 601, 602  # drawn by a generator; mixed or filtered from other datasets
 _DONE = "done.json"

@@ -17,6 +17,7 @@ from echo_synth.device import resolve_precision, training_device
 from echo_synth.errors import RunError, SpecError
 from echo_synth.generation.engine import MODULATION_BYTES, ImageGenerator, SamplerSettings
 from echo_synth.home import maps
+from echo_synth.records import read_json_as
 from echo_synth.runs.find import find_diffusion, find_vae_of
 from echo_synth.runs.folder import DiffusionRun, Run, VaeRun, open_run
 from echo_synth.sampling import SOLVERS
@@ -143,7 +144,7 @@ class _StudiedSolvers(BaseModel):
 
 def read_recommended(file: Path) -> dict[int, str]:
     """Solver by NFE of a solvers.json. Raises DataError for what study-solvers did not write."""
-    return dict(specs.read_json_as(_StudiedSolvers, file, "echosynth study-solvers").recommended)
+    return dict(read_json_as(_StudiedSolvers, file, "echosynth study-solvers").recommended)
 
 
 def solver_for(recommended: Mapping[int, str], nfe: int) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from echo_synth.claims import claim, lock_beside
 from echo_synth.errors import DataError
 from echo_synth.files import write_json
-from echo_synth.specs import read_json_as
+from echo_synth.records import read_json_as
 
 TIMING = "timing.json"
 
