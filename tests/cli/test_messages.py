@@ -336,7 +336,7 @@ def test_an_unfinished_training_names_the_command_that_finishes_it(
 
 
 def test_what_a_command_says_comes_next_works(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
-    sys.argv = ["echosynth", "phantom", "ph", "--patients", "4"]
+    shell.patch.setattr(sys, "argv", ["echosynth", "phantom", "ph", "--patients", "4"])
     with pytest.raises(SystemExit):
         entry.main()
     following = capsys.readouterr().out.rpartition("next: echosynth ")[2].splitlines()[0]

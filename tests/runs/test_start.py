@@ -11,9 +11,17 @@ from echo_synth.claims import claim, lock_in
 from echo_synth.errors import ExistsError, HeldError, RunError
 from echo_synth.files import write_json
 from echo_synth.runs.description import describe_vae
-from echo_synth.runs.folder import DESCRIPTION, STATE, WEIGHTS
+from echo_synth.runs.folder import DESCRIPTION, FORMER, STATE, WEIGHTS, open_run
 from echo_synth.runs.progress import progress_of
-from echo_synth.runs.start import RunRequest, check_identity, choose_run_folder, hold_run_folder, unfinished_runs
+from echo_synth.runs.start import (
+    RunRequest,
+    check_identity,
+    choose_run_folder,
+    drop_former,
+    hold_run_folder,
+    start_run,
+    unfinished_runs,
+)
 from echo_synth.runs.tensors import save_tensors
 
 STEM = "gamma-vae-64_tiny_Dataset501_CAMUS"
@@ -127,3 +135,19 @@ def test_a_state_that_lies_is_named(runs: Path) -> None:
         save_tensors(folder / STATE, {"w": torch.zeros(1)}, metadata)  # type: ignore[arg-type]
         with pytest.raises(RunError, match=r"state\.safetensors"):
             progress_of(folder)
+
+
+def test_a_finished_run_waits_until_its_successor_has_finished(tmp_path: Path) -> None:
+    """--overwrite that is killed has lost nothing, and a second one keeps what was finished, not what was begun."""
+    folder, description = put_run(tmp_path / "run", step=2), describe_vae("gamma-vae-64", "tiny")
+    whole = (folder / WEIGHTS).read_bytes()
+    start_run(folder, description, {"command": "train-vae"}, {}, resume=False)
+    assert not (folder / WEIGHTS).exists()
+    assert progress_of(folder) is None
+    save_tensors(folder / STATE, {}, {"step": 1, "validated_step": 0, "identity": {"images": 8, "batch": 4}})
+    save_tensors(folder / WEIGHTS, {"w": torch.ones(1)})
+    start_run(folder, description, {"command": "train-vae"}, {}, resume=False)
+    assert (folder / FORMER / WEIGHTS).read_bytes() == whole
+    assert open_run(folder / FORMER).description == description
+    drop_former(folder)
+    assert not (folder / FORMER).exists()
