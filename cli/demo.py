@@ -29,7 +29,10 @@ def demo(
     Example: echosynth demo --out demo_out
     """
     from echo_synth.experiment.demo import Demo
+    from echo_synth.outputs import check_results
     from echo_synth.progress import format_seconds
+
+    check_results(out.absolute(), "demo", ("report.html",), overwrite=True)  # run again, it goes on
 
     if dry_run:
         say(f"estimate: about {minutes:g} min on two cores, 1 GiB of disk, 3 GiB of memory")

@@ -43,13 +43,16 @@ def sweep(
 
     from echo_synth.device import training_device
     from echo_synth.experiment.cluster import JobLimits
+    from echo_synth.experiment.results import FILES
     from echo_synth.experiment.sweep import plan_sweep
     from echo_synth.files import write_json
     from echo_synth.home import home
+    from echo_synth.outputs import check_results
 
     # On a cluster the device is that of the job, not of this machine.
     device = device if cluster else training_device(device)
     folder = (out or home() / "sweeps" / spec.stem).absolute()
+    check_results(folder, "sweep", FILES, overwrite=True)  # its own give way as cells are done
     wanted = [n.strip() for n in only.split(",")] if only else None
     planned = plan_sweep(experiment, folder, wanted, device, say)
     _say_how_long(planned, device, status, dry_run)
@@ -76,9 +79,11 @@ def sweep(
             else:
                 planned.run_here(say)
     finally:  # also of what a failure or Ctrl-C leaves
-        figures = planned.results.publish()
+        begun = (folder / "settings.json").is_file()
+        figures = planned.results.publish() if begun else []
     _show(planned)
-    done(f"results: {folder / 'results.csv'}", *([f"figures: {', '.join(figures)}"] if figures else []))
+    wrote = [f"results: {folder / 'results.csv'}"] if begun else []
+    done(*wrote, *([f"figures: {', '.join(figures)}"] if figures else []))
 
 
 def _say_how_long(planned: Sweep, device: str, status: bool, dry_run: bool) -> None:

@@ -27,6 +27,7 @@ from echo_synth.report.reading import read_metrics, read_scores
 from echo_synth.report.tables import PATIENTS
 
 Row = dict[str, str | int | float | None]
+FILES = ("results.csv", "comparisons.csv", "images.png", "scores.png", "throughput.png", "pareto.png")
 
 
 @dataclass(frozen=True)

@@ -240,6 +240,20 @@ SCENES = [
         ("train-segmenter --dataset-id 501 --trainer nnUNetTrainerEchoSynth --dry-run",),
     ),
     Scene(
+        "sweep: folder of another command",
+        (),
+        f"sweep smoke --out {RAW}",
+        "belongs to 'echosynth convert-camus'; choose another --out",
+        ("sweep smoke --out free --dry-run", "sweep smoke --out free --status"),
+    ),
+    Scene(
+        "demo: folder of another command",
+        (),
+        f"demo --out {RAW}",
+        "belongs to 'echosynth convert-camus'; choose another --out",
+        ("demo --out free --dry-run",),
+    ),
+    Scene(
         "quality: kept under a taken id",
         (f"{GENERATE} --count 2 --dataset-id 601",),
         "quality --dataset-id 601 --real 501 --perceptual none --drop 501 --dry-run",

@@ -61,7 +61,7 @@ runner.run(Stage("segmenter", {"kind": "x"}))
 
 def test_two_processes_that_need_a_stage_take_turns_and_it_is_done_once(tmp_path: Path) -> None:
     processes = [subprocess.Popen([sys.executable, "-c", _STAGE, str(tmp_path)], cwd=ROOT) for _ in range(2)]
-    assert [p.wait(60) for p in processes] == [0, 0]
+    assert [p.wait(600) for p in processes] == [0, 0]
     assert (tmp_path / "times").read_text().split() == ["begin", "end"] * 2
 
 
@@ -82,7 +82,7 @@ def test_a_command_ends_with_the_process_that_started_it(tmp_path: Path) -> None
         found = [p for p in Path("/proc").glob("[0-9]*") if _works_in(p, tmp_path) and p.name != str(parent.pid)]
         return [p for p in found if b"cli.main" in (p / "cmdline").read_bytes()]
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600  # a busy machine imports for minutes
     while not (tmp_path / "demo").is_dir():  # the command and, below it, one more are at work
         assert time.monotonic() < deadline
         time.sleep(0.1)
