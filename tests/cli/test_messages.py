@@ -19,7 +19,7 @@ from echo_synth.training.loop import Engine
 ROOT = Path(__file__).parents[2]
 FILES = [f for folder in ("echo_synth", "cli", "nnunet_plugin") for f in sorted((ROOT / folder).rglob("*.py"))]
 # Of other programs, or no option of a command but spelt like one.
-FOREIGN = {"--val", "--debug"}
+FOREIGN = {"--val", "--debug", "--version", "--help"}
 
 
 def _texts(file: Path) -> list[str]:
@@ -284,10 +284,10 @@ class Shell:
         shutil.copytree(converted, folder / "home")
         shutil.copytree(phantom, folder / "incomplete")
         next((folder / "incomplete").rglob("*_2CH_ED.nii.gz")).unlink()
-        shutil.copytree(ROOT / "data_specs/bundled/edm-l64", folder / "run")
+        shutil.copytree(ROOT / "data_specs/bundled/edm-l64", folder / "studied")
         (folder / "foreign.html").write_text("<html></html>")
         self.names = {"home": folder / "home", "phantom": phantom, "bundled": ROOT / "data_specs/bundled"}
-        self.names |= {"incomplete": folder / "incomplete", "run": folder / "run"}
+        self.names |= {"incomplete": folder / "incomplete", "run": folder / "studied"}
         self.patch, self.output = patch, output
         patch.setenv("ECHOSYNTH_HOME", str(folder / "home"))
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
