@@ -86,6 +86,7 @@ def test_a_map_among_the_inputs_reaches_the_encoder(architecture: str) -> None:
     assert denoiser(torch.zeros(3, 1, 16, 16), torch.ones(3), shared).shape == (3, 1, 16, 16)
 
 
+@pytest.mark.slow
 def test_a_model_of_all_conditions_trains_and_draws(home: Path, tmp_path: Path) -> None:
     vae, run = specs.root() / "bundled/gamma-vae-64", tmp_path / "edm"
     train(

@@ -52,6 +52,7 @@ def test_a_dataset_like_that_of_any_model(home: Path) -> None:
     assert len(list((home / "datasets/classification" / raw.name).rglob("*.png"))) == 10
 
 
+@pytest.mark.slow
 def test_killed_and_sharded_is_the_same_as_in_one_go(home: Path) -> None:
     whole = _draw()
     before = _digest(whole)

@@ -121,6 +121,7 @@ def test_copies_are_found_however_they_are_moved(
     assert np.median(nearest.scale) == pytest.approx(scale, abs=0.02)
 
 
+@pytest.mark.slow
 def test_unseen_images_are_flagged_at_the_stated_rate(search: privacy.CopySearch) -> None:
     flagged = []
     for i in range(5):

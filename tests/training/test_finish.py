@@ -18,6 +18,8 @@ from echo_synth.training.tasks.vae import VaeTask
 from echo_synth.vae.loss import finishing_loss
 from echo_synth.vae.network import GammaVAE
 
+pytestmark = pytest.mark.slow
+
 
 class _Killed(Exception):
     pass

@@ -52,6 +52,7 @@ def test_an_image_does_not_depend_on_its_neighbours(efflite0: FeatureDistance) -
     assert torch.allclose(efflite0(images, blurred, sector)[:1], alone, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "architecture"), [("lpips-alex", "alexnet"), ("lpips-vgg", "vgg16")])
 def test_it_is_the_distance_of_the_lpips_package(kind: str, architecture: str, tmp_path: Path) -> None:
     import lpips
