@@ -145,6 +145,9 @@ class Demo:
             self._seed,
             f"--vae={runs / 'vae'}",
             f"--init={specs.root() / 'bundled' / 'edm-l64'}",
+            "--hard-maps",  # conditions as the bundled weights know them
+            "--no-phase",
+            "--spade-only",
             *_in(runs / "edm-l64"),
         ]
 
