@@ -11,9 +11,7 @@ DatasetId = Annotated[int, typer.Option("--dataset-id", help="nnU-Net id of the 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and write nothing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists, once its successor is complete.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
-Size = Annotated[
-    str, typer.Option("--size", help="Network size: tiny, small, base or paper; of Γ-VAE 64 and EDM-L64 also light.")
-]
+Size = Annotated[str, typer.Option("--size", help="Network size: tiny, small, base or paper; of Γ-VAE 64 also light.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; default: a new one below ECHOSYNTH_HOME/runs.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[

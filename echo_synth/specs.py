@@ -125,7 +125,6 @@ class UNetSize(Strict):
     attention: tuple[int, ...] = Field(description="resolutions with self-attention, px")
     dropout: float = Field(ge=0, lt=1)
     spade_hidden: int = Field(description="channels between the label map and its γ and β")
-    subpixel: int = Field(default=1, ge=1, description="side of the square of pixels that are channels of one")
 
 
 class VaeLossWeights(Strict):

@@ -21,7 +21,7 @@ class UNetShape:
     """Sizes of a network; every architecture has them.
 
     Attributes:
-        resolution: R of x, divisible by `subpixel` times 2 to the number of levels minus one.
+        resolution: R of x, divisible by 2 to the number of levels minus one.
         classes: semantic classes of the label map.
         channels: width of the first level; `channel_mult` scales it at each level.
         blocks: residual blocks a level (the decoder has one more).
@@ -33,8 +33,6 @@ class UNetShape:
             the paper's maps act through SPADE alone.
         soft_maps: label maps are shares of classes, and coarser levels get their means; the paper's
             are one-hot and taken to coarser levels by nearest neighbour.
-        subpixel: side of the square of pixels that are channels of one place of the first level; layers on the full
-            grid would take most of a small network's time.
     """
 
     resolution: int
@@ -49,17 +47,11 @@ class UNetShape:
     embedding_mult: int = 4
     map_input: bool = False
     soft_maps: bool = False
-    subpixel: int = 1
 
     @property
     def in_channels(self) -> int:
         """Of the first convolution."""
-        return (1 + (self.classes if self.map_input else 0)) * self.subpixel**2
-
-    @property
-    def grid(self) -> int:
-        """Side of the first level."""
-        return self.resolution // self.subpixel
+        return 1 + (self.classes if self.map_input else 0)
 
 
 @dataclass(frozen=True)
@@ -140,17 +132,15 @@ class SemanticUNet(nn.Module):
         noise_channels: see `map_noise`.
 
     Raises:
-        ValueError: the resolution does not divide by `subpixel`, or cannot be halved between all levels.
+        ValueError: the resolution cannot be halved between all levels.
     """
 
     def __init__(self, shape: UNetShape, architecture: Architecture, map_noise: nn.Module, noise_channels: int) -> None:
         super().__init__()
-        halvings = len(shape.channel_mult) - 1
-        coarsest = shape.grid >> halvings
-        if coarsest < 1 or (coarsest << halvings) * shape.subpixel != shape.resolution:
-            squares = f", in squares of {shape.subpixel} px," if shape.subpixel > 1 else ""
-            raise ValueError(f"resolution {shape.resolution}{squares} cannot be halved {halvings} times")
-        self.resolution, self.subpixel, self.classes = shape.resolution, shape.subpixel, shape.classes
+        coarsest = shape.resolution >> (len(shape.channel_mult) - 1)
+        if coarsest << (len(shape.channel_mult) - 1) != shape.resolution or coarsest < 1:
+            raise ValueError(f"resolution {shape.resolution} cannot be halved {len(shape.channel_mult) - 1} times")
+        self.resolution, self.classes = shape.resolution, shape.classes
         self.map_input, self.soft_maps = shape.map_input, shape.soft_maps
         embedding = shape.channels * shape.embedding_mult
         self.map_noise = map_noise
@@ -158,7 +148,7 @@ class SemanticUNet(nn.Module):
         self.enc, skips = _encoder(shape, architecture, embedding)
         self.dec, width = _decoder(shape, architecture, embedding, skips)
         self.out_norm = group_norm(width, architecture.block.eps)
-        self.out_conv = nn.Conv2d(width, shape.out_channels * shape.subpixel**2, 3, padding=1)
+        self.out_conv = nn.Conv2d(width, shape.out_channels, 3, padding=1)
         with torch.no_grad():
             self.out_conv.weight *= 1e-5
 
@@ -225,13 +215,12 @@ class SemanticUNet(nn.Module):
         embedding = F.silu(self.map_layer1(embedding))
         if self.map_input:
             x = torch.cat([x, modulations.onehot.to(x.dtype)], dim=1)
-        x, skips = self._encode(F.pixel_unshuffle(x, self.subpixel) if self.subpixel > 1 else x, embedding)
+        x, skips = self._encode(x, embedding)
         for name, block in self.dec.items():
             if x.shape[1] != block.inputs:
                 x = torch.cat([x, skips.pop()], dim=1)
             x = block(x, embedding, modulations.of(name))
-        x = self.out_conv(F.silu(self.out_norm(x)))
-        return F.pixel_shuffle(x, self.subpixel) if self.subpixel > 1 else x
+        return self.out_conv(F.silu(self.out_norm(x)))
 
     def _encode(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
         skips: list[Tensor] = []
@@ -249,10 +238,10 @@ def _encoder(shape: UNetShape, architecture: Architecture, embedding: int) -> tu
     """Blocks from the finest level down, and the widths of their skip connections."""
     block = partial(UNetBlock, embedding=embedding, style=architecture.block, dropout=shape.dropout)
     enc = nn.ModuleDict()
-    enc[f"{shape.grid}x{shape.grid}_conv"] = nn.Conv2d(shape.in_channels, shape.channels, 3, padding=1)
+    enc[f"{shape.resolution}x{shape.resolution}_conv"] = nn.Conv2d(shape.in_channels, shape.channels, 3, padding=1)
     width, pyramid, skips = shape.channels, shape.in_channels, [shape.channels]
     for level, factor in enumerate(shape.channel_mult):
-        side = shape.grid >> level
+        side = shape.resolution >> level
         if level:
             enc[f"{side}x{side}_down"] = block(width, width, resample="down")
             skips.append(width)
@@ -278,7 +267,7 @@ def _decoder(
     dec = nn.ModuleDict()
     width, coarsest = skips[-1], len(shape.channel_mult) - 1
     for level, factor in reversed(list(enumerate(shape.channel_mult))):
-        side = shape.grid >> level
+        side = shape.resolution >> level
         if level == coarsest:
             dec[f"{side}x{side}_in0"] = block(width, width, attention=True)
             dec[f"{side}x{side}_in1"] = block(width, width)

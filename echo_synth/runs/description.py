@@ -140,12 +140,6 @@ class UNetNetwork(_Record):
     out_channels: int = Field(default=1, ge=1, le=2)
     map_input: bool = False
     soft_maps: bool = False
-    subpixel: int = Field(default=1, ge=1, le=16)
-
-    @property
-    def grid(self) -> int:
-        """Side of the finest level, px."""
-        return self.resolution // self.subpixel
 
     @model_validator(mode="after")
     def _classes_are_known(self) -> Self:
@@ -305,7 +299,7 @@ def describe_diffusion(
     network = UNetNetwork(
         resolution=spec.resolution,
         classes=specs.labels().semantic_classes * (2 if asked.phase else 1),
-        **specs.size_of(spec, size).model_dump(exclude_unset=True),
+        **specs.size_of(spec, size).model_dump(),
         out_channels=2 if spec.precond == "iddpm" else 1,
         **chosen,
     )

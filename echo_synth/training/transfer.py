@@ -43,9 +43,9 @@ def start_from(module: nn.Module, description: Description, run: Run) -> float:
                 f"{run.folder}: its {name} is {getattr(theirs, name)}, {description.model} has {getattr(description, name)}; "
                 "expected a run of the same formulation at another resolution, or of the same model"
             )
-    offered = _by_level(load_tensors(run.weights)[0], theirs.network.grid)
+    offered = _by_level(load_tensors(run.weights)[0], theirs.resolution)
     own = dict(module.named_parameters())
-    places = {place: name for name, place in zip(own, _by_level(own, description.network.grid), strict=True)}
+    places = {place: name for name, place in zip(own, _by_level(own, description.resolution), strict=True)}
     taken = {places[p]: t for p, t in offered.items() if p in places and t.shape == own[places[p]].shape}
     share = sum(t.numel() for t in taken.values()) / sum(p.numel() for p in own.values())
     if share < _LEAST:
@@ -57,6 +57,8 @@ def start_from(module: nn.Module, description: Description, run: Run) -> float:
     return share
 
 
-def _by_level(tensors: Mapping[str, Tensor], finest: int) -> dict[str, Tensor]:
+def _by_level(tensors: Mapping[str, Tensor], resolution: int) -> dict[str, Tensor]:
     """Tensors by names in which 64x64_ reads level0_ where 64 is the finest grid."""
-    return {_SIDE.sub(lambda m: f"level{(finest // int(m[1])).bit_length() - 1}_", k): t for k, t in tensors.items()}
+    return {
+        _SIDE.sub(lambda m: f"level{(resolution // int(m[1])).bit_length() - 1}_", k): t for k, t in tensors.items()
+    }

@@ -86,28 +86,6 @@ def test_a_map_among_the_inputs_reaches_the_encoder(architecture: str) -> None:
     assert denoiser(torch.zeros(3, 1, 16, 16), torch.ones(3), shared).shape == (3, 1, 16, 16)
 
 
-@pytest.mark.parametrize("architecture", ["adm", "ncsnpp"])
-def test_squares_of_pixels_are_channels_of_a_coarser_grid(architecture: str) -> None:
-    """Each pixel of a square has numbers of its own, of x and of the map: a change of one reaches the output."""
-    torch.manual_seed(0)
-    shape = {"channel_mult": (1, 2), "blocks": 1, "attention": (), "spade_hidden": 8, "subpixel": 2, "channels": 16}
-    network = build_network(architecture, resolution=16, classes=10, map_input=True, soft_maps=True, **shape)
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    assert {name.split("_")[0] for name in network.dec} == {"8x8", "4x4"}
-    x, maps, sigma = torch.randn(1, 1, 16, 16), torch.full((1, 10, 16, 16), 0.1), torch.tensor([0.5])
-    out = network(x, sigma, network.modulate(maps))
-    assert out.shape == x.shape
-    for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        moved, other = x.clone(), maps.clone()
-        moved[0, 0, 8 + dy, 8 + dx] += 1
-        other[0, :2, 8 + dy, 8 + dx] = torch.tensor([0.2, 0.0])
-        assert not torch.allclose(network(moved, sigma, network.modulate(maps)), out)
-        assert not torch.allclose(network(x, sigma, network.modulate(other)), out)
-    with pytest.raises(ValueError, match="squares of 2 px"):
-        build_network(architecture, resolution=17, classes=10, **shape)
-
-
 @pytest.mark.slow
 def test_a_model_of_all_conditions_trains_and_draws(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
