@@ -72,7 +72,6 @@ CHOICES: Mapping[str, OneOf] = {
     "cluster": OneOf(("local", "slurm")),
     "device": OneOf(("auto", "cpu", "cuda", "cuda:N"), r"cuda:\d{1,4}"),
     "precision": OneOf(("auto", "fp32", "bf16", "fp16")),
-    "size_name": OneOf(("tiny", "small", "base", "paper")),
 }
 
 

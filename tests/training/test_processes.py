@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]  # they sh
 ROOT = Path(__file__).parents[2]
 VAE = ROOT / "data_specs" / "bundled" / "gamma-vae-64"
 KINDS = {
-    "vae": ["train-vae", "--model", "gamma-vae-64", "--images", "32", "--batch", "4", "--lr", "1e-5"],
+    "vae": ["train-vae", "--model", "gamma-vae-64", "--images", "16", "--batch", "4", "--lr", "1e-5"],
     "diffusion": [
         "train",
         "--model",
@@ -29,7 +29,7 @@ KINDS = {
         "--vae",
         str(VAE),
         "--images",
-        "96",
+        "48",
         "--batch",
         "8",
         "--copies",
