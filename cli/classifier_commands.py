@@ -26,6 +26,7 @@ def train_classifier(
     weights: Annotated[
         Path | None, typer.Option(help="Local safetensors file to start from; default: from scratch.")
     ] = None,
+    init: Annotated[Path | None, typer.Option(help="Run folder of another view classifier to start from.")] = None,
     seed: Seed = 0,
     precision: Precision = "auto",
     device: Device = "auto",
@@ -43,6 +44,8 @@ def train_classifier(
     from echo_synth.home import runs
     from echo_synth.runs.start import RunRequest, choose_run_folder
 
+    if init is not None and weights is not None:
+        raise typer.BadParameter(f"'{init}'; --weights is given too: expected one of them", param_hint="--init")
     preset = specs.classifier()
     device = training_device(device)
     precision = resolve_precision(precision, device)
@@ -58,7 +61,7 @@ def train_classifier(
     target = out or runs() / f"classifier_{images.resolve().name}"
     folder = choose_run_folder(RunRequest("train-classifier", target.name, target, resume, overwrite))
     settings = classifier.ClassifierSettings(
-        preset.architecture, resolution or preset.resolution, training, seed, precision, device, weights
+        preset.architecture, resolution or preset.resolution, training, seed, precision, device, weights, init
     )
     if not resume:
         say_how_long(lambda: classifier.estimate_classifier(settings), training.images, dry_run)
@@ -74,6 +77,7 @@ def train_classifier(
             "precision": precision,
             "device": device,
             "weights": weights,
+            "init": init,
         },
         dry_run,
     )

@@ -32,6 +32,12 @@ def train_segmenter(
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the trainer's.")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="An epoch; instead of the trainer's.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Makes the training repeatable.")] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of another finished training with the same network, or its checkpoint, to start from."
+        ),
+    ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Add horizontal flips, which swap the heart's sides.")] = False,
     device: Device = "auto",
     dry_run: DryRun = False,
@@ -46,6 +52,7 @@ def train_segmenter(
 
     dataset, device = nnunet_raw.find(dataset_id), training_device(device)
     settings = segmenter.SegmenterSettings(epochs, iterations, seed, flip)
+    start = segmenter.read_initial(init, dataset) if init else None
     resolved = begin(
         "train-segmenter",
         {
@@ -54,16 +61,17 @@ def train_segmenter(
             "folder": nnunet.trained_folder(dataset_id, trainer),
             "device": device,
             "environment": settings.environment(),
+            "init": start.record() if start else None,
         },
         dry_run,
     )
-    segmenter.check_training(dataset, trainer, settings.environment())
+    segmenter.check_training(dataset, trainer, settings.environment(), start)
     if not nnunet.is_planned(dataset_id):
         say(f"planning and preprocessing {dataset.name}")
         segmenter.prepare(dataset, trainer)
     images = segmenter.training_images(trainer, settings)
     say_how_long(lambda: segmenter.estimate_segmenter(dataset, trainer, settings, device), images, dry_run=False)
-    folder = segmenter.train_segmenter(dataset, trainer, settings, device, resolved)
+    folder = segmenter.train_segmenter(dataset, trainer, settings, device, resolved, start)
     done(f"weights: {folder / nnunet.FINAL}", f"nnU-Net's output: {segmenter.log_file(dataset, trainer)}")
 
 

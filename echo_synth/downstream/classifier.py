@@ -21,9 +21,10 @@ from echo_synth.data.png import read_grey_png
 from echo_synth.data.resize import resize_grey
 from echo_synth.errors import DataError, RunError
 from echo_synth.estimate import Estimate, measured_seconds
-from echo_synth.runs.description import build_model, describe_classifier
-from echo_synth.runs.folder import ClassifierRun, file_hash
+from echo_synth.runs.description import ClassifierDescription, InitialWeights, build_model, describe_classifier
+from echo_synth.runs.folder import ClassifierRun, file_hash, open_run
 from echo_synth.runs.start import start_run
+from echo_synth.runs.tensors import load_weights
 from echo_synth.specs import ClassifierArchitecture, TrainingSpec
 from echo_synth.training.loop import Engine
 from echo_synth.training.streams import Stream, generator, sample_indices
@@ -139,6 +140,7 @@ class ClassifierSettings:
         training: length, batch and rate.
         precision: fp32, bf16 or fp16.
         pretrained: safetensors file with timm's names to start from, or None.
+        init: run folder of another view classifier to start from, or None.
     """
 
     architecture: ClassifierArchitecture
@@ -148,6 +150,7 @@ class ClassifierSettings:
     precision: str
     device: str
     pretrained: Path | None = None
+    init: Path | None = None
 
 
 def train_classifier(
@@ -174,6 +177,9 @@ def train_classifier(
     if settings.pretrained is not None:
         _load_backbone(module, settings.pretrained)
     identity = _identity(settings, train, val)
+    if settings.init is not None:
+        init = start_from_run(module, description, settings.init)
+        description, identity = description.model_copy(update={"init": init}), identity | {"init": init.weights}
     with claim(lock_in(folder)):
         start_run(folder, description, resolved, identity, resume)
         module.to(settings.device).to(memory_format=torch.channels_last)
@@ -219,9 +225,27 @@ def _identity(settings: ClassifierSettings, train: Pictures, val: Pictures) -> d
         "resolution": settings.resolution,
         "pictures": {"train": train.fingerprint(), "val": val.fingerprint()},
         "weights": start,
+        "init": None,
         **settings.training.model_dump(include={"batch", "lr", "images"}),
         "seed": settings.seed,
     }
+
+
+def start_from_run(module: nn.Module, description: ClassifierDescription, folder: Path) -> InitialWeights:
+    """Give `module` the weights of the classifier in `folder`; returns what model.json says of them.
+
+    Raises RunError unless it is a view classifier of the same architecture.
+    """
+    run = open_run(folder, "classifier")
+    theirs = run.description
+    for name in ("architecture", "classes"):
+        if getattr(theirs, name) != getattr(description, name):
+            raise RunError(
+                f"--init {folder}: its {name} is {getattr(theirs, name)}, expected {getattr(description, name)}; "
+                "choose a run that 'echosynth train-classifier' made"
+            )
+    load_weights(module, run.weights)
+    return InitialWeights(model=theirs.model, weights=run.hash(), share=1.0)
 
 
 def _load_backbone(module: nn.Module, path: Path) -> None:

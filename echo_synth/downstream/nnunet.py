@@ -224,12 +224,18 @@ def trained_folder(dataset_id: int, trainer: str) -> Path:
 
 
 def train(
-    dataset_id: int, trainer: str, log: Path, device: str = "cpu", extra: Mapping[str, str] | None = None
+    dataset_id: int,
+    trainer: str,
+    log: Path,
+    device: str = "cpu",
+    extra: Mapping[str, str] | None = None,
+    begin: Callable[[Any], None] | None = None,
 ) -> Path:
     """Train fold 0; continues an interrupted training, returns at once from a finished one.
 
     Args:
         extra: environment variables of the plugin, e.g. ECHOSYNTH_NNUNET_EPOCHS.
+        begin: called with the network of a new training before its first step, to give it other weights.
 
     Returns:
         the folder of the fold.
@@ -247,6 +253,9 @@ def train(
         )
         with _of_this_network(folder, LATEST, trainer):
             maybe_load_checkpoint(work, resume, False, None)
+        if begin is not None and not resume:
+            work.initialize()
+            begin(work.network)
         total = work.num_epochs * work.num_iterations_per_epoch
         meter = make(total, "segmenter", "iterations", work.current_epoch * work.num_iterations_per_epoch)
         work.train_step = _counted(work.train_step, meter)

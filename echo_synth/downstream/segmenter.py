@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ from pydantic import BaseModel
 
 from echo_synth.claims import claim, lock_beside, lock_in
 from echo_synth.data import nnunet_raw
+from echo_synth.data.leakage import refuse_patients_of
 from echo_synth.data.nifti import read_image
 from echo_synth.data.nnunet_raw import ENDING, RawDataset
 from echo_synth.downstream import nnunet
-from echo_synth.downstream.weights import check_weights
+from echo_synth.downstream.weights import Weights, check_weights, fingerprint, read_weights, start_from
 from echo_synth.errors import DataError, ExistsError, RunError
 from echo_synth.estimate import Estimate
 from echo_synth.files import check_writable, write_json
 from echo_synth.folders import new_folder
+from echo_synth.home import nnunet_folder
 from echo_synth.records import read_json_as
 
 SETTINGS = "settings.json"
@@ -54,17 +57,76 @@ class SegmenterSettings:
         return {f"ECHOSYNTH_NNUNET_{name}": str(value) for name, value in given.items() if value is not None}
 
 
+class _Init(BaseModel):
+    """Of the settings.json of a training: what its weights began with."""
+
+    hash: str
+
+
 class _Started(BaseModel):
-    """Of the settings.json of a training, what decides on its weights."""
+    """Of the settings.json of a training: what decides on its weights, and what it saw."""
 
     environment: dict[str, str] = {}
+    init: _Init | None = None
+    dataset: str | None = None
 
 
-def check_training(dataset: RawDataset, trainer: str, environment: Mapping[str, str]) -> None:
+def _read_settings(file: Path) -> _Started:
+    return read_json_as(_Started, file, "echosynth train-segmenter")
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """Weights of another segmenter, which a training starts from."""
+
+    file: Path
+    weights: Weights = field(repr=False)
+    hash: str
+
+    def record(self) -> dict[str, str]:
+        """What settings.json says of them."""
+        return {"file": str(self.file), "hash": self.hash}
+
+
+def read_initial(place: Path, dataset: RawDataset) -> InitialWeights:
+    """Weights to start a training on `dataset` from.
+
+    Args:
+        place: nnU-Net's folder of a fold or of all folds, or a checkpoint file in one.
+
+    Raises:
+        RunError: no finished training there, or a checkpoint that is damaged or holds anything but weights.
+        LeakageError: it was trained on test patients of `dataset`, as far as its data can be found.
+    """
+    options = (place, place / nnunet.FINAL, place / f"fold_{nnunet.FOLD}" / nnunet.FINAL)
+    file = next((option for option in options if option.is_file()), None)
+    if file is None:
+        raise RunError(
+            f"--init {place}: no {nnunet.FINAL} there; expected a checkpoint or the folder of a finished training, "
+            f"such as {nnunet_folder('nnUNet_results')}/DATASET/TRAINER__{nnunet.PLANS}__{nnunet.CONFIGURATION}/fold_0"
+        )
+    _refuse_leak(file, dataset)
+    weights = read_weights(file)
+    return InitialWeights(file.absolute(), weights, fingerprint(weights))
+
+
+def _refuse_leak(file: Path, dataset: RawDataset) -> None:
+    settings = file.parent / SETTINGS
+    named = _read_settings(settings).dataset if settings.is_file() else None
+    if named is not None and (Path(named) / "cases.csv").is_file():
+        cases = RawDataset(Path(named)).cases()
+        trained = cases.loc[cases["split"] != "test", "patient"]
+        refuse_patients_of(dataset, trained, f"training data of --init {file} ({named})")
+
+
+def check_training(
+    dataset: RawDataset, trainer: str, environment: Mapping[str, str], init: InitialWeights | None = None
+) -> None:
     """Refuse a folder that holds another training: with other settings, or of other images or labels.
 
     Args:
         environment: of the training that is asked for, see `SegmenterSettings.environment`.
+        init: weights that it starts from.
 
     Raises:
         RunError: no such trainer.
@@ -75,7 +137,7 @@ def check_training(dataset: RawDataset, trainer: str, environment: Mapping[str, 
     if not any((folder / name).is_file() for name in _CHECKPOINTS):
         return
     state = "a finished" if (folder / nnunet.FINAL).is_file() else "an unfinished"
-    difference = _first_difference(folder, environment)
+    difference = _first_difference(folder, environment, init)
     if difference:
         raise ExistsError(
             f"{folder} holds {state} training with other settings ({difference}); "
@@ -89,12 +151,16 @@ def check_training(dataset: RawDataset, trainer: str, environment: Mapping[str, 
         )
 
 
-def _first_difference(folder: Path, environment: Mapping[str, str]) -> str | None:
+def _first_difference(folder: Path, environment: Mapping[str, str], init: InitialWeights | None) -> str | None:
     """ "epochs 400, asked for 7" where the training in `folder` was started with other settings."""
     file = folder / SETTINGS
     if not file.is_file():
         return None  # started by nnU-Net's own command
-    started = read_json_as(_Started, file, "echosynth train-segmenter").environment
+    settings = _read_settings(file)
+    started, begun_with = settings.environment, settings.init.hash if settings.init else "none"
+    now_with = init.hash if init else "none"
+    if begun_with != now_with:
+        return f"initial weights {begun_with}, asked for {now_with}"
     for name in sorted(started.keys() | environment.keys()):
         before, now = started.get(name, "the trainer's"), environment.get(name, "the trainer's")
         if before != now:
@@ -122,12 +188,18 @@ def estimate_segmenter(dataset: RawDataset, trainer: str, settings: SegmenterSet
 
 
 def train_segmenter(
-    dataset: RawDataset, trainer: str, settings: SegmenterSettings, device: str, resolved: Mapping[str, Any]
+    dataset: RawDataset,
+    trainer: str,
+    settings: SegmenterSettings,
+    device: str,
+    resolved: Mapping[str, Any],
+    init: InitialWeights | None = None,
 ) -> Path:
     """Train fold 0 on a dataset that is planned already; continues an interrupted training.
 
     Args:
-        resolved: what settings.json of the fold says; its "environment" is that of `settings`.
+        resolved: what settings.json of the fold says; its "environment" is that of `settings`, its "init" that of `init`.
+        init: weights to start from; a training that goes on keeps its own.
 
     Returns:
         the fold's folder, which holds the weights and nnU-Net's output, echosynth.log.
@@ -135,15 +207,16 @@ def train_segmenter(
     Raises:
         ExistsError: see `check_training`.
         HeldError: another process trains it.
-        RunError: nnU-Net failed.
+        RunError: nnU-Net failed, or `init` is of another network.
     """
-    check_training(dataset, trainer, settings.environment())
+    check_training(dataset, trainer, settings.environment(), init)
     folder = nnunet.trained_folder(dataset.id, trainer)
     with claim(lock_in(folder)):
         if (folder / nnunet.LATEST).is_file():
             check_weights(folder / nnunet.LATEST)
         write_json(folder / SETTINGS, dict(resolved))
-        nnunet.train(dataset.id, trainer, log_file(dataset, trainer), device, settings.environment())
+        begin = partial(start_from, weights=init.weights, file=init.file) if init else None
+        nnunet.train(dataset.id, trainer, log_file(dataset, trainer), device, settings.environment(), begin)
     return folder
 
 

@@ -1,7 +1,11 @@
-"""nnU-Net's checkpoints are pickles, which can run anything when they are read: look before nnU-Net does."""
+"""nnU-Net's checkpoints are pickles, which can run anything when they are read: look before nnU-Net does.
+
+What starts a training from another's weights reads them here too, and leaves nnU-Net's own reader out.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy._core.multiarray import scalar
+from torch import nn
 
 from echo_synth.errors import RunError
 
@@ -20,8 +25,16 @@ _ALLOWED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 
 
+Weights = dict[str, torch.Tensor]
+
+
 def check_weights(file: Path) -> None:
-    """Read a checkpoint with torch's restricted reader, which builds tensors and plain values and calls nothing else.
+    """Raises RunError as `read_weights`."""
+    read_weights(file)
+
+
+def read_weights(file: Path) -> Weights:
+    """The network of a checkpoint, on the CPU, by torch's restricted reader: it builds tensors and plain values and calls nothing else.
 
     Raises RunError when the file is damaged or holds anything else.
     """
@@ -34,8 +47,35 @@ def check_weights(file: Path) -> None:
             f"{file}: damaged, or not weights as nnU-Net writes them ({reason:.120}); nothing in it was run. "
             "Remove it and train again"
         ) from None
-    if not isinstance(content, dict) or "network_weights" not in content:
+    weights = content.get("network_weights") if isinstance(content, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(t, torch.Tensor) for t in weights.values()):
         raise RunError(f"{file}: holds no network_weights, expected a checkpoint of nnU-Net; remove it and train again")
-    bad = [name for name, tensor in content["network_weights"].items() if not torch.isfinite(tensor).all()]
+    bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise RunError(f"{file}: weights of {bad[0]} are not finite; remove it and train again")
+    return weights
+
+
+def fingerprint(weights: Weights) -> str:
+    """First 16 hex digits of a SHA-256 of names, shapes and values; what else a checkpoint holds changes nothing."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else str(tensor.item()).encode())
+    return digest.hexdigest()[:16]
+
+
+def start_from(network: nn.Module, weights: Weights, file: Path) -> None:
+    """Give `network` the weights of `file`. Raises RunError unless names and shapes are its own."""
+    whole = getattr(network, "_orig_mod", network)  # of torch.compile
+    own = whole.state_dict()
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    wrong = sorted(k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape)
+    if missing or extra or wrong:
+        raise RunError(
+            f"--init {file}: does not fit the network of this trainer and dataset ({len(missing)} of its tensors missing, "
+            f"{len(extra)} extra, {len(wrong)} of another shape, e.g. {(missing or extra or wrong)[0]:.80}); "
+            "expected a training with the same network: the same --trainer, images of the same size"
+        )
+    whole.load_state_dict(weights)

@@ -7,7 +7,7 @@ does not touch is found again, and two cells that need the same thing share it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from echo_synth.errors import SpecError
 from echo_synth.experiment.spec import ExtraCell, ModelGrid, SweepSpec
@@ -19,11 +19,21 @@ Solvers = Mapping[tuple[str, int], str]
 
 @dataclass(frozen=True)
 class _CellData:
-    """A cell's first stage, its columns of results.csv, and its name without the seed of the images."""
+    """What a cell trains on.
+
+    Attributes:
+        stage: its first stage.
+        columns: of results.csv.
+        arm: its name without the seed of the images.
+        epochs: of its segmenter; None for the sweep's.
+        pretrained_on: what models are trained on before `stage`.
+    """
 
     stage: Stage
     columns: Mapping[str, Setting]
     arm: str
+    epochs: int | None = None
+    pretrained_on: _CellData | None = None
 
 
 def build_cells(spec: SweepSpec, fingerprints: Mapping[str, str], solvers: Solvers | None = None) -> list[Cell]:
@@ -90,10 +100,16 @@ class _Builder:
 
     def extra(self, name: str, extra: ExtraCell, before: Mapping[str, _CellData]) -> _CellData:
         """A cell beside the grid; `before` holds those that it may build on."""
+        if extra.epochs is not None and self.spec.segmenter is None:
+            raise SpecError(f"cells.{name}.epochs: {extra.epochs}; expected a segmenter, found segmenter: null")
+        data = self._extra_data(name, extra, before)
+        return replace(data, epochs=extra.epochs, columns={**data.columns, **_given("epochs", extra.epochs)})
+
+    def _extra_data(self, name: str, extra: ExtraCell, before: Mapping[str, _CellData]) -> _CellData:
         columns: dict[str, Setting] = {"kind": extra.kind, "seed": self.spec.seeds[0]}
         if extra.kind == "real":
             columns["patients"] = extra.patients
-            return _CellData(Stage("data", columns | {"real": self.fingerprints["real"]}), columns, name)
+            return _CellData(self._real(extra.patients), columns, name)
         if extra.kind in DRAWN_KINDS:
             columns["count"] = extra.count or self.spec.count
             renderer: dict[str, Setting] = {"renderer": RENDERER} if extra.kind == "bmode" else {}
@@ -101,6 +117,9 @@ class _Builder:
             return _CellData(Stage("data", config), columns, name)
         base = _base_of(name, extra, before)
         columns |= {"base": extra.base} | {k: base.columns.get(k) for k in ("row", "model", "nfe")}
+        if extra.kind == "pretrain":
+            columns["patients"] = extra.patients
+            return _CellData(self._real(extra.patients), columns, name, pretrained_on=base)
         if extra.kind == "mix":
             columns |= {"share": 0.5 if extra.share is None else extra.share, "patients": extra.patients}
             config = columns | {"real": self.fingerprints["real"]}
@@ -109,11 +128,16 @@ class _Builder:
         judge = self._judge(name, before.get(self.spec.reference or ""))
         return _CellData(Stage("data", columns, {"base": base.stage, "judge": judge}), columns, name)
 
+    def _real(self, patients: int | None) -> Stage:
+        """Real patients, the stage that all cells share which train on the same ones."""
+        config: dict[str, Setting] = {"kind": "real", "seed": self.spec.seeds[0], "patients": patients}
+        return Stage("data", config | {"real": self.fingerprints["real"]})
+
     def _judge(self, name: str, reference: _CellData | None) -> Stage:
         """The segmenter of all real patients, which decides what images of a filtered cell stay."""
         columns = reference.columns if reference else {}
         whole = columns.get("kind") == "real" and columns.get("patients") is None
-        segmenter = self._segmenter(reference.stage, self.spec.segmenter_seeds()[0]) if reference and whole else None
+        segmenter = self._segmenter(reference, self.spec.segmenter_seeds()[0]) if reference and whole else None
         if segmenter is None:
             raise SpecError(
                 f"cells.{name}: filtered needs a segmenter and, named before it, a reference of kind real with all patients"
@@ -124,14 +148,14 @@ class _Builder:
         """What is trained on a dataset with one seed; `before` holds the reference, of the same seed, if it comes first."""
         stages, needs = [data.stage], dict[str, Stage]()
         columns = {**data.columns, **self._repeat(seed)}
-        segmenter = self._segmenter(data.stage, seed)
+        segmenter = self._segmenter(data, seed)
         if segmenter is not None:
             needs["predict"] = Stage("predict", {"real": self.fingerprints["real"]}, {"segmenter": segmenter})
             stages += [segmenter, needs["predict"]]
             baseline = self._baseline(columns, before)
             if baseline is not None:
                 needs["baseline"] = baseline
-        classifier = self._classifier(data.stage)
+        classifier = self._classifier(data)
         if classifier is not None:
             needs["classifier"] = classifier
             stages.append(classifier)
@@ -153,19 +177,28 @@ class _Builder:
         reference = next(same, None)
         return reference.stage("predict") if reference else None
 
-    def _segmenter(self, data: Stage, seed: int | None) -> Stage | None:
+    def _segmenter(self, data: _CellData, seed: int | None) -> Stage | None:
         if self.spec.segmenter is None:
             return None
         config: dict[str, Setting] = self.spec.segmenter.model_dump(exclude={"seeds"}) | {"seed": seed}
+        config |= _given("epochs", data.epochs)
         config["facts"] = self.fingerprints.get("trainer")  # the trainer's own defaults
-        return Stage("segmenter", config, {"data": data})
+        init = self._segmenter(data.pretrained_on, seed) if data.pretrained_on else None
+        return Stage("segmenter", config, {"data": data.stage} | ({"init": init} if init else {}))
 
-    def _classifier(self, data: Stage) -> Stage | None:
+    def _classifier(self, data: _CellData) -> Stage | None:
         # Mixtures and filtered datasets refer to files; they have no classification folder of their own.
-        own_images = data.config["kind"] in ("real", *DRAWN_KINDS) and not data.config.get("patients")
+        config = data.stage.config
+        own_images = config["kind"] in ("real", *DRAWN_KINDS) and not config.get("patients")
         if self.spec.classifier is None or not own_images:
             return None
-        return Stage("classifier", self.spec.classifier.model_dump(), {"data": data})
+        init = self._classifier(data.pretrained_on) if data.pretrained_on else None
+        needs = {"data": data.stage} | ({"init": init} if init else {})
+        return Stage("classifier", self.spec.classifier.model_dump(), needs)
+
+
+def _given(name: str, value: Setting) -> dict[str, Setting]:
+    return {} if value is None else {name: value}
 
 
 def _base_of(name: str, extra: ExtraCell, before: Mapping[str, _CellData]) -> _CellData:

@@ -122,6 +122,7 @@ class StageCommands:
             "train-segmenter",
             f"--dataset-id={self.workspace.dataset_id(stage.needs['data'])}",
             *_options(stage.config, ("trainer", "epochs", "iterations", "seed")),
+            *([f"--init={self.workspace.trained(stage.needs['init'])}"] if "init" in stage.needs else []),
             f"--device={self.device}",
         ]
 
@@ -144,6 +145,7 @@ class StageCommands:
             str(self.workspace.images(stage.needs["data"])),
             f"--out={run}",
             *_options(stage.config, ("epochs", "resolution", "lr")),
+            *([f"--init={self.workspace.classifier_run(stage.needs['init'])}"] if "init" in stage.needs else []),
             "--resume" if (run / STATE).is_file() else "--overwrite",
             f"--device={self.device}",
         ]

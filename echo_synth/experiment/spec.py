@@ -80,10 +80,15 @@ class ModelGrid(Strict):
 class ExtraCell(Strict):
     """A cell beside the grid: `base` names a cell of the grid where one is needed."""
 
-    kind: Literal["real", "bmode", "noise", "mix", "filtered"]
-    base: str | None = None
+    kind: Literal["real", "bmode", "noise", "mix", "filtered", "pretrain"]
+    base: str | None = Field(default=None, description="mix, filtered and pretrain: the cell whose images are used")
+    epochs: Count | None = Field(
+        default=None, description="of this cell's segmenter (pretrain: after it); None: the sweep's"
+    )
     share: Share | None = Field(default=None, description="mix: part of the training images that is synthetic")
-    patients: Count | None = Field(default=None, description="real and mix: real training patients, None for all")
+    patients: Count | None = Field(
+        default=None, description="real, mix and pretrain: real training patients, None for all"
+    )
     count: Count | None = Field(default=None, description="bmode and noise: images; None: as many as the grid's")
     low_agreement: Share = Field(
         default=0.7, description="filtered: images below this Dice with their map are left out"

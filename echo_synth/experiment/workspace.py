@@ -104,5 +104,9 @@ class Workspace:
         """metrics.json and per_case.csv of an evaluation."""
         return self.folder(evaluate) / "result"
 
+    def trained(self, segmenter: Stage) -> Path:
+        """nnU-Net's folder of the fold that a segmenter stage trained."""
+        return next((self.folder(segmenter) / "results").glob(f"Dataset*/{segmenter.config['trainer']}__*/fold_0"))
+
     def classifier_run(self, classifier: Stage) -> Path:
         return self.folder(classifier) / "run"

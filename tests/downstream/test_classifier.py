@@ -11,6 +11,7 @@ from PIL import Image
 from echo_synth import specs
 from echo_synth.downstream import classifier
 from echo_synth.errors import DataError, RunError
+from echo_synth.runs.folder import open_run
 
 
 def _pictures(folder: Path, grey: int = 100, names: str = "patient{:04d}_{}_ED") -> Path:
@@ -72,3 +73,27 @@ def test_a_training_goes_on_with_its_own_images_and_settings_alone(tmp_path: Pat
     with pytest.raises(RunError, match="pictures"):
         classifier.train_classifier(images, run, _settings(), True, resolved)
     assert (run / "model.safetensors").read_bytes() == weights
+
+
+def test_a_training_starts_from_another_run_and_says_so(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    images, resolved = _pictures(tmp_path / "images"), {"command": "train-classifier"}
+    first, second, scratch = (tmp_path / name for name in ("first", "second", "scratch"))
+    classifier.train_classifier(images, first, _settings(), False, resolved)
+    classifier.train_classifier(images, second, _settings(seed=1, init=first), False, resolved)
+    classifier.train_classifier(images, scratch, _settings(seed=1), False, resolved)
+    start, tuned, new = (load_file(run / "model.safetensors") for run in (first, second, scratch))
+    apart = [sum(float((w[k] - start[k]).abs().sum()) for k in start if k.endswith("weight")) for w in (tuned, new)]
+    assert 0 < apart[0] < 0.1 * apart[1]
+    described = open_run(second, "classifier").description
+    assert described.init is not None
+    assert described.init.weights == open_run(first).hash()
+    with pytest.raises(RunError, match="init"):
+        classifier.train_classifier(images, second, _settings(seed=1), True, resolved)
+    header = (first / "model.json").read_text(encoding="utf-8")
+    (first / "model.json").write_text(header.replace('"2CH",\n    "4CH"', '"4CH",\n    "2CH"'), encoding="utf-8")
+    with pytest.raises(RunError, match=r"--init .*first: its classes is .*expected"):
+        classifier.train_classifier(images, tmp_path / "third", _settings(init=first), False, resolved)
+    assert torch.isfinite(tuned["classifier.weight"]).all()

@@ -69,6 +69,31 @@ def planned(home: Path, synthetic: int) -> int:
     return MIXED
 
 
+def _apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    return sum(float((one[k].float() - other[k].float()).abs().sum()) for k in one)
+
+
+def test_a_training_starts_from_anothers_weights(planned: int, tmp_path: Path) -> None:
+    _remove_training(planned)
+    short = {"epochs": 1, "iterations": 1, "device": "cpu"}
+    train_segmenter(planned, SMOKE, seed=0, **short)  # type: ignore[arg-type]
+    first = shutil.copytree(nnunet.trained_folder(planned, SMOKE), tmp_path / "first" / "fold_0")
+    before = _weights(planned)
+    _remove_training(planned)
+    train_segmenter(planned, SMOKE, seed=1, init=first.parent, **short)  # type: ignore[arg-type]
+    tuned = _weights(planned)
+    settings = read_json(nnunet.trained_folder(planned, SMOKE) / "settings.json")
+    assert settings["init"]["file"] == str(first / nnunet.FINAL)
+    with pytest.raises(ExistsError, match=f"initial weights {settings['init']['hash']}, asked for none"):
+        train_segmenter(planned, SMOKE, seed=1, **short)  # type: ignore[arg-type]
+    _remove_training(planned)
+    train_segmenter(planned, SMOKE, seed=1, **short)  # type: ignore[arg-type]
+    assert 0 < _apart(before, tuned) < 0.1 * _apart(before, _weights(planned))
+    _remove_training(planned)
+    with pytest.raises(RunError, match=r"--init .*does not fit the network"):
+        train_segmenter(planned, f"{SMOKE.removesuffix('_smoke')}_cpu256", init=first, **short)  # type: ignore[arg-type]
+
+
 def test_the_commands_train_and_predict(planned: int, tmp_path: Path) -> None:
     _remove_training(planned)
     train_segmenter(planned, SMOKE, seed=0, device="cpu")

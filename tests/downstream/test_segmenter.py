@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import SimpleITK as sitk
+import torch
 
 from echo_synth.data import nnunet_raw
 from echo_synth.data.nifti import write_image
 from echo_synth.downstream import nnunet, segmenter
-from echo_synth.errors import DataError, ExistsError, RunError
+from echo_synth.errors import DataError, ExistsError, LeakageError, RunError
 from echo_synth.files import write_json
 
 TRAINER = "nnUNetTrainerEchoSynth_cpu"
@@ -59,6 +61,11 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nnunet_raw.RawDa
     made = nnunet_raw.find(501)
     fold = nnunet.trained_folder(501, TRAINER)
     fold.mkdir(parents=True)
+    split = [
+        {"case": c, "patient": c[0], "view": "2CH", "phase": "ED", "split": "train"} for c in ("a_2CH_ED", "b_2CH_ED")
+    ]
+    held_out = {"case": "c_2CH_ED", "patient": "c", "view": "2CH", "phase": "ED", "split": "test"}
+    pd.DataFrame([*split, held_out]).to_csv(raw / "cases.csv", index=False)
     (fold / nnunet.LATEST).write_bytes(b"weights")
     environment = segmenter.SegmenterSettings(seed=1).environment()
     write_json(fold / segmenter.SETTINGS, {"environment": environment})
@@ -86,3 +93,43 @@ def test_replaced_images_and_labels_are_noticed(dataset: nnunet_raw.RawDataset, 
     (fold / nnunet.LATEST).rename(fold / nnunet.FINAL)
     with pytest.raises(RunError, match="train again"):
         segmenter.predict_segmenter(501, TRAINER, dataset.path / "imagesTr", dataset.path.parent / "out")
+
+
+def _finished(folder: Path, value: float = 1.0) -> Path:
+    folder.mkdir(parents=True)
+    torch.save({"network_weights": {"conv.weight": torch.full((2, 2), value)}}, folder / nnunet.FINAL)
+    return folder
+
+
+def test_weights_to_start_from_are_found_in_a_training(dataset: nnunet_raw.RawDataset, tmp_path: Path) -> None:
+    fold = _finished(tmp_path / "trained" / "fold_0")
+    for place in (fold, fold.parent, fold / nnunet.FINAL):
+        found = segmenter.read_initial(place, dataset)
+        assert found.file == fold / nnunet.FINAL
+    with pytest.raises(RunError, match=r"--init .*nothing: no checkpoint_final\.pth there; expected"):
+        segmenter.read_initial(tmp_path / "nothing", dataset)
+    (fold / nnunet.FINAL).write_bytes(b"no weights")
+    with pytest.raises(RunError, match="damaged"):
+        segmenter.read_initial(fold, dataset)
+
+
+def test_weights_that_know_held_out_patients_are_refused(dataset: nnunet_raw.RawDataset, tmp_path: Path) -> None:
+    fold, other = _finished(tmp_path / "trained" / "fold_0"), tmp_path / "Dataset502_OTHER"
+    other.mkdir()
+    pd.read_csv(dataset.path / "cases.csv").assign(split="train").to_csv(other / "cases.csv", index=False)
+    write_json(fold / segmenter.SETTINGS, {"dataset": str(other)})
+    with pytest.raises(LeakageError, match="c: held-out"):
+        segmenter.read_initial(fold, dataset)
+
+
+def test_a_training_goes_on_from_its_own_start_alone(dataset: nnunet_raw.RawDataset, tmp_path: Path) -> None:
+    start, other = (segmenter.read_initial(_finished(tmp_path / n, v), dataset) for n, v in (("a", 1.0), ("b", 2.0)))
+    environment = segmenter.SegmenterSettings(seed=1).environment()
+    with pytest.raises(ExistsError, match=f"initial weights none, asked for {start.hash}"):
+        segmenter.check_training(dataset, TRAINER, environment, start)
+    fold = nnunet.trained_folder(501, TRAINER)
+    write_json(fold / segmenter.SETTINGS, {"environment": environment, "init": start.record()})
+    segmenter.check_training(dataset, TRAINER, environment, start)
+    for asked in (None, other):
+        with pytest.raises(ExistsError, match=f"initial weights {start.hash}, asked for"):
+            segmenter.check_training(dataset, TRAINER, environment, asked)

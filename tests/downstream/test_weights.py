@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from echo_synth.downstream.weights import check_weights
+from echo_synth.downstream.weights import check_weights, fingerprint, read_weights, start_from
 from echo_synth.errors import RunError
 
 
@@ -52,3 +52,22 @@ def test_damage_is_named(tmp_path: Path) -> None:
     torch.save({"weights": 1}, tmp_path / "other.pth")
     with pytest.raises(RunError, match="no network_weights"):
         check_weights(tmp_path / "other.pth")
+
+
+def test_a_network_starts_from_weights_that_are_its_own(tmp_path: Path) -> None:
+    network, other = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    file = _save(tmp_path / "start.pth", network_weights=network.state_dict())
+    start_from(other, read_weights(file), file)
+    assert torch.equal(other.weight, network.weight)
+    for wrong in (torch.nn.Linear(2, 4), torch.nn.Linear(2, 3, bias=False), torch.nn.Sequential(network)):
+        with pytest.raises(RunError, match=r"--init .*start\.pth: does not fit .* the same --trainer"):
+            start_from(wrong, read_weights(file), file)
+
+
+def test_weights_are_known_by_their_values(tmp_path: Path) -> None:
+    weights = {"a": torch.ones(2, 2), "steps": torch.tensor(3)}
+    first = fingerprint(read_weights(_save(tmp_path / "a.pth", network_weights=weights)))
+    later = fingerprint(read_weights(_save(tmp_path / "b.pth", network_weights=weights, current_epoch=9)))
+    assert first == later
+    for change in ({"a": torch.ones(4, 1)}, {"a": torch.zeros(2, 2)}, {"steps": torch.tensor(4)}, {"b": torch.ones(1)}):
+        assert fingerprint(weights | change) != first

@@ -113,3 +113,40 @@ def test_simulated_physics_is_a_cell_without_a_network() -> None:
     assert runner_in(Path("out")).workspace.dataset_id(data) == 601
     mixed = cells_of({"cells": {"b": {"kind": "bmode"}, "m": {"kind": "mix", "base": "b"}}, "reference": "b"})["m"]
     assert mixed.stages[0].needs["base"].config["kind"] == "bmode"
+
+
+def test_pretraining_shares_the_base_and_the_real_patients() -> None:
+    few = {"kind": "real", "patients": 2}
+    before = {"kind": "pretrain", "base": "edm-l64_nfe5_seed0", "patients": 2}
+    extra = {"few": few, "pretrained": before, "whole": {**before, "patients": None}, "real": {"kind": "real"}}
+    cells = cells_of({"cells": extra, "segmenter": {"seeds": [5, 6]}})
+    cell, base, real = (cells[f"{n}_train6"] for n in ("pretrained", "edm-l64_nfe5_seed0", "few"))
+    segmenter = cell.stage("segmenter")
+    assert segmenter is not None
+    assert segmenter.needs["init"].key == base.stage("segmenter").key  # type: ignore[union-attr]
+    assert segmenter.needs["data"].key == real.stages[0].key == cell.stages[0].key
+    assert segmenter.key != real.stage("segmenter").key  # type: ignore[union-attr]
+    assert [s.kind for s in cell.stages] == ["data", "segmenter", "predict", "evaluate"]
+    assert cell.columns["kind"] == "pretrain"
+    assert (cell.columns["base"], cell.columns["nfe"], cell.columns["patients"]) == ("edm-l64_nfe5_seed0", 5, 2)
+    both = cells["whole_train6"].stage("classifier")
+    assert both is not None
+    assert both.needs["init"].key == base.stage("classifier").key  # type: ignore[union-attr]
+
+
+def test_pretraining_is_a_start_from_what_the_base_left(tmp_path: Path) -> None:
+    extra = {"whole": {"kind": "pretrain", "base": "edm-l64_nfe5_seed0", "epochs": 3}, "real": {"kind": "real"}}
+    cell, runner = cells_of({"cells": extra})["whole"], runner_in(tmp_path)
+    segmenter, classifier = cell.stage("segmenter"), cell.stage("classifier")
+    assert segmenter is not None
+    assert classifier is not None
+    trained = (
+        runner.workspace.folder(segmenter.needs["init"]) / "results/Dataset601_X/nnUNetTrainerEchoSynth__p__2d/fold_0"
+    )
+    trained.mkdir(parents=True)
+    command = runner.commands.of(segmenter)[0]
+    assert {f"--init={trained}", "--dataset-id=501", "--epochs=3"} <= set(command)
+    assert segmenter.needs["init"].config["epochs"] is None
+    run = runner.workspace.classifier_run(classifier.needs["init"])
+    assert f"--init={run}" in runner.commands.of(classifier)[0]
+    assert not [w for w in runner.commands.of(segmenter.needs["init"])[0] if w.startswith("--init")]
