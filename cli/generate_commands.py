@@ -96,7 +96,12 @@ def generate(
     part = parse_shard(shard)
     one_of("--fast", fast, ("on", "off"))
     if model == physics.MODEL:
-        _refuse_for_bmode({"--nfe": nfe, "--checkpoint": checkpoint, "--vae": vae, "--compile": compiled or None})
+        chosen_ways = {
+            "--solver": solver if solver != "auto" else None,
+            "--texture": texture if texture != "auto" else None,
+            "--compile": compiled or None,
+        }
+        _refuse_for_bmode({"--nfe": nfe, "--checkpoint": checkpoint, "--vae": vae, **chosen_ways})
         _render(maps, count, seed, dataset_id, classification, part, dry_run)
         return
     if nfe is None:

@@ -70,7 +70,14 @@ def test_killed_and_sharded_is_the_same_as_in_one_go(home: Path) -> None:
 
 @pytest.mark.parametrize(
     ("model", "option", "value"),
-    [("bmode", "nfe", 5), ("bmode", "vae", Path("v")), ("bmode", "checkpoint", Path("c")), ("edm-l64", "nfe", None)],
+    [
+        ("bmode", "nfe", 5),
+        ("bmode", "vae", Path("v")),
+        ("bmode", "checkpoint", Path("c")),
+        ("bmode", "texture", "on"),
+        ("bmode", "solver", "heun"),
+        ("edm-l64", "nfe", None),
+    ],
 )
 def test_what_only_networks_have_is_refused_and_asked_for(home: Path, model: str, option: str, value: object) -> None:
     with pytest.raises(typer.BadParameter) as raised:
