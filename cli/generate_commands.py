@@ -89,7 +89,8 @@ def generate(
     from echo_synth.generation import physics
     from echo_synth.generation.request import Generation, plan_from, sampler_for
     from echo_synth.generation.shards import parse_shard
-    from echo_synth.generation.sources import check_solver, choose_model
+    from echo_synth.generation.solver_choice import check_solver
+    from echo_synth.generation.sources import choose_model
     from echo_synth.generation.targets import TargetRequest
     from echo_synth.runs.find import describe_choice
 

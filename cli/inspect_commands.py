@@ -111,7 +111,8 @@ def sample_grid(
     from echo_synth.data.prepared import prepare
     from echo_synth.evaluation.held_out_samples import draw_held_out, held_out_cases, need_cases
     from echo_synth.files import write_bytes
-    from echo_synth.generation.sources import check_solver, choose_model
+    from echo_synth.generation.solver_choice import check_solver
+    from echo_synth.generation.sources import choose_model
     from echo_synth.report.figures import check_image, image_rows, png
 
     budgets = parse_numbers("--nfe", nfe)

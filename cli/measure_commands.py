@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,10 @@ from cli.common import begin, done, one_of, parse_numbers, say
 from cli.options import SOLVER_HELP, Checkpoint, Device, DryRun, Maps, Model, Overwrite, Precision, Seed, Size, Vae
 
 if TYPE_CHECKING:
+    from echo_synth.data.maps import MapFolder
+    from echo_synth.evaluation.solver_study import SolverStudy
     from echo_synth.evaluation.throughput import BenchmarkPlan
+    from echo_synth.generation.sources import TrainedModel
 
 
 def register(app: typer.Typer) -> None:
@@ -24,8 +28,19 @@ def study_solvers(
     model: Model,
     checkpoint: Checkpoint = None,
     vae: Vae = None,
-    nfe: Annotated[str, typer.Option(help="Network evaluations, comma separated.")] = "5,10,15,20,25,50,100",
-    count: Annotated[int, typer.Option(min=1, help="Maps to measure on.")] = 8,
+    nfe: Annotated[
+        str | None,
+        typer.Option(
+            help="Network evaluations, comma separated; default: 5,10,15,20,25,50,100, with --search 2 to 12 too."
+        ),
+    ] = None,
+    search: Annotated[
+        bool,
+        typer.Option(
+            "--search", help="Search noise levels for 2 to 12 evaluations, on training maps that are not judged on."
+        ),
+    ] = False,
+    count: Annotated[int, typer.Option(min=1, help="Maps to measure on; a search takes as many more.")] = 8,
     converged: Annotated[int, typer.Option(min=11, help="NFE of the Heun solution that counts as converged.")] = 1001,
     maps: Maps = None,
     seed: Seed = 0,
@@ -45,21 +60,59 @@ def study_solvers(
     from echo_synth.generation.sources import choose_model, newest_maps
     from echo_synth.report.measurements import check_solver_study, write_solver_study
 
-    budgets = parse_numbers("--nfe", nfe)
+    budgets = parse_numbers("--nfe", nfe or (_FEW if search else "") + "5,10,15,20,25,50,100")
+    budgets = sorted(set(budgets)) if search else budgets
     chosen = choose_model(model, checkpoint, vae, device, precision)
     folder = check_solver_study(chosen.run.folder, out, overwrite)
     opened = open_maps(maps or newest_maps())
     settings = {"checkpoint": chosen.run.folder, "nfe": budgets, "converged": converged, "count": count}
-    begin("study-solvers", settings | {"maps": opened.path, "seed": seed, "out": folder}, dry_run)
-    tissues, frames = spread_maps(opened, count)
-    table = solver_study.study(chosen.load(), tissues, frames, chosen.spec.precond, budgets, converged, seed)
-    write_solver_study(solver_study.SolverStudy(table, converged, count, seed), chosen.spec.title, folder)
-    recommended = solver_study.recommend(table)
+    begin("study-solvers", settings | {"search": search, "maps": opened.path, "seed": seed, "out": folder}, dry_run)
+    if search:
+        study = _search(chosen, opened, budgets, count, converged, seed)
+    else:
+        tissues, frames = spread_maps(opened, count)
+        table = solver_study.study(chosen.load(), tissues, frames, chosen.spec.precond, budgets, converged, seed)
+        study = solver_study.SolverStudy(table, converged, count, seed)
+    write_solver_study(study, chosen.spec.title, folder)
+    recommended = solver_study.recommend(study.table)
     done(
-        table.pivot(index="nfe", columns="solver", values="rmse").to_string(float_format="%.4g"),
+        study.table.pivot(index="nfe", columns="solver", values="rmse").to_string(float_format="%.4g"),
         "nearest solver: " + ", ".join(f"{n} NFE {s}" for n, s in recommended.items()),
-        f"wrote {folder}: solvers.csv, solvers.png, solvers.json; generate --solver auto follows it",
+        *_searched_lines(study.searched.get("schedules", {})),
+        f"wrote {folder}: {', '.join((*study.tables, 'solvers.csv', 'solvers.png', 'solvers.json'))}; "
+        "generate --solver auto follows it",
     )
+
+
+_FEW = "2,3,4,5,6,7,8,9,10,11,12,"
+
+
+def _search(
+    chosen: TrainedModel, maps: MapFolder, budgets: list[int], count: int, converged: int, seed: int
+) -> SolverStudy:
+    from functools import partial
+
+    from echo_synth.evaluation import level_search, solver_study
+    from echo_synth.generation.request import refuse_held_out
+
+    few = [n for n in budgets if level_search.FEWEST <= n <= level_search.MOST]
+    if not few:
+        raise typer.BadParameter("none from 2 to 12; expected some, which --search is for", param_hint="--nfe")
+    refuse_held_out(maps, chosen.run.description.trained_on)
+    make = partial(solver_study.Yardstick, chosen.load(), discretization=chosen.spec.precond, seed=seed)
+    searched_on, judged_on = level_search.yardsticks(make, maps, count, converged)
+    table = solver_study.measure(judged_on, budgets)
+    found = level_search.LevelSearch(searched_on, judged_on).run(few)
+    told = level_search.told(found, count)
+    return solver_study.SolverStudy(table, converged, count, seed, told, {"schedules.csv": found})
+
+
+def _searched_lines(schedules: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [
+        f"{nfe} NFE: {kept['solver']} along {', '.join(map(str, kept['sigmas']))}: "
+        f"{kept['rmse']:.4g}, by its default levels the nearest is at {kept['rmse_default']:.4g}"
+        for nfe, kept in schedules.items()
+    ]
 
 
 Models = Annotated[str, typer.Option(help="Comma separated; default: all six.")]
@@ -99,7 +152,7 @@ def benchmark(
     """
     from echo_synth.device import resolve_precision, training_device
     from echo_synth.evaluation.throughput import BenchmarkPlan
-    from echo_synth.generation.sources import check_solver
+    from echo_synth.generation.solver_choice import check_solver
     from echo_synth.outputs import check_results
     from echo_synth.report.measurements import BENCHMARK_FILES
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,16 @@ class SolverStudy:
         converged_nfe: NFE of the solution that counts as converged.
         maps: number of maps it was measured on.
         seed: of the noise.
+        searched: what --search adds to solvers.json; empty without.
+        tables: and its tables, by file name.
     """
 
     table: pd.DataFrame
     converged_nfe: int
     maps: int
     seed: int
+    searched: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """solvers.json: the nearest solver at each NFE, and what that rests on."""
@@ -42,6 +47,7 @@ class SolverStudy:
             "converged_nfe": self.converged_nfe,
             "maps": self.maps,
             "seed": self.seed,
+            **self.searched,
         }
 
 
@@ -49,6 +55,48 @@ def _distance(field: Tensor, truth: Tensor, inside: Tensor) -> NDArray[np.float6
     """Root mean squared difference in the sector of each image's field, fields in [−1, 1]."""
     squared = ((field - truth).double() ** 2 * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3))
     return squared.sqrt().cpu().numpy()
+
+
+class Yardstick:
+    """Distance of sampled fields from the converged solution of the same maps and noise.
+
+    Args:
+        generator: best in float32, so that rounding of the network does not blur small distances.
+        tissues, frames: maps (K, 256, 256) and frames (K,); image i has noise (seed, first + i).
+        discretization: of the formulation.
+        seed, first: of the noise.
+        on_evaluation: called after each evaluation of the network, of all K images at once.
+    """
+
+    def __init__(
+        self,
+        generator: ImageGenerator,
+        tissues: NDArray[np.uint8],
+        frames: NDArray[np.uint8],
+        discretization: str,
+        seed: int,
+        first: int = 0,
+        on_evaluation: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.generator, self.discretization, self.on_evaluation = generator, discretization, on_evaluation
+        numbers = range(first, first + len(tissues))
+        self.noise = np.stack([image_noise(seed, i, generator.resolution) for i in numbers])
+        self.guided = generator.guide(tissues, frames)
+        self.truth: Tensor | None = None
+
+    def solve(self, settings: SamplerSettings) -> Tensor:
+        """Fields (K, 1, R, R) float32."""
+        return self.generator.solve(self.guided, self.noise, settings, on_evaluation=self.on_evaluation)
+
+    def converge(self, nfe: int) -> None:
+        """Take Heun's solution in `nfe` evaluations as the truth."""
+        self.truth = self.solve(SamplerSettings(nfe, "heun", self.discretization))
+
+    def distances(self, nfe: int, solver: str, sigmas: tuple[float, ...] | None = None) -> NDArray[np.float64]:
+        """Of each image, (K,), after `converge`: root mean squared difference in the sector, fields in [−1, 1]."""
+        assert self.truth is not None
+        settings = SamplerSettings(nfe, solver, self.discretization, sigmas=sigmas)
+        return _distance(self.solve(settings), self.truth, self.guided.inside)
 
 
 def study(
@@ -64,31 +112,31 @@ def study(
     """Distance of every solver at every NFE from Heun at `converged_nfe`; steps in float64 throughout.
 
     Args:
-        generator: best in float32, so that rounding of the network does not blur small distances.
-        tissues, frames: maps (K, 256, 256) and frames (K,); image i has noise (seed, i).
+        generator, tissues, frames, discretization, seed: see `Yardstick`.
 
     Returns:
         columns `COLUMNS`: mean over images with the range of the middle half, and PSNR for fields
         whose range is 2.
     """
-    count = len(tissues)
-    noise = np.stack([image_noise(seed, i, generator.resolution) for i in range(count)])
-    _, inside = generator.labels(tissues, frames)
     meter = Meter(converged_nfe + sum(budgets) * len(solvers), "converge", "evaluations")
-
-    def solve(solver: str, nfe: int) -> Tensor:
-        result = generator.fields(tissues, frames, noise, SamplerSettings(nfe, solver, discretization))
-        meter.update(nfe)
-        return result
-
-    truth = solve("heun", converged_nfe)
-    rows = []
-    for solver, nfe in _pairs(solvers, budgets):
-        d = _distance(solve(solver, nfe), truth, inside)
-        low, high = np.quantile(d, [0.25, 0.75])
-        rows.append([solver, nfe, d.mean(), low, high, -20 * np.log10(max(float(d.mean()), 1e-12) / 2)])
+    yardstick = Yardstick(generator, tissues, frames, discretization, seed, on_evaluation=partial(meter.update, 1))
+    yardstick.converge(converged_nfe)
+    table = measure(yardstick, budgets, solvers)
     meter.close()
+    return table
+
+
+def measure(yardstick: Yardstick, budgets: Sequence[int], solvers: Sequence[str] = DETERMINISTIC) -> pd.DataFrame:
+    """`study` of a yardstick that has converged."""
+    rows = [[s, n, *summary_of(yardstick.distances(n, s))] for s, n in _pairs(solvers, budgets)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def summary_of(distances: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """Mean, range of the middle half, and PSNR (dB) of the mean, for fields whose range is 2."""
+    low, high = np.quantile(distances, [0.25, 0.75])
+    mean = float(distances.mean())
+    return mean, float(low), float(high), float(-20 * np.log10(max(mean, 1e-12) / 2))
 
 
 def _pairs(solvers: Sequence[str], budgets: Sequence[int]) -> Iterator[tuple[str, int]]:

@@ -36,16 +36,22 @@ class _CellData:
     pretrained_on: _CellData | None = None
 
 
-def build_cells(spec: SweepSpec, fingerprints: Mapping[str, str], solvers: Solvers | None = None) -> list[Cell]:
+def build_cells(
+    spec: SweepSpec,
+    fingerprints: Mapping[str, str],
+    solvers: Solvers | None = None,
+    levels: Solvers | None = None,
+) -> list[Cell]:
     """All cells, the reference first.
 
     Args:
         fingerprints: hashes of the inputs: "real", "maps", "trainer", and the weights of each row of the grid.
         solvers: what "auto" means by row and NFE.
+        levels: noise levels that "auto" brings, as text, where it does.
 
     Raises SpecError for an unknown base or reference, or a comparison of what is no cell or has no segmenter.
     """
-    builder = _Builder(spec, fingerprints, solvers or {})
+    builder = _Builder(spec, fingerprints, solvers or {}, levels or {})
     datasets = builder.grid()
     for name, extra in spec.cells.items():
         datasets[name] = builder.extra(name, extra, datasets)
@@ -71,6 +77,7 @@ class _Builder:
     spec: SweepSpec
     fingerprints: Mapping[str, str]
     solvers: Solvers
+    levels: Solvers
 
     def grid(self) -> dict[str, _CellData]:
         """Rows x NFE x seeds."""
@@ -92,6 +99,7 @@ class _Builder:
         # The row's name decides nothing: rows that ask for the same images share them.
         config = drawn | {
             "solver": self.solvers.get((row, nfe), grid.solver),
+            **({"sigmas": self.levels[row, nfe]} if (row, nfe) in self.levels else {}),
             "batch": self.spec.batch,
             "weights": self.fingerprints[row],
             "maps": self.fingerprints["maps"],

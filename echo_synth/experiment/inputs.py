@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from echo_synth import specs
@@ -15,7 +15,8 @@ from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.downstream import nnunet
 from echo_synth.errors import LeakageError
 from echo_synth.experiment.spec import ModelGrid, SweepSpec
-from echo_synth.generation.sources import newest_maps, solver_of, vae_run
+from echo_synth.generation.solver_choice import choose_solver
+from echo_synth.generation.sources import newest_maps, vae_run
 from echo_synth.home import home
 from echo_synth.runs.data import training_data_of
 from echo_synth.runs.find import find_diffusion
@@ -31,7 +32,8 @@ class SweepInputs:
         maps: folder of condition maps.
         checkpoints: run folders by the fingerprint of their weights, which the stages' hashes hold.
         fingerprints: of the real data ("real"), the maps ("maps"), the trainer ("trainer"), and of the weights of each row.
-        solvers: by row and NFE, "auto" resolved.
+        solvers: by row and NFE, "auto" resolved; it stays where a run's own noise levels come with it.
+        levels: those noise levels, as text.
     """
 
     real: RawDataset
@@ -39,6 +41,7 @@ class SweepInputs:
     checkpoints: dict[str, Path]
     fingerprints: dict[str, str]
     solvers: dict[tuple[str, int], str]
+    levels: dict[tuple[str, int], str] = field(default_factory=dict)
 
 
 def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInputs:
@@ -57,6 +60,7 @@ def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInp
         fingerprints["trainer"] = json.dumps(asdict(nnunet.trainer_budget(spec.segmenter.trainer)), sort_keys=True)
     checkpoints: dict[str, Path] = {}
     solvers: dict[tuple[str, int], str] = {}
+    levels: dict[tuple[str, int], str] = {}
     for row, grid in spec.models.items():
         model = spec.model_of(row)
         run = _run_of(model, grid)
@@ -64,9 +68,11 @@ def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInp
         fingerprints[row] = _weights_hash(run, model)
         checkpoints[fingerprints[row]] = run.folder
         known = specs.diffusion_model(model).solvers
-        solvers |= {(row, nfe): solver_of(run, grid.solver, nfe, known) for nfe in grid.nfe}
+        chosen = {(row, nfe): choose_solver(run, grid.solver, nfe, known) for nfe in grid.nfe}
+        levels |= {key: text for key, choice in chosen.items() if (text := choice.shown())}
+        solvers |= {key: "auto" if key in levels else choice.solver for key, choice in chosen.items()}
         say(f"{row}: {run.folder}{'' if grid.checkpoint else ', the newest run of ' + model}")
-    return SweepInputs(real, maps, checkpoints, fingerprints, solvers)
+    return SweepInputs(real, maps, checkpoints, fingerprints, solvers, levels)
 
 
 def _run_of(model: str, grid: ModelGrid) -> DiffusionRun:

@@ -76,7 +76,7 @@ def plan_sweep(spec: SweepSpec, out: Path, only: Sequence[str] | None, device: s
     Raises SpecError for a name in `only` that is no cell; otherwise as `find_inputs` and `build_cells`.
     """
     inputs = find_inputs(spec, say)
-    cells = build_cells(spec, inputs.fingerprints, inputs.solvers)
+    cells = build_cells(spec, inputs.fingerprints, inputs.solvers, inputs.levels)
     names = [c.name for c in cells]
     unknown = sorted(set(only or ()) - set(names))
     if unknown:

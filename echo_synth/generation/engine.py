@@ -39,6 +39,7 @@ class SamplerSettings:
     discretization: str
     schedule: str = "linear"
     scaling: str = "none"
+    sigmas: tuple[float, ...] | None = None
 
 
 def image_noise(seed: int, index: int, resolution: int) -> NDArray[np.float32]:
@@ -136,8 +137,24 @@ class ImageGenerator:
             draw: more of it, for stochastic solvers.
             on_evaluation: called after each of the network's evaluations.
         """
+        return self.solve(self.guide(tissues, frames), noise, settings, draw, on_evaluation)
+
+    @torch.inference_mode()
+    def guide(self, tissues: NDArray[np.uint8], frames: NDArray[np.uint8]) -> Guided:
+        """The denoiser of these maps, as `fields` takes them; for several trajectories of the same maps."""
         labels, inside = self.labels(tissues, frames)
-        guided = Guided(self.denoiser, self.modulate(labels), inside)
+        return Guided(self.denoiser, self.modulate(labels), inside)
+
+    @torch.inference_mode()
+    def solve(
+        self,
+        guided: Guided,
+        noise: NDArray[np.float32],
+        settings: SamplerSettings,
+        draw: Draw = torch.randn_like,
+        on_evaluation: Callable[[], None] = _nothing,
+    ) -> Tensor:
+        """`fields` of maps by `guide`."""
         start = torch.from_numpy(noise).to(self.device)
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
@@ -197,6 +214,6 @@ class ImageGenerator:
         return np.stack([self.texture.draw(image, seed, i) for image, i in zip(images, indices, strict=True)])
 
 
-def default_settings(precond: str, nfe: int, solver: str) -> SamplerSettings:
-    """The discretisation that each formulation was published with; linear σ(t) (EDM's finding) throughout."""
-    return SamplerSettings(nfe, solver, precond)
+def default_settings(precond: str, nfe: int, solver: str, sigmas: tuple[float, ...] | None = None) -> SamplerSettings:
+    """The discretisation that each formulation was published with, or the levels `sigmas`; linear σ(t) (EDM's finding)."""
+    return SamplerSettings(nfe, solver, precond, sigmas=sigmas)

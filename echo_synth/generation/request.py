@@ -14,7 +14,8 @@ from echo_synth.data.maps import MapFolder, open_maps
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings
 from echo_synth.generation.manifest import fingerprint, plan_images
-from echo_synth.generation.sources import TrainedModel, newest_maps, solver_of
+from echo_synth.generation.solver_choice import SolverChoice, choose_solver
+from echo_synth.generation.sources import TrainedModel, newest_maps
 from echo_synth.generation.targets import Target
 from echo_synth.home import nnunet_folder
 
@@ -44,10 +45,15 @@ def plan_from(maps: Path | None, count: int | None, seed: int, trained_on: str |
         LeakageError: a map was made from a held-out patient.
     """
     folder = open_maps(maps or newest_maps())
+    refuse_held_out(folder, trained_on)
+    return MapPlan(folder, plan_images(folder.index, count, seed), seed)
+
+
+def refuse_held_out(folder: MapFolder, trained_on: str | None) -> None:
+    """Raise LeakageError when a map is of a test patient of the raw dataset `trained_on`, where that is at hand."""
     if trained_on is not None and (nnunet_folder("nnUNet_raw") / trained_on / "cases.csv").is_file():
         learnt = RawDataset(nnunet_folder("nnUNet_raw") / trained_on)
         refuse_patients_of(learnt, folder.index["patient"], f"condition maps in {folder.path}")
-    return MapPlan(folder, plan_images(folder.index, count, seed), seed)
 
 
 @dataclass(frozen=True)
@@ -73,24 +79,31 @@ class Generation:
     @property
     def name(self) -> str:
         """Of the dataset, without its id: EDM-L64_nfe20."""
-        return f"{self.model.spec.dataset_name}_nfe{self.sampler.nfe}"
+        distilled = "_distilled" if self.model.run.description.distilled else ""
+        return f"{self.model.spec.dataset_name}{distilled}_nfe{self.sampler.nfe}"
 
     def recorded(self) -> dict[str, Any]:
         """Columns of the manifest that are the same for all images."""
         description = self.model.run.description
         texture = {"texture_hash": self.model.vae.texture_hash()} if self.model.vae and self.model.texture else {}
-        return texture | {
-            "model": self.model.run.description.model,
-            "size": description.size,
-            "model_hash": self.model.run.hash(),
-            "vae_hash": self.model.vae.hash() if self.model.vae else None,
-            "nfe": self.sampler.nfe,
-            "solver": self.sampler.solver,
-            "discretization": self.sampler.discretization,
-            "seed": self.plan.seed,
-            "precision": self.model.precision,
-            "trained_on": description.trained_on,
-        }
+        levels = SolverChoice(self.sampler.solver, self.sampler.sigmas).shown()
+        sigmas = {"sigmas": levels} if levels else {}
+        return (
+            texture
+            | sigmas
+            | {
+                "model": self.model.run.description.model,
+                "size": description.size,
+                "model_hash": self.model.run.hash(),
+                "vae_hash": self.model.vae.hash() if self.model.vae else None,
+                "nfe": self.sampler.nfe,
+                "solver": self.sampler.solver,
+                "discretization": self.sampler.discretization,
+                "seed": self.plan.seed,
+                "precision": self.model.precision,
+                "trained_on": description.trained_on,
+            }
+        )
 
     def identity(self) -> dict[str, Any]:
         """Settings that decide the files' content: a dataset is completed with the same ones only."""
@@ -103,8 +116,9 @@ class Generation:
 
 
 def sampler_for(model: TrainedModel, nfe: int, solver: str) -> SamplerSettings:
-    """Sampler with `nfe` evaluations; `solver` may be auto. Raises SpecError for an unknown one."""
-    return default_settings(model.spec.precond, nfe, solver_of(model.run, solver, nfe, model.spec.solvers))
+    """Sampler with `nfe` evaluations; `solver` may be auto, which may bring noise levels. Raises as `choose_solver`."""
+    choice = choose_solver(model.run, solver, nfe, model.spec.solvers)
+    return default_settings(model.spec.precond, nfe, choice.solver, choice.sigmas)
 
 
 def shown_settings(identity: Mapping[str, Any], maps: MapFolder, target: Target) -> dict[str, Any]:

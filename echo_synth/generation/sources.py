@@ -1,26 +1,21 @@
-"""What images are drawn with: the run, its Γ-VAE, the solver, and the maps where nobody names them."""
+"""What images are drawn with: the run, its Γ-VAE, and the maps where nobody names them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, PositiveInt
 
 from echo_synth import specs
 from echo_synth.device import resolve_precision, training_device
-from echo_synth.errors import RunError, SpecError
+from echo_synth.errors import RunError
 from echo_synth.generation.engine import MODULATION_BYTES, ImageGenerator, SamplerSettings
 from echo_synth.home import maps
-from echo_synth.records import read_json_as
 from echo_synth.runs.find import find_diffusion, find_vae_of
-from echo_synth.runs.folder import DiffusionRun, Run, VaeRun, open_run
-from echo_synth.sampling import SOLVERS
+from echo_synth.runs.folder import DiffusionRun, VaeRun, open_run
 from echo_synth.specs import DiffusionSpec
 
 
@@ -115,41 +110,6 @@ class SampledImages:
     ) -> NDArray[np.uint8]:
         """See `run.ImageSource`."""
         return self.generator.draw(tissues, frames, seed, indices, self.settings, on_evaluation)
-
-
-def check_solver(name: str) -> str:
-    """`name`, which must be a solver's. Raises SpecError that names --solver."""
-    if name not in SOLVERS:
-        raise SpecError(f"--solver {name}: expected one of {', '.join(SOLVERS)}")
-    return name
-
-
-def solver_of(run: Run, solver: str, nfe: int, known: Mapping[int, str]) -> str:
-    """`solver`, or for auto what study-solvers found for this run, else for this model (`known`), else Heun (the paper's choice).
-
-    Raises SpecError for an unknown solver, DataError for a damaged solvers.json.
-    """
-    if solver != "auto":
-        return check_solver(solver)
-    file = run.folder / "solvers.json"
-    recommended = read_recommended(file) if file.is_file() else known
-    return solver_for(recommended, nfe) if recommended else "heun"
-
-
-class _StudiedSolvers(BaseModel):
-    """Of a solvers.json, what is followed."""
-
-    recommended: dict[PositiveInt, Literal[*SOLVERS]]  # type: ignore[valid-type]
-
-
-def read_recommended(file: Path) -> dict[int, str]:
-    """Solver by NFE of a solvers.json. Raises DataError for what study-solvers did not write."""
-    return dict(read_json_as(_StudiedSolvers, file, "echosynth study-solvers").recommended)
-
-
-def solver_for(recommended: Mapping[int, str], nfe: int) -> str:
-    """The recommendation at the studied NFE that is nearest (in ratio) to `nfe`."""
-    return recommended[min(recommended, key=lambda n: abs(math.log(n / nfe)))]
 
 
 def newest_maps() -> Path:

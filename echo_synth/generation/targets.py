@@ -124,10 +124,10 @@ def _check_raw(raw: Path, identity: Mapping[str, Any]) -> None:
             raise ExistsError(f"{raw} exists and was not made by 'echosynth generate'; choose another --dataset-id")
         return
     now = _as_json(identity)
-    changed = [key for key in now if before.get(key) != now[key]]
+    changed = [key for key in now | before if before.get(key) != now.get(key)]
     if changed:
         raise ExistsError(
-            f"{raw} was made with {changed[0]} = {before.get(changed[0])}, now {now[changed[0]]}; "
+            f"{raw} was made with {changed[0]} = {before.get(changed[0])}, now {now.get(changed[0])}; "
             "repeat the old settings to complete it, or choose another --dataset-id"
         )
 

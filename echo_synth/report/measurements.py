@@ -22,7 +22,7 @@ from echo_synth.report.figures import png
 PRIOR_FILES = ("gamma_prior.json", "gamma_prior.png")  # the first one comes last
 VAE_FILES = ("vae_quality.json", "latents.png", "reconstructions.png")
 BENCHMARK_FILES = ("throughput.csv", "throughput.png", "stages.csv")
-_SOLVER_FILES = ("solvers.json", "solvers.csv", "solvers.png")
+_SOLVER_FILES = ("solvers.json", "solvers.csv", "solvers.png", "schedules.csv")
 _DIGITS = "%.6g"
 
 
@@ -75,11 +75,13 @@ def is_solver_study(path: Path) -> bool:
 
 
 def write_solver_study(study: SolverStudy, title: str, folder: Path) -> None:
-    """solvers.csv, solvers.png and solvers.json, which `generate --solver auto` reads."""
+    """solvers.csv, solvers.png, of a search schedules.csv, and solvers.json, which `generate --solver auto` reads."""
     curves = figures.convergence_curves(study.table, f"{title}: distance from {study.converged_nfe} NFE")
     with new_results(folder, None, _SOLVER_FILES) as new:
         write_text(new / "solvers.csv", study.table.to_csv(index=False, float_format=_DIGITS))
         write_bytes(new / "solvers.png", png(curves))
+        for name, table in study.tables.items():
+            write_text(new / name, table.to_csv(index=False, float_format=_DIGITS))
         write_json(new / "solvers.json", study.summary())
 
 

@@ -160,8 +160,33 @@ class SongNetwork(_Record):
     taps: tuple[int | float, ...] = Field(min_length=2, max_length=8)
 
 
+class Distillation(_Record):
+    """What a run was distilled to, and from what.
+
+    Attributes:
+        method: the network maps a noisy field to the end of its trajectory.
+        teacher: hash of the weights that were distilled.
+        sigma_max: noise level σ that it draws from.
+        renoise: level of a second evaluation.
+    """
+
+    method: Literal["consistency"]
+    teacher: Hash
+    sigma_max: float = Field(gt=0, le=1000)
+    renoise: float = Field(gt=0, le=1000)
+
+    @model_validator(mode="after")
+    def _falls(self) -> Self:
+        if self.renoise >= self.sigma_max:
+            raise ValueError(f"renoise is {self.renoise:g}, expected less than sigma_max {self.sigma_max:g}")
+        return self
+
+
 class DiffusionDescription(_Description):
-    """A denoiser: formulation, network, and the hash of the Γ-VAE whose latents it was trained on (None: pixels)."""
+    """A denoiser: formulation, network, and the hash of the Γ-VAE whose latents it was trained on (None: pixels).
+
+    One that was distilled is no denoiser any more, see `Distillation`.
+    """
 
     kind: Literal["diffusion"]
     model: Name
@@ -173,6 +198,7 @@ class DiffusionDescription(_Description):
     network: UNetNetwork
     song: SongNetwork | None = None
     vae: Hash | None
+    distilled: Distillation | None = None
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

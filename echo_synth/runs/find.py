@@ -44,8 +44,13 @@ def _runs_of(model: str, trained_on: str | None) -> Iterator[tuple[Run, Progress
             run, progress = open_run(file.parent), progress_of(file.parent)
         except (RunError, DataError):
             continue
-        if run.description.model == model and trained_on in (None, run.description.trained_on):
+        if _is_plain(run, model) and trained_on in (None, run.description.trained_on):
             yield run, progress
+
+
+def _is_plain(run: Run, model: str) -> bool:
+    """A run of `model` that was not distilled: distilled ones are drawn with where they are named, never by themselves."""
+    return run.description.model == model and getattr(run.description, "distilled", None) is None
 
 
 def describe_choice(run: Run) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from echo_synth.sampling import ddpm, dpmpp_2m, euler, heun, unipc
+from echo_synth.sampling import consistency, ddpm, dpmpp_2m, euler, heun, unipc
 from echo_synth.sampling.budget import CountedDenoiser
 from echo_synth.sampling.ode import Churn, Denoise, Draw, Trajectory
 from echo_synth.sampling.schedules import Round, clip_sigmas, make_schedule, noise_levels
@@ -21,7 +21,11 @@ SOLVERS: dict[str, Solver] = {
     "ddpm": ddpm.SOLVER,
 }
 
-__all__ = ["SOLVERS", "Solver", "sample"]
+# Of a distilled network, whose D is no denoiser: nothing that a solver of the ODE could use.
+CONSISTENCY = "consistency"
+_METHODS = {**SOLVERS, CONSISTENCY: consistency.SOLVER}
+
+__all__ = ["CONSISTENCY", "SOLVERS", "Solver", "sample"]
 
 
 def sample(
@@ -36,6 +40,7 @@ def sample(
     sigma_min: float | None = None,
     sigma_max: float | None = None,
     rho: float = 7.0,
+    sigmas: Sequence[float] | None = None,
     churn: float = 0.0,
     churn_options: Mapping[str, float] | None = None,
     draw: Draw = torch.randn_like,
@@ -48,11 +53,13 @@ def sample(
         denoise: D(x, σ), called exactly `nfe` times with x of noise's shape and σ a scalar, both float64.
         noise: unit normal, (N, …), any float dtype; scaled to σ_max inside. Steps are taken in float64.
         nfe: network evaluations to spend.
-        solver: one of `SOLVERS`; ddpm (ancestral) is stochastic.
+        solver: one of `SOLVERS`; ddpm (ancestral) is stochastic. Or `CONSISTENCY`, where D is a distilled network.
         discretization: where the noise levels lie: edm, vp, ve or iddpm.
         schedule, scaling: σ(t) (linear, vp, ve) and s(t) (none, vp).
         sigma_min, sigma_max: default to the discretization's own.
         rho: exponent of the edm discretization.
+        sigmas: the noise levels themselves, highest first, as many as the solver takes steps for `nfe`;
+            None: those of the discretization.
         churn: S_churn of the stochastic sampler, for euler and heun.
         churn_options: sigma_min, sigma_max, noise; see `Churn`.
         draw: noise for ddpm and churn, shape and dtype of its argument.
@@ -63,14 +70,16 @@ def sample(
         samples, shape and dtype of `noise`.
 
     Raises:
-        ValueError: unknown name, nfe below 1, churn with a multistep solver, or more steps of one
-            than there are noise levels.
+        ValueError: unknown name, nfe below 1, churn with a multistep solver, more steps of one
+            than there are noise levels, or `sigmas` that are not so many or do not fall.
     """
     method = _checked_solver(solver, nfe, churn)
     rounding = round_sigma or (lambda s: s)
     low, high = clip_sigmas(discretization, sigma_min, sigma_max, net_sigmas)
     law = make_schedule(schedule, scaling, low, high)
-    levels = rounding(noise_levels(discretization, method.steps_for(nfe), low, high, rho).to(noise.device))
+    steps = method.steps_for(nfe)
+    placed = noise_levels(discretization, steps, low, high, rho) if sigmas is None else _checked_sigmas(sigmas, steps)
+    levels = rounding(placed.to(noise.device))
     different = len(torch.unique(levels))
     if method.multistep and different < len(levels):
         raise ValueError(f"{solver} at nfe {nfe} meets noise levels twice: only {different} exist; use fewer")
@@ -85,12 +94,21 @@ def sample(
     return result.to(noise.dtype)
 
 
+def _checked_sigmas(sigmas: Sequence[float], steps: int) -> Tensor:
+    """`sigmas` (steps,) float64 on the CPU."""
+    levels = torch.tensor(list(sigmas), dtype=torch.float64, device="cpu")
+    falling = bool((levels[1:] < levels[:-1]).all()) and bool((levels > 0).all()) and bool(torch.isfinite(levels).all())
+    if len(levels) != steps or not falling:
+        raise ValueError(f"sigmas are {list(sigmas)}, expected {steps} positive numbers, each below the one before")
+    return levels
+
+
 def _checked_solver(name: str, nfe: int, churn: float) -> Solver:
-    if name not in SOLVERS:
+    if name not in _METHODS:
         raise ValueError(f"solver '{name}': expected one of {', '.join(SOLVERS)}")
     if nfe < 1:
         raise ValueError(f"nfe is {nfe}, expected at least 1")
-    solver = SOLVERS[name]
+    solver = _METHODS[name]
     if churn and not solver.takes_churn:
         able = " or ".join(other for other in SOLVERS if SOLVERS[other].takes_churn)
         raise ValueError(f"churn needs a one-step solver: {able}")

@@ -16,8 +16,8 @@ from echo_synth import specs
 from echo_synth.data.maps import open_maps
 from echo_synth.errors import DataError, RunError
 from echo_synth.evaluation import solver_study
-from echo_synth.generation import sources
 from echo_synth.generation.engine import ImageGenerator, default_settings, step_noise
+from echo_synth.generation.solver_choice import choose_solver, solver_for
 from echo_synth.runs.find import find_vae
 from echo_synth.runs.folder import DiffusionRun, open_run
 from echo_synth.runs.tensors import load_tensors
@@ -80,22 +80,22 @@ def test_more_evaluations_come_nearer_and_the_nearest_is_recommended() -> None:
     recommended = solver_study.recommend(table)
     assert set(recommended) == {"8", "32"}
     best = table[table["nfe"] == 8].set_index("solver")["rmse"].idxmin()
-    assert sources.solver_for({int(n): s for n, s in recommended.items()}, 9) == best == recommended["8"]
+    assert solver_for({int(n): s for n, s in recommended.items()}, 9) == best == recommended["8"]
     assert solver_study.equal_distance(table, "heun", 32)["heun"] == 32
 
 
 def test_generate_follows_the_study(home: Path, tmp_path: Path) -> None:
     known = specs.diffusion_model("edm-l64").solvers
     run = open_run(BUNDLED / "edm-l64", "diffusion")
-    assert [sources.solver_of(run, "auto", n, known) for n in (8, 20)] == ["dpmpp-2m", "unipc"]
-    assert sources.solver_of(run, "auto", 20, {}) == "heun"
+    assert [choose_solver(run, "auto", n, known).solver for n in (8, 20)] == ["dpmpp-2m", "unipc"]
+    assert choose_solver(run, "auto", 20, {}).solver == "heun"
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "solvers.json").write_text(json.dumps({"recommended": {"10": "unipc", "100": "heun"}}))
     studied = DiffusionRun(folder, run.description)
-    assert sources.solver_of(studied, "auto", 20, known) == "unipc"
-    assert sources.solver_of(studied, "auto", 100, known) == "heun"
-    assert sources.solver_of(studied, "euler", 20, known) == "euler"
+    assert choose_solver(studied, "auto", 20, known).solver == "unipc"
+    assert choose_solver(studied, "auto", 100, known).solver == "heun"
+    assert choose_solver(studied, "euler", 20, known).solver == "euler"
 
 
 @pytest.mark.parametrize("model", specs.DIFFUSION_MODELS)
@@ -173,4 +173,4 @@ def test_a_foreign_solvers_json_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "solvers.json").write_text(content)
     run = DiffusionRun(tmp_path, open_run(BUNDLED / "edm-l64", "diffusion").description)
     with pytest.raises(DataError, match=r"solvers\.json: .*study-solvers"):
-        sources.solver_of(run, "auto", 20, {})
+        choose_solver(run, "auto", 20, {})
