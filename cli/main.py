@@ -11,6 +11,7 @@ from cli import (
     classifier_commands,
     data_commands,
     demo,
+    distill_commands,
     evaluate_commands,
     generate_commands,
     inspect_commands,
@@ -47,6 +48,7 @@ app = Application(
 for group in (
     data_commands,
     train_commands,
+    distill_commands,
     generate_commands,
     inspect_commands,
     measure_commands,

@@ -144,7 +144,7 @@ def _train_vae(
 
     dataset = nnunet_raw.find(dataset_id)
     description = describe_vae(settings.model, settings.size, options.posterior, options.prior)
-    _announce_unfinished(request)
+    announce_unfinished(request)
     with training_folder(request, settings.device, dry_run) as folder:
         say_how_long(lambda: estimate_vae(settings, options, description), settings.training.images, dry_run)
         shown = {"run": folder, "dataset": dataset.path, **settings.as_dict(), **asdict(options)}
@@ -199,7 +199,7 @@ def train(
     settings = TrainingSettings(model, size, training, seed, precision, device, *lengths, conditions)
     dataset = nnunet_raw.find(dataset_id)
     request = RunRequest("train", f"{model}_{size}_{dataset.name}", out, resume, overwrite)
-    _announce_unfinished(request)
+    announce_unfinished(request)
     with training_folder(request, device, dry_run) as folder:
         vae_run = vae_for_training(spec.vae, vae, folder if resume else None)
         if vae_run:
@@ -275,7 +275,7 @@ def import_edmlx(
         done("this model draws latents: import its Γ-VAE too and pass it here with --vae, or to generate")
 
 
-def _announce_unfinished(request: RunRequest) -> None:
+def announce_unfinished(request: RunRequest) -> None:
     """Name the unfinished run that a new one would stand beside."""
     from echo_synth.runs.start import unfinished_runs
 

@@ -159,6 +159,14 @@ def find(dataset_id: int, option: str = "--dataset-id") -> RawDataset:
     return RawDataset(folders[0])
 
 
+def find_by_name(name: str, option: str = "--dataset-id") -> RawDataset:
+    """The raw dataset of that name, Dataset501_CAMUS. Raises DataError, which names `option`, when it is not there."""
+    raw = nnunet_folder("nnUNet_raw")
+    if not (raw / name / "cases.csv").is_file() or Path(name).name != name:
+        raise DataError(f"no {name} in {raw}; expected the dataset of that name, or {option} with another")
+    return RawDataset(raw / name)
+
+
 def target(
     dataset_id: int,
     name: str,

@@ -15,6 +15,7 @@ from echo_synth.data.prepared import Prepared
 from echo_synth.diffusion.labels import TISSUES
 from echo_synth.estimate import Estimate, measured_seconds
 from echo_synth.runs.description import DiffusionDescription, VaeDescription, build_model
+from echo_synth.training.distill import DistillOptions, Teacher, consistency_task
 from echo_synth.training.perceptual_networks import build_perceptual
 from echo_synth.training.run import TrainingSettings, VaeOptions, memory_format
 from echo_synth.training.tasks.diffusion import DiffusionTask, Fields
@@ -45,15 +46,32 @@ def estimate_vae(settings: TrainingSettings, options: VaeOptions, description: V
 
 def estimate_diffusion(settings: TrainingSettings, description: DiffusionDescription, cases: int) -> Estimate:
     """Of `train_diffusion` with these settings; the fields of `cases` images are kept on disk."""
+    fields = _random_fields(description)
+    task = DiffusionTask(fields, fields, settings.device, settings.seed, classes=description.network.classes)
+    return _estimate(settings, build_model(description), task, _kept_bytes(settings, description, cases))
+
+
+def estimate_distillation(
+    settings: TrainingSettings, options: DistillOptions, teacher: Teacher, cases: int
+) -> Estimate:
+    """Of `distill` with these settings; the fields of `cases` images are kept on disk."""
+    description = teacher.description
+    fields = _random_fields(description)
+    task = consistency_task(settings, options, teacher, (fields, fields))
+    return _estimate(settings, build_model(description), task, _kept_bytes(settings, description, cases))
+
+
+def _random_fields(description: DiffusionDescription) -> Fields:
     side = description.resolution
     rng = np.random.default_rng(0)
     clean = rng.standard_normal((2, side, side)).astype(np.float32)
-    network = description.network
-    shares = np.full((2, TISSUES, side, side), 51, np.uint8) if network.soft_maps else None
-    fields = Fields(clean, np.full((2, side, side), 4, np.uint8), np.zeros(2, np.uint8), shares)
-    task = DiffusionTask(fields, fields, settings.device, settings.seed, classes=network.classes)
-    kept = 3 + (TISSUES if network.soft_maps else 0)  # bytes a pixel
-    return _estimate(settings, build_model(description), task, kept_bytes=kept * settings.copies * cases * side**2)
+    shares = np.full((2, TISSUES, side, side), 51, np.uint8) if description.network.soft_maps else None
+    return Fields(clean, np.full((2, side, side), 4, np.uint8), np.zeros(2, np.uint8), shares)
+
+
+def _kept_bytes(settings: TrainingSettings, description: DiffusionDescription, cases: int) -> float:
+    kept = 3 + (TISSUES if description.network.soft_maps else 0)  # bytes a pixel
+    return kept * settings.copies * cases * description.resolution**2
 
 
 def _random_images(side: int) -> Prepared:

@@ -89,7 +89,7 @@ class TrainingSettings:
         return GeometricRanges(flip=_FLIP.get(self.size, 0.5))
 
 
-def _run(
+def run_engine(
     settings: TrainingSettings,
     module: nn.Module,
     task: VaeTask | DiffusionTask,
@@ -97,6 +97,7 @@ def _run(
     resume: bool,
     identity: Mapping[str, Any],
 ) -> Mapping[str, float]:
+    """Train `module` on `task`, or go on, in `folder`; returns the best validation's numbers."""
     module.to(settings.device).to(memory_format=memory_format(settings.device))
     parts = [getattr(module, name) for name in ("encoder", "decoder", "network") if hasattr(module, name)]
     engine = Engine(
@@ -122,7 +123,7 @@ def memory_format(device: str) -> torch.memory_format:
     return torch.channels_last if device.startswith("cuda") else torch.contiguous_format
 
 
-def _identity(settings: TrainingSettings, data: str, **more: Any) -> dict[str, Any]:
+def run_identity(settings: TrainingSettings, data: str, **more: Any) -> dict[str, Any]:
     """What a resumed run must share with its beginning; checked before anything is touched.
 
     Raises RunError when the batch does not divide over the processes.
@@ -197,10 +198,10 @@ def train_gamma_vae(
     )
     network = description.network
     prior = [network.alpha_prior, network.beta_prior]
-    identity = _identity(settings, data.fingerprint, posterior=options.posterior, kl=direction, prior=prior)
-    start = partial(start_run, folder, description, resolved, identity, resume, _training_data(dataset, data))
+    identity = run_identity(settings, data.fingerprint, posterior=options.posterior, kl=direction, prior=prior)
+    start = partial(start_run, folder, description, resolved, identity, resume, training_data(dataset, data))
     on_main(settings.device, start)
-    best = _run(settings, module, task, folder, resume, identity)
+    best = run_engine(settings, module, task, folder, resume, identity)
     assert isinstance(module, GammaVAE)
     if training.decoder_finish:
         finish = FinishSettings(training, settings.seed, settings.precision, settings.device, settings.micro_batch)
@@ -227,21 +228,21 @@ def train_diffusion(
     vae_hash = vae_run.hash() if vae_run else None
     fresh = describe_diffusion(settings.model, settings.size, vae_hash, settings.conditions)
     asked = {name: True for name, value in settings.conditions.model_dump().items() if value}
-    identity = _identity(settings, data.fingerprint, vae=vae_hash, **asked)
+    identity = run_identity(settings, data.fingerprint, vae=vae_hash, **asked)
     if resume:  # before latents are computed for nothing
         on_main(settings.device, partial(check_resumable, folder, identity))
     module, description = _new_network(fresh.model_copy(update={"trained_on": dataset.name}), settings)
     vae = vae_run.load().to(settings.device) if vae_run else None
     codec = build_codec(vae, description.resolution)
-    train, val = _fields(settings, dataset, data, codec, vae_hash)
+    train, val = clean_fields(settings, dataset, data, codec, vae_hash)
     classes, stratum = description.network.classes, settings.training.batch if settings.training.stratified else 0
     task = DiffusionTask(train, val, settings.device, settings.seed, codec, folder / "samples", classes, stratum)
-    start = partial(start_run, folder, description, resolved, identity, resume, _training_data(dataset, data))
+    start = partial(start_run, folder, description, resolved, identity, resume, training_data(dataset, data))
     on_main(settings.device, start)
-    return _run(settings, module, task, folder, resume, identity)
+    return run_engine(settings, module, task, folder, resume, identity)
 
 
-def _fields(
+def clean_fields(
     settings: TrainingSettings, dataset: RawDataset, data: Prepared, codec: Codec, vae_hash: str | None
 ) -> tuple[Fields, Fields]:
     """Clean fields to train on (augmented copies) and to validate with (without validation patients: the training cases)."""
@@ -256,7 +257,8 @@ def _fields(
     return train, val
 
 
-def _training_data(dataset: RawDataset, data: Prepared) -> TrainingData:
+def training_data(dataset: RawDataset, data: Prepared) -> TrainingData:
+    """What data.json tells: the dataset, and the patients of both splits."""
     patients = {
         split: tuple(sorted(set(data.cases["patient"][data.cases["split"] == split]))) for split in ("train", "val")
     }

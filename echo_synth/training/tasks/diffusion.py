@@ -22,7 +22,7 @@ from echo_synth.training.streams import normal, sample_indices, spread, uniform
 from echo_synth.vae.codec import Codec
 
 _PICTURES, _PICTURE_NFE, _PICTURE_PX = 4, 19, 256
-_VAL_POSITION = 1_000_000_000  # noise of validation: positions that training never reaches
+VAL_POSITION = 1_000_000_000  # noise of validation: positions that training never reaches
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class DiffusionTask:
         total = 0.0
         for chunk in np.array_split(np.arange(count), max(1, count // 16)):
             clean, labels, sector = self.load(self.val, rows[chunk])
-            noise = normal(0, [_VAL_POSITION + int(i) for i in chunk], clean.shape[1:]).to(self.device)
+            noise = normal(0, [VAL_POSITION + int(i) for i in chunk], clean.shape[1:]).to(self.device)
             # A golden-ratio sequence spreads σ evenly over each chunk and over the whole set.
             u = torch.as_tensor(((chunk + 0.5) * 0.6180339887) % 1, device=self.device)
             total += float(denoising_loss(module, clean, labels, sector, u, noise).sum())  # type: ignore[arg-type]
@@ -113,7 +113,7 @@ class DiffusionTask:
             return
         rows = np.linspace(0, len(self.val.clean) - 1, min(_PICTURES, len(self.val.clean))).astype(np.intp)
         clean, labels, sector = self.load(self.val, rows)
-        noise = normal(0, [_VAL_POSITION + int(i) for i in rows], clean.shape[1:]).to(self.device)
+        noise = normal(0, [VAL_POSITION + int(i) for i in rows], clean.shape[1:]).to(self.device)
         drawn = self._sample(module, noise, labels, sector)
         large = F.interpolate(sector, size=(_PICTURE_PX, _PICTURE_PX), mode="nearest")
         grid = torch.cat([self.codec.decode(clean, large), self.codec.decode(drawn.float(), large)], dim=2)
