@@ -96,7 +96,9 @@ def sample_grid(
     checkpoint: Checkpoint = None,
     vae: Vae = None,
     count: Annotated[int, typer.Option(min=1, max=16, help="Validation cases: one column each.")] = 4,
-    solver: Annotated[str, typer.Option(help=SOLVER_HELP)] = "heun",
+    solver: Annotated[
+        str, typer.Option(help=f"auto (as generate; a distilled run's only choice), {SOLVER_HELP}")
+    ] = "heun",
     seed: Seed = 0,
     precision: Precision = "auto",
     device: Device = "auto",
@@ -111,20 +113,20 @@ def sample_grid(
     from echo_synth.data.prepared import prepare
     from echo_synth.evaluation.held_out_samples import draw_held_out, held_out_cases, need_cases
     from echo_synth.files import write_bytes
-    from echo_synth.generation.solver_choice import check_solver
+    from echo_synth.generation.request import sampler_for
     from echo_synth.generation.sources import choose_model
     from echo_synth.report.figures import check_image, image_rows, png
 
     budgets = parse_numbers("--nfe", nfe)
-    check_solver(solver)
     chosen = choose_model(model, checkpoint, vae, device, precision)
+    samplers = [sampler_for(chosen, n, solver) for n in budgets]
     check_image(out.absolute(), overwrite)
     dataset = nnunet_raw.find(dataset_id)
     need_cases(dataset, "val")
     begin("sample-grid", {"checkpoint": chosen.run.folder, "nfe": budgets, "out": out, "solver": solver}, dry_run)
     data = prepare(dataset)
     rows = held_out_cases(data, count)
-    images = draw_held_out(chosen.load(), data, rows, chosen.spec.precond, budgets, solver, seed)
+    images = draw_held_out(chosen.load(), data, rows, samplers, seed)
     labels = ["real", *(f"{n} NFE" for n in budgets)]
     write_bytes(out, png(image_rows({chosen.spec.dataset_name: images}, labels)))
     done(f"wrote {out}: {count} validation maps, {', '.join(labels)}")

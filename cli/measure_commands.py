@@ -55,6 +55,7 @@ def study_solvers(
     Example: echosynth study-solvers --model edm-l64 --checkpoint runs/edm-l64
     """
     from echo_synth.data.maps import open_maps
+    from echo_synth.errors import RunError
     from echo_synth.evaluation import solver_study
     from echo_synth.evaluation.map_batches import spread_maps
     from echo_synth.generation.sources import choose_model, newest_maps
@@ -63,6 +64,8 @@ def study_solvers(
     budgets = parse_numbers("--nfe", nfe or (_FEW if search else "") + "5,10,15,20,25,50,100")
     budgets = sorted(set(budgets)) if search else budgets
     chosen = choose_model(model, checkpoint, vae, device, precision)
+    if chosen.run.description.distilled:
+        raise RunError(f"{chosen.run.folder}: is distilled and has no trajectory to solve; study its teacher")
     folder = check_solver_study(chosen.run.folder, out, overwrite)
     opened = open_maps(maps or newest_maps())
     settings = {"checkpoint": chosen.run.folder, "nfe": budgets, "converged": converged, "count": count}

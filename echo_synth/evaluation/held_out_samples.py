@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.data.prepared import Prepared
 from echo_synth.errors import DataError
-from echo_synth.generation.engine import ImageGenerator, default_settings
+from echo_synth.generation.engine import ImageGenerator, SamplerSettings
 
 
 def need_cases(dataset: RawDataset, split: str) -> None:
@@ -29,14 +29,11 @@ def draw_held_out(
     generator: ImageGenerator,
     data: Prepared,
     rows: NDArray[np.intp],
-    discretization: str,
-    budgets: Sequence[int],
-    solver: str,
+    samplers: Sequence[SamplerSettings],
     seed: int,
 ) -> NDArray[np.uint8]:
-    """The real images of `rows` and what is drawn for their maps at each NFE, (len(rows), 1 + len(budgets), H, W) uint8."""
+    """The real images of `rows` and what each sampler draws for their maps, (len(rows), 1 + len(samplers), H, W) uint8."""
     layers = [np.asarray(data.images[rows])]
-    for nfe in budgets:
-        settings = default_settings(discretization, nfe, solver)
+    for settings in samplers:
         layers.append(generator.draw(data.tissues[rows], data.frames[rows], seed, range(len(rows)), settings))
     return np.stack(layers, axis=1)

@@ -142,7 +142,7 @@ def test_the_gap_shrinks_and_levels_keep_to_their_range() -> None:
         assert (r < t).all()
         assert (r >= 0).all()
         shares.append(float(((t - r) / t)[-20:].mean()))
-    assert shares[0] == pytest.approx(2 * shares[1], rel=1e-3)
+    assert shares[0] == pytest.approx(2 * shares[1], rel=1e-2)
     assert shares[1] == pytest.approx(16 * shares[2], rel=1e-3)
 
 
