@@ -38,13 +38,7 @@ def report(
     target = (out or folder / "report.html").absolute()
     check_target(target, overwrite)
     begin("report", {"folder": folder.absolute(), "out": target}, dry_run)
-    _write(target, folder.absolute())
+    from echo_synth.report.page import write_page  # after what is checked: figures take seconds to import
+
+    write_page(target, folder.absolute())
     done(f"report: {target}")
-
-
-def _write(target: Path, folder: Path) -> None:
-    """Apart, because figures take seconds to import."""
-    from echo_synth.files import write_text
-    from echo_synth.report.page import build
-
-    write_text(target, build(folder))

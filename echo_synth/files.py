@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable
+from fnmatch import fnmatch
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PARTIAL = ".partial-"
-_MOST_JSON = 1 << 26
+MOST_JSON = 1 << 22  # characters of a JSON file
+LISTS_CASES = 1 << 26  # of one that names every case of a dataset
+_CHARACTERS = 16  # of an entry, at least on average: to check millions of them takes minutes and gigabytes
 _UMASK = os.umask(0)
 os.umask(_UMASK)  # the only way to read it
 
@@ -90,10 +93,31 @@ def disk_error(e: OSError, path: Path, written: Iterable[Path] = ()) -> DataErro
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
         return DataError(f"{path}: no space left on the device; free some and run the same command again")
     if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        closed = _closed_folder(path)
+        if closed is not None:
+            return DataError(f"{closed}: no permission to enter this folder; change its rights")
         if os.path.exists(path) and not os.access(path, os.R_OK):
             return _read_error(e, path)
         return DataError(f"{path}: no permission to write; choose another folder or change its rights")
     return DataError(f"{path}: cannot be written ({e.strerror or e})")
+
+
+def _closed_folder(path: Path) -> Path | None:
+    """The folder on the way to `path` that may not be entered, so that nobody can say what is in it."""
+    folders = [*reversed(path.parents), path]
+    return next((f for f in folders if f.is_dir() and not os.access(f, os.X_OK)), None)
+
+
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """Files of `folder` whose names fit, sorted, hidden ones left out; none where there is no such folder.
+
+    Raises DataError where it cannot be read, which `Path.glob` takes for an empty one.
+    """
+    try:
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    except OSError as e:
+        raise _read_error(e, folder) from None
+    return [folder / name for name in names if fnmatch(name, pattern) and not name.startswith(".")]
 
 
 def _read_error(e: OSError, path: Path) -> DataError:
@@ -131,13 +155,19 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """JSON of `path`. Raises DataError when it is missing, damaged, nested without end, or holds NaN or infinity."""
+def read_json(path: Path, most: int = MOST_JSON) -> Any:
+    """JSON of `path`. Raises DataError when it is missing, damaged, nested without end, or holds NaN or infinity.
+
+    Args:
+        most: characters; `LISTS_CASES` where a dataset's cases are named.
+    """
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read(_MOST_JSON + 1)
-        if len(text) > _MOST_JSON:
-            raise DataError(f"{path}: more than {_MOST_JSON} characters, no file of ours is that long")
+            text = file.read(most + 1)
+        if len(text) > most or text.count(",") > most // _CHARACTERS:
+            raise DataError(
+                f"{path}: more than {most} characters or {most // _CHARACTERS} values, no such file of ours is that long"
+            )
         return json.loads(text, parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise DataError(f"{path}: missing") from None

@@ -23,6 +23,7 @@ T = TypeVar("T")
 SIZES = ("tiny", "small", "base", "paper")
 DIFFUSION_MODELS = ("sdm", "ve", "vp", "edm", "edm-l128", "edm-l64")
 _MOST_LIST = 1 << 20  # bytes of a list of patients
+_MOST_ERRORS = 1000
 VAE_MODELS = ("gamma-vae-64", "gamma-vae-128")
 
 
@@ -212,15 +213,23 @@ def _known_keys(model: object, location: tuple[int | str, ...]) -> list[str]:
 
 
 def _explain(error: ErrorDetails, model: object, source: str) -> str:
-    where = ".".join(str(p) for p in error["loc"])
+    where = f"{'.'.join(str(p) for p in error['loc']):.200}"
     if error["type"] != "extra_forbidden":
         given = error["input"]
         shown = f"{given!r:.60}" if isinstance(given, (str, int, float, bool, type(None))) else type(given).__name__
         return f"{source}: {where or 'the file'}: {error['msg']} (found {shown})"
     known = _known_keys(model, error["loc"])
-    near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.0)
+    near = difflib.get_close_matches(f"{error['loc'][-1]:.200}", known, n=1, cutoff=0.0)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     return f"{source}: unknown key '{where}'{hint}"
+
+
+def first_error(e: ValidationError) -> ErrorDetails:
+    """The first of what is wrong. Of very many, their number alone: to list them takes minutes and gigabytes."""
+    count = e.error_count()
+    if count > _MOST_ERRORS:
+        return {"type": "too_many", "loc": ("content",), "msg": "is none of ours", "input": f"{count} wrong values"}
+    return e.errors(include_url=False)[0]
 
 
 def validate(model: type[T], data: object, source: str) -> T:
@@ -232,7 +241,7 @@ def _validated(adapter: TypeAdapter[T], model: object, data: object, source: str
     try:
         return adapter.validate_python(data)
     except ValidationError as e:
-        raise SpecError(_explain(e.errors()[0], model, source)) from None
+        raise SpecError(_explain(first_error(e), model, source)) from None
 
 
 def load(relative: str, model: type[T]) -> T:

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, NonNegativeInt
 
 from echo_synth import specs
 from echo_synth.data.folds import patient_folds
@@ -26,13 +26,14 @@ from echo_synth.data.resize import resize_grey
 from echo_synth.data.tables import read_cases
 from echo_synth.data.tissues import Case2D, derive_case
 from echo_synth.errors import DataError, ExistsError
-from echo_synth.files import read_json, write_json
+from echo_synth.files import LISTS_CASES, read_json, write_json
 from echo_synth.folders import check_target
 from echo_synth.home import nnunet_folder
 from echo_synth.records import read_json_as
 
 ENDING = ".nii.gz"
 MAX_ID = 999  # nnU-Net names datasets with three digits
+_MOST_LABELS = 1000
 
 
 @dataclass(frozen=True)
@@ -101,19 +102,29 @@ def _read_references(file: Path, changed: int) -> Mapping[str, _Reference]:
         raise DataError(f'{file}: "dataset" is not of the form {{CASE: {{"images": [FILE], "label": FILE}}}}') from None
 
 
+def _few(values: object) -> object:
+    """`values` unless there are more than of channels or labels; each wrong one would be listed."""
+    if isinstance(values, (dict, list)) and len(values) > _MOST_LABELS:
+        raise ValueError(f"{len(values)} entries, expected at most {_MOST_LABELS}")
+    return values
+
+
+_Labels = NonNegativeInt | Annotated[list[NonNegativeInt], BeforeValidator(_few)]
+
+
 class _Description(BaseModel):
     """dataset.json as nnU-Net needs it; more may be in it."""
 
     model_config = ConfigDict(extra="allow")
-    channel_names: dict[str, str]
-    labels: dict[str, NonNegativeInt | list[NonNegativeInt]]
+    channel_names: Annotated[dict[str, str], BeforeValidator(_few)]
+    labels: Annotated[dict[str, _Labels], BeforeValidator(_few)]
     numTraining: NonNegativeInt  # noqa: N815
     file_ending: str
 
 
 def _read_dataset_json(file: Path) -> dict[str, Any]:
-    read_json_as(_Description, file, "echosynth convert-camus")
-    content: dict[str, Any] = read_json(file)  # as it is: its hash tells whether a training fits
+    read_json_as(_Description, file, "echosynth convert-camus", LISTS_CASES)
+    content: dict[str, Any] = read_json(file, LISTS_CASES)  # as it is: its hash tells whether a training fits
     return content
 
 

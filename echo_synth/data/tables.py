@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,12 @@ import pandas as pd
 from echo_synth.errors import DataError
 from echo_synth.types import PHASES, SPLITS, VIEWS
 
-_MOST_BYTES = 1 << 28
+_MOST_BYTES = 1 << 26  # of a CSV file
+_MOST_ROWS, _MOST_COLUMNS = 2_000_000, 1000  # twice the images of the largest dataset
+_MOST_VALUES = 1 << 26  # of a parquet file, those in lists included
+_MOST_UNPACKED = 1 << 30  # bytes
+_MOST_TEXT = 1 << 28  # bytes of all texts, each as often as it is there
+_CODECS = ("SNAPPY", "UNCOMPRESSED")  # what unpacks to twenty times its length at most, whatever it claims
 _SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}"  # names become file names
 
 
@@ -189,7 +194,14 @@ def _read_text(path: Path) -> str:
         raise DataError(f"{path}: not UTF-8 text; save it as UTF-8, not UTF-16 or a code page") from None
     if "\0" in text:
         raise DataError(f"{path}: holds zero bytes, expected UTF-8 text")
+    _check_extent(path, text.count("\n"), text.partition("\n")[0].count(",") + 1)
     return text
+
+
+def _check_extent(path: Path, rows: int, columns: int) -> None:
+    if rows > _MOST_ROWS or columns > _MOST_COLUMNS:
+        most = f"{_MOST_ROWS} and {_MOST_COLUMNS}"
+        raise DataError(f"{path}: {rows} rows and {columns} columns, expected at most {most}")
 
 
 def _read_parquet(path: Path, table: Table) -> pd.DataFrame:
@@ -200,13 +212,45 @@ def _read_parquet(path: Path, table: Table) -> pd.DataFrame:
         raise DataError(f"{path}: missing; was this folder made by '{table.made_by}'?")
     try:
         metadata = pq.read_metadata(path)
-        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-        unpacked = sum(g.total_byte_size for g in groups)
-        if not 0 <= unpacked <= 4 * _MOST_BYTES or metadata.num_rows > _MOST_BYTES // 16:
-            raise DataError(f"{path}: promises {metadata.num_rows} rows of {unpacked} bytes, which no such table has")
+        _check_extent(path, metadata.num_rows, metadata.num_columns)
+        _check_promises(path, metadata)
+        _check_texts(path, metadata)
         return pd.read_parquet(path)
+    except PermissionError:
+        raise DataError(f"{path}: no permission to read it; change its rights") from None
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
         raise DataError(f"{path}: damaged or not a parquet table ({str(e).splitlines()[0]:.100})") from None
+
+
+def _check_promises(path: Path, metadata: Any) -> None:
+    """Refuse, by what a parquet file says of itself, one that would unpack to what no such table holds."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    chunks = [group.column(i) for group in groups for i in range(metadata.num_columns)]
+    foreign = {c.compression for c in chunks} - set(_CODECS)
+    if foreign:
+        raise DataError(f"{path}: packed with {min(foreign)}, expected {' or '.join(_CODECS)}; save it so")
+    unpacked, values = sum(g.total_byte_size for g in groups), sum(c.num_values for c in chunks)
+    if not 0 <= unpacked <= _MOST_UNPACKED or not 0 <= values <= _MOST_VALUES:
+        raise DataError(f"{path}: promises {values} values of {unpacked} bytes, which no such table has")
+
+
+def _check_texts(path: Path, metadata: Any) -> None:
+    """Refuse texts that are too long together: one that is in every row is in the file once, and in memory as often as read."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    columns = [metadata.schema.column(i) for i in range(metadata.num_columns)]
+    texts = [c.path for c in columns if c.physical_type == "BYTE_ARRAY"]
+    nested = [name for name in texts if "." in name]
+    if nested:
+        raise DataError(f"{path}: column '{nested[0]:.60}' holds lists of texts, which no such table has")
+    total = 0
+    for column in pq.read_table(path, columns=texts, read_dictionary=texts).itercolumns():
+        for part in column.chunks:
+            lengths = pc.binary_length(part.dictionary).take(part.indices)
+            total += pc.sum(lengths).as_py() or 0
+    if total > _MOST_TEXT:
+        raise DataError(f"{path}: holds {total} bytes of text, expected at most {_MOST_TEXT}")
 
 
 def validate(frame: pd.DataFrame, table: Table, path: Path, needed: Sequence[str] | None = None) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from echo_synth.data.png import read_grey_png
 from echo_synth.data.resize import resize_grey
 from echo_synth.errors import DataError, RunError
 from echo_synth.estimate import Estimate, measured_seconds
+from echo_synth.files import listed
 from echo_synth.runs.description import ClassifierDescription, InitialWeights, build_model, describe_classifier
 from echo_synth.runs.folder import ClassifierRun, file_hash, open_run
 from echo_synth.runs.start import start_run
@@ -52,12 +53,7 @@ class Pictures:
 
 def read_pictures(folder: Path, resolution: int) -> Pictures:
     """All FOLDER/{2CH,4CH}/*.png on a square grid. Raises DataError when there are none, or one is unreadable."""
-    files = [
-        (path, label)
-        for label, view in enumerate(VIEWS)
-        for path in sorted((folder / view).glob("*.png"))
-        if not path.name.startswith(".")
-    ]
+    files = [(path, label) for label, view in enumerate(VIEWS) for path in listed(folder / view, "*.png")]
     if not files:
         raise DataError(f"{folder}: no images; expected {folder}/2CH/*.png and {folder}/4CH/*.png")
     pixels = np.empty((len(files), resolution, resolution), np.uint8)
@@ -81,6 +77,14 @@ def check_patients_apart(train: Pictures, other: Pictures, what: str) -> None:
         raise DataError(
             f"{sorted(shared)[0]} and {len(shared) - 1} more are in train and in {what}; splits must not share patients"
         )
+
+
+def _check_views(folder: Path, pictures: Pictures) -> None:
+    """Raise DataError when there is nothing to tell apart."""
+    classes = set(pictures.classes.tolist())
+    if len(classes) < len(VIEWS):
+        lacking = next(view for label, view in enumerate(VIEWS) if label not in classes)
+        raise DataError(f"{folder / lacking}: no images; expected {' and '.join(VIEWS)} to learn from")
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -170,6 +174,7 @@ def train_classifier(
     side = settings.resolution
     train, val = read_pictures(images / "train", side), read_pictures(images / "val", side)
     check_patients_apart(train, val, "val")
+    _check_views(images / "train", train)
     description = describe_classifier(settings.architecture, side, VIEWS).model_copy(
         update={"trained_on": images.resolve().name}
     )

@@ -17,7 +17,7 @@ from echo_synth.data import nnunet_raw
 from echo_synth.data.nnunet_raw import ENDING, RawDataset
 from echo_synth.errors import DataError, RunError
 from echo_synth.estimate import measured_seconds
-from echo_synth.files import read_json, write_json
+from echo_synth.files import LISTS_CASES, read_json, write_json
 from echo_synth.home import NNUNET_FOLDERS, nnunet_folder, plugin_folder
 from echo_synth.parallel import available_cores
 from echo_synth.progress import Meter, output_to
@@ -130,7 +130,7 @@ def is_planned(dataset_id: int) -> bool:
     folder = plans_file(dataset).parent
     for name in ("dataset.json", "splits_final.json"):
         raw, copied = dataset.path / name, folder / name
-        if raw.is_file() and not (copied.is_file() and read_json(copied) == read_json(raw)):
+        if raw.is_file() and not (copied.is_file() and read_json(copied, LISTS_CASES) == read_json(raw, LISTS_CASES)):
             return False
     try:
         plans = read_plans(plans_file(dataset))
@@ -193,7 +193,7 @@ def content_of(dataset: RawDataset) -> str:
     from nnunet_plugin import cases
 
     description, splits = nnunet_raw.describe(dataset), dataset.path / "splits_final.json"
-    use = cases.use_of(description, read_json(splits)) if splits.is_file() else ""
+    use = cases.use_of(description, read_json(splits, LISTS_CASES)) if splits.is_file() else ""
     return cases.content_hash(cases.raw_files(dataset.path, description)) + use
 
 

@@ -19,7 +19,7 @@ from echo_synth.downstream import nnunet
 from echo_synth.downstream.weights import Weights, check_weights, fingerprint, read_weights, start_from
 from echo_synth.errors import DataError, ExistsError, RunError
 from echo_synth.estimate import Estimate
-from echo_synth.files import check_writable, write_json
+from echo_synth.files import check_writable, listed, write_json
 from echo_synth.folders import new_folder
 from echo_synth.home import nnunet_folder
 from echo_synth.records import read_json_as
@@ -229,7 +229,7 @@ def images_in(images: Path | Sequence[Path]) -> list[Path]:
     """Files CASE_0000.nii.gz of a folder, hidden ones left out, or those given. Raises DataError when there are none."""
     if not isinstance(images, Path):
         return list(images)
-    files = sorted(p for p in images.glob(f"*_0000{ENDING}") if not p.name.startswith("."))
+    files = listed(images, f"*_0000{ENDING}")
     if not files:
         raise DataError(f"{images}: no *_0000{ENDING} files; expected a folder such as imagesTs of a raw dataset")
     return files

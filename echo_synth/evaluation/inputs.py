@@ -15,6 +15,7 @@ from echo_synth.data.tables import read_cases
 from echo_synth.errors import DataError
 from echo_synth.evaluation.masks import pair_cases
 from echo_synth.evaluation.trainings import find_trainings
+from echo_synth.files import listed
 from echo_synth.home import home, nnunet_folder
 
 FACTS = ("quality", "ef", "sex", "age")
@@ -31,7 +32,7 @@ def newest_predictions() -> Path:
 
 def references_of(predictions: Path) -> Path:
     """labelsTs of the raw dataset that holds the predicted cases. Raises DataError when none does."""
-    names = {f.name for f in predictions.glob(f"*{ENDING}")}
+    names = {f.name for f in listed(predictions, f"*{ENDING}")}
     if not names:
         raise DataError(f"{predictions}: no *{ENDING} files; expected segmentations")
     for folder in sorted(nnunet_folder("nnUNet_raw").glob("Dataset*/labelsTs")):

@@ -13,6 +13,7 @@ from echo_synth.data.nifti import Image2D, read_image
 from echo_synth.data.nnunet_raw import ENDING
 from echo_synth.data.resize import resize_image
 from echo_synth.errors import DataError
+from echo_synth.files import listed
 from echo_synth.types import CaseId
 
 
@@ -52,7 +53,7 @@ def pair_cases(predictions: Path, references: Path) -> list[str]:
 
 
 def _case_names(folder: Path) -> set[str]:
-    names = {f.name.removesuffix(ENDING) for f in folder.glob(f"*{ENDING}") if not f.name.startswith(".")}
+    names = {f.name.removesuffix(ENDING) for f in listed(folder, f"*{ENDING}")}
     if not names:
         raise DataError(f"{folder}: no *{ENDING} files; expected segmentations")
     for name in sorted(names):

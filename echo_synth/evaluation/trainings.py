@@ -12,6 +12,7 @@ import pandas as pd
 
 from echo_synth.data.nnunet_raw import ENDING
 from echo_synth.errors import DataError
+from echo_synth.files import listed
 from echo_synth.metrics.random_effects import Arm
 
 GENERATOR_SEED, SEGMENTER_SEED = "generator_seed", "segmenter_seed"
@@ -54,8 +55,8 @@ def find_trainings(folders: Sequence[Path]) -> tuple[Training, ...]:
 def _with_masks(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: not a folder; expected predicted masks, CASE{ENDING}")
-    inner = sorted(f for f in folder.iterdir() if f.is_dir() and any(f.glob(f"*{ENDING}")))
-    return [folder] if any(folder.glob(f"*{ENDING}")) or not inner else inner
+    inner = sorted(f for f in folder.iterdir() if f.is_dir() and listed(f, f"*{ENDING}"))
+    return [folder] if listed(folder, f"*{ENDING}") or not inner else inner
 
 
 def with_seeds(tables: Sequence[pd.DataFrame], trainings: Sequence[Training]) -> pd.DataFrame:

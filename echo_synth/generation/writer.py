@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import struct
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ from echo_synth.generation.manifest import MANIFEST, write_manifest
 from echo_synth.generation.shards import WHOLE, Shard, hold_shard, remove_dead_shards
 
 _WAITING = 32  # images that may wait to be written
+_SIDE = 256  # pixels of an image, a label and a picture
+_PNG_END = b"IEND\xaeB`\x82"
+_NIFTI_END = struct.pack("<I", 352 + _SIDE * _SIDE)  # gzip ends with the unpacked length: header and bytes of pixels
 
 
 @dataclass
@@ -80,11 +84,11 @@ class DatasetWriter:
         return {(s, v): self.classification / s / v for s in ("train", "val") for v in ("2CH", "4CH")}
 
     def has_image(self) -> NDArray[np.bool_]:
-        """Which rows of the plan have an image, (N,) bool, whether or not its label and picture are there."""
+        """Which rows of the plan have a whole image, (N,) bool, whether or not its label and picture are there."""
         return self._present(self.raw / "imagesTr", f"_0000{nnunet_raw.ENDING}")
 
     def missing(self) -> NDArray[np.bool_]:
-        """Which rows of the plan are not finished: image, label or picture is not there, (N,) bool."""
+        """Which rows of the plan are not finished: image, label or picture is not there or cut, (N,) bool."""
         pictures = np.zeros(len(self.rows), bool)
         for (split, view), folder in self._class_folders().items():
             belongs = (self.rows["split"] == split) & (self.rows["view"] == view)
@@ -92,7 +96,8 @@ class DatasetWriter:
         return ~(self.has_image() & self._present(self.raw / "labelsTr", nnunet_raw.ENDING) & pictures)
 
     def _present(self, folder: Path, ending: str) -> NDArray[np.bool_]:
-        names = {e.name.removesuffix(ending) for e in os.scandir(folder)} if folder.is_dir() else set()
+        files = os.scandir(folder) if folder.is_dir() else ()
+        names = {e.name.removesuffix(ending) for e in files if e.name.endswith(ending) and _is_whole(Path(e.path))}
         return self.rows["case"].isin(names).to_numpy()
 
     def submit(self, row: Mapping[str, Any], image: NDArray[np.uint8], tissues: NDArray[np.uint8]) -> None:
@@ -132,11 +137,22 @@ class DatasetWriter:
         """Write index files and manifest once no image is missing. Any shard may be the last; all write the same."""
         if self.missing().any():
             return False
-        cases = self.rows.drop(columns=["index"]).assign(rows=256, columns=256)
+        cases = self.rows.drop(columns=["index"]).assign(rows=_SIDE, columns=_SIDE)
         nnunet_raw.write_index(self.raw, cases)
         write_bytes(self.classification / "cases.csv", (self.raw / "cases.csv").read_bytes())
         write_manifest(self.raw / MANIFEST, self.rows, recorded)
         return True
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether the file ends as its format says, which tells a cut or emptied one without unpacking it."""
+    try:
+        with open(file, "rb") as opened:
+            opened.seek(-len(_PNG_END), os.SEEK_END)
+            end = opened.read()
+    except OSError:  # shorter than that, or not readable
+        return False
+    return end == _PNG_END if file.suffix == ".png" else end[-4:] == _NIFTI_END
 
 
 def _move(source: Path, target: Path) -> None:

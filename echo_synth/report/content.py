@@ -22,6 +22,7 @@ from echo_synth.report.quality_tables import quality_rows, recall_rows
 from echo_synth.runs.folder import FORMER
 
 T = TypeVar("T")
+LEFT_OUT = "Left out"
 _STAGE = re.compile(r"evaluate-[0-9a-f]{12}")
 _DATASET_SETTINGS = ("model", "size", "nfe", "solver", "count", "seed", "precision", "trained_on")
 
@@ -139,7 +140,7 @@ class _Page:
     def left_out(self) -> Iterator[PageSection]:
         """Last of all, when everything was read."""
         if self.refused:
-            yield PageSection("Left out", [Note(reason) for reason in self.refused])
+            yield PageSection(LEFT_OUT, [Note(reason) for reason in self.refused])
 
 
 _PREVIEW = (

@@ -12,8 +12,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from echo_synth import __version__
+from echo_synth.errors import DataError
+from echo_synth.files import write_text
 from echo_synth.report.blocks import PageSection, keep_together
-from echo_synth.report.content import sections_of
+from echo_synth.report.content import LEFT_OUT, sections_of
 from echo_synth.report.target import GENERATOR
 
 _TEMPLATE = "page.html.j2"
@@ -23,6 +25,17 @@ _LONE = re.compile("[\ud800-\udfff]")
 def build(folder: Path) -> str:
     """The page for everything found below `folder`: sweeps, evaluations, datasets, training runs."""
     return render(folder.name, sections_of(folder))
+
+
+def write_page(target: Path, folder: Path) -> None:
+    """Write the page of `folder`, see `build`, to `target`.
+
+    Raises DataError, once it is written, when it names damaged or foreign files and shows nothing else.
+    """
+    sections = sections_of(folder)
+    write_text(target, render(folder.name, sections))
+    if [section.title for section in sections] == [LEFT_OUT]:
+        raise DataError(f"{folder}: no file in it can be shown; {target} names each and says what is wrong with it")
 
 
 def render(name: str, sections: list[PageSection]) -> str:

@@ -114,7 +114,7 @@ def read_comparisons(path: Path) -> pd.DataFrame:
 def read_metrics(path: Path) -> Mapping[str, Any]:
     """metrics.json of bootstrap-eval, checked against `MetricsFile`."""
     content = _read_object(path, "bootstrap-eval")
-    if content and not set(content) & set(MetricsFile.model_fields):
+    if content and not {key for key, part in content.items() if part is not None} & set(MetricsFile.model_fields):
         raise DataError(
             f"{path}: has none of the parts of an evaluation; expected the one of 'echosynth bootstrap-eval'"
         )
@@ -155,7 +155,7 @@ def _checked(path: Path, content: dict[str, Any], schema: type[BaseModel], made_
     try:
         schema.model_validate(content)
     except ValidationError as e:
-        first = e.errors()[0]
+        first = specs.first_error(e)
         where = ".".join(map(str, first["loc"]))
         raise DataError(
             f"{path}: {where:.200}: {first['msg']:.100}; expected the {path.name} of 'echosynth {made_by}'"

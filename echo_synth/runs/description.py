@@ -265,7 +265,7 @@ def first_error(e: Exception) -> str:
     """What is wrong, in a few words: the first key that a record refused, what was found there and what was expected."""
     if not isinstance(e, ValidationError):
         return str(e).splitlines()[0][:120]
-    first = e.errors(include_url=False)[0]
+    first = specs.first_error(e)
     place = ".".join(str(p) for p in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"unknown key '{place:.60}'"

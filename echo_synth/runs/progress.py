@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from echo_synth.errors import RunError
 from echo_synth.runs.description import VaeDescription
 from echo_synth.runs.folder import DESCRIPTION, STATE, WEIGHTS, read_description
+from echo_synth.runs.tensors import not_readable
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,8 @@ def read_state_header(folder: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as f:
             header = json.loads((f.metadata() or {}).get("echosynth", "{}"))
-    except FileNotFoundError:
-        raise RunError(f"{path}: missing") from None
     except (SafetensorError, OSError, ValueError, RecursionError) as e:
-        raise RunError(f"{path}: not a readable safetensors file ({e!s:.200})") from None
+        raise not_readable(path, e) from None
     if not isinstance(header, dict) or not isinstance(header.get("identity", {}), dict):
         raise RunError(f"{path}: not the state of a training of echosynth")
     return header

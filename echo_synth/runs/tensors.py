@@ -36,16 +36,23 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     write_atomic(path, save)
 
 
+def not_readable(path: Path, e: Exception) -> RunError:
+    """Why a safetensors file could not be opened; its library says "no such file" also of one that may not be read."""
+    if not path.exists():
+        return RunError(f"{path}: missing")
+    if not os.access(path, os.R_OK):
+        return RunError(f"{path}: no permission to read it; change its rights")
+    return RunError(f"{path}: not a readable safetensors file ({e!s:.120})")
+
+
 def load_tensors(path: Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata of a file. Raises RunError when it is missing or damaged."""
     try:
         with safe_open(path, framework="pt", device=device) as f:
             tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
             metadata = json.loads((f.metadata() or {}).get("echosynth", "{}"))
-    except FileNotFoundError:
-        raise RunError(f"{path}: missing") from None
     except (SafetensorError, OSError, ValueError, RecursionError) as e:
-        raise RunError(f"{path}: not a readable safetensors file ({e!s:.120})") from None
+        raise not_readable(path, e) from None
     if not isinstance(metadata, dict):
         raise RunError(f"{path}: its metadata is a {type(metadata).__name__}, expected what echosynth writes there")
     return tensors, metadata

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from echo_synth.data import nnunet_raw
@@ -141,3 +144,45 @@ def test_a_manifest_is_read_by_its_schema(home: Path, tmp_path: Path) -> None:
     (tmp_path / "manifest.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(DataError, match="not a parquet table"):
         read_manifest(tmp_path / "manifest.parquet")
+
+
+def _manifest(rows: int, **columns: object) -> dict[str, object]:
+    texts = {"image": "a", "map": "a", "source_case": "a", "patient": "a", "view": "2CH", "phase": "ED", "split": "val"}
+    once = {name: pa.DictionaryArray.from_arrays(np.zeros(rows, np.int32), [text]) for name, text in texts.items()}
+    numbers = {name: np.ones(rows) for name in ("index", "spacing_row_mm", "spacing_column_mm")}
+    return {**once, **numbers, **columns}
+
+
+@pytest.mark.parametrize(
+    ("columns", "packed", "reason"),
+    [
+        (
+            {"patient": pa.DictionaryArray.from_arrays(np.zeros(600, np.int32), ["x" * 500_000])},
+            "snappy",
+            "bytes of text",
+        ),
+        (
+            {"other": pa.ListArray.from_arrays(np.arange(601) * 120_000, np.zeros(72_000_000, "f2"))},
+            "snappy",
+            "promises",
+        ),
+        ({"other": pa.array([["a"]] * 600)}, "snappy", "lists of texts"),
+        ({}, "zstd", "packed with ZSTD"),
+    ],
+)
+def test_small_files_that_unpack_to_gigabytes_are_refused_before(
+    tmp_path: Path, columns: dict[str, object], packed: str, reason: str
+) -> None:
+    path = tmp_path / "manifest.parquet"
+    pq.write_table(pa.table(_manifest(600, **columns)), path, compression=packed)
+    assert path.stat().st_size < 2_000_000
+    with pytest.raises(DataError, match=reason):
+        read_manifest(path)
+
+
+def test_tables_of_millions_of_rows_or_thousands_of_columns_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("case\n" + "a\n" * 2_100_000)
+    (tmp_path / "columns.csv").write_text("," * 1500 + "\n")
+    for name in ("rows.csv", "columns.csv"):
+        with pytest.raises(DataError, match=r"rows and [0-9]+ columns, expected at most"):
+            read_cases(tmp_path / name)

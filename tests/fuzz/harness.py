@@ -194,7 +194,8 @@ def main() -> int:
         for kind in importlib.import_module(f"tests.fuzz.{name}").kinds(base, Path(scratch)):
             start = time.monotonic()
             outcomes = fuzz(kind, count, seconds)
-            print(f"== {kind.name}: {outcomes.total()} inputs, {time.monotonic() - start:.0f} s", flush=True)
+            took, peak = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
+            print(f"== {kind.name}: {outcomes.total()} inputs, {took:.0f} s, at most {peak} MB", flush=True)
             for outcome, n in outcomes.most_common(40):
                 print(f"   {n:6d}  {outcome}", flush=True)
             bad += len(faults(outcomes))

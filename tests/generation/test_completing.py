@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -67,6 +68,19 @@ def test_labels_and_pictures_that_were_lost_are_restored_without_drawing(
     monkeypatch.setattr(NoiseTextures, "draw", never)
     _draw()
     assert _digest(folder, pictures) == before
+
+
+@pytest.mark.parametrize("kept", [0, 100])
+def test_cut_and_emptied_files_are_made_again(home: Path, kept: int) -> None:
+    folder = _draw(count=4)
+    pictures = home / "datasets" / "classification" / folder.name
+    before = _digest(folder / "imagesTr", folder / "labelsTr", pictures)
+    first = sorted(p.name for p in (folder / "labelsTr").iterdir())
+    damaged = [folder / "labelsTr" / first[0], folder / "imagesTr" / first[1].replace(".nii", "_0000.nii")]
+    for file in (*damaged, sorted(pictures.rglob("*.png"))[2]):
+        os.truncate(file, kept)
+    _draw(count=4)
+    assert _digest(folder / "imagesTr", folder / "labelsTr", pictures) == before
 
 
 def test_another_classification_folder_is_completed_too(home: Path, tmp_path: Path) -> None:

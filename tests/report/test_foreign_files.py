@@ -48,6 +48,15 @@ def test_a_foreign_file_is_named_and_keeps_nothing_else_away(tmp_path: Path, nam
     assert f"x/{name}: " in page.partition("Left out")[2]
 
 
+def test_a_page_of_foreign_files_alone_is_written_and_said_to_be(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    (folder / "metrics.json").write_text('{"volumes": null}')
+    with pytest.raises(DataError, match="no file in it can be shown"):
+        report(tmp_path)
+    assert "metrics.json: has none of the parts" in (tmp_path / "report.html").read_text()
+
+
 def test_a_training_that_has_just_begun_is_nothing_to_complain_of(tmp_path: Path) -> None:
     (tmp_path / "history.csv").write_text("images,step,split,name,value\n")
     assert "Left out" not in build(tmp_path)
