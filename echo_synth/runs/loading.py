@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from echo_synth.errors import RunError
 from echo_synth.runs.description import Description, build_model
-from echo_synth.runs.tensors import load_finite
+from echo_synth.runs.tensors import load_finite, not_readable
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
@@ -50,10 +50,8 @@ def _check_header(own: dict[str, Tensor], weights: Path) -> None:
             slices = {name: f.get_slice(name) for name in f.keys()}  # noqa: SIM118
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
             types = {name: part.get_dtype() for name, part in slices.items()}
-    except FileNotFoundError:
-        raise RunError(f"{weights}: missing") from None
     except (SafetensorError, OSError, ValueError) as e:
-        raise RunError(f"{weights}: not a readable safetensors file ({e!s:.120})") from None
+        raise not_readable(weights, e) from None
     missing, extra = sorted(own.keys() - shapes.keys()), sorted(shapes.keys() - own.keys())
     wrong = sorted(k for k in own.keys() & shapes.keys() if tuple(own[k].shape) != shapes[k])
     if missing or extra or wrong:

@@ -30,6 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch  # noqa: F401  # its libraries are no memory that an input takes
+
 from echo_synth.errors import EchoSynthError
 
 SECONDS = 8.0  # of a core's time for one input; a busy machine changes nothing
