@@ -138,10 +138,14 @@ class _Features(_Part):
     unseen_real: _Distances
 
 
+class _Mean(_Part):
+    mean: Number
+
+
 class _Diversity(_Part):
     network: Name
-    synthetic: Estimate
-    real: Estimate
+    synthetic: _Mean
+    real: _Mean
 
 
 class _Median(_Part):

@@ -13,7 +13,7 @@ from echo_synth.errors import DataError, ExistsError
 from echo_synth.files import write_json
 from echo_synth.report import tables
 from echo_synth.report.page import build
-from tests.report.tables import sweep_table
+from tests.report.tables import QUALITY, sweep_table
 
 MARKUP = "<script>alert(1)</script>\"'&"
 ESTIMATE = {"mean": 0.9, "std": 0.01, "ci95": [0.8, 0.95], "n_images": 40, "n_patients": 12}
@@ -27,7 +27,10 @@ FOREIGN = {
         b'{"segmentation": {"a": {"dice": 1}}}',
         b"[" * 99999,
     ),
-    "quality.json": (b'{"dataset": 1}', b"[]", b"null", b'{"dataset": NaN}'),
+    "quality.json": (
+        *(b'{"dataset": 1}', b"[]", b"null", b'{"dataset": NaN}'),
+        json.dumps(QUALITY | {"diversity": {"network": "x", "synthetic": {"std": 1}, "real": {"mean": 1}}}).encode(),
+    ),
     "history.csv": (
         b"epoch,loss\n1,2\n",
         b"\xff\xfe\nx\n",
