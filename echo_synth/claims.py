@@ -3,11 +3,13 @@
 A claim is a lock file that its holder makes with O_EXCL, which is atomic on network file systems
 too, and touches every few seconds. A holder that was killed is recognised by its process, where
 that can be seen (same machine, same process numbers), and otherwise by a lock file that nobody
-touches any more: process numbers of another container or machine say nothing.
+touches any more: process numbers of another container or machine say nothing. One that stands still
+without being dead, in another container of the same machine, still has its flock on the file.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -42,8 +44,8 @@ def lock_beside(path: Path) -> Path:
 class Claim:
     """A lock file that this process holds, and keeps alive until `release`."""
 
-    def __init__(self, lock: Path, token: str) -> None:
-        self.lock, self.token = lock, token
+    def __init__(self, lock: Path, token: str, descriptor: int) -> None:
+        self.lock, self.token, self._descriptor = lock, token, descriptor
         self._over = threading.Event()
         self._lost = False
         self._thread = threading.Thread(target=self._keep_alive, daemon=True)
@@ -69,6 +71,7 @@ class Claim:
         self._thread.join()
         if _holder(self.lock).get("token") == self.token:
             self.lock.unlink(missing_ok=True)
+        os.close(self._descriptor)
 
 
 @contextmanager
@@ -86,8 +89,8 @@ def claim(lock: Path, wait: float = 0.0, what: Path | None = None) -> Iterator[C
     """
     token = uuid4().hex
     new = not lock.parent.exists()
-    _acquire(lock, token, time.monotonic() + wait, what or _belongs_to(lock))
-    held = Claim(lock, token)
+    descriptor = _acquire(lock, token, time.monotonic() + wait, what or _belongs_to(lock))
+    held = Claim(lock, token, descriptor)
     try:
         yield held
     finally:
@@ -97,19 +100,22 @@ def claim(lock: Path, wait: float = 0.0, what: Path | None = None) -> Iterator[C
                 lock.parent.rmdir()
 
 
-def _acquire(lock: Path, token: str, until: float, what: Path) -> None:
-    while not _take(lock, token):
+def _acquire(lock: Path, token: str, until: float, what: Path) -> int:
+    """Descriptor of the lock file, which is this process's now."""
+    while (descriptor := _take(lock, token)) is None:
         holder = _holder(lock)
         if not lock.exists():  # let go just now
             continue
         if _is_dead(lock, holder):
-            if _take_over(lock, token, holder):
-                return
+            taken = _take_over(lock, token, holder)
+            if taken is not None:
+                return taken
         elif time.monotonic() >= until:
             raise HeldError(
                 f"{what}: in use by {_described(_holder(lock))}; wait until it has ended, or choose another folder"
             )
         time.sleep(_POLL_SECONDS)
+    return descriptor
 
 
 def holder_of(lock: Path) -> str | None:
@@ -118,48 +124,71 @@ def holder_of(lock: Path) -> str | None:
     return None if not lock.exists() or _is_dead(lock, holder) else _described(holder)
 
 
-def _take(lock: Path, token: str) -> bool:
+def _take(lock: Path, token: str) -> int | None:
+    """Descriptor of the lock file, made and locked by this process; None where there is one already."""
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
     except FileExistsError:
-        return False
+        return None
     except OSError as e:
         raise disk_error(e, lock.parent) from e
     try:
+        with suppress(OSError):  # a file system without locks; there the time of the file decides
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.write(descriptor, json.dumps({"token": token, **_this_process()}).encode())
     except OSError as e:
         lock.unlink(missing_ok=True)
-        raise disk_error(e, lock.parent) from e
-    finally:
         os.close(descriptor)
-    return True
+        raise disk_error(e, lock.parent) from e
+    return descriptor
 
 
-def _take_over(lock: Path, token: str, holder: dict[str, Any]) -> bool:
+def _take_over(lock: Path, token: str, holder: dict[str, Any]) -> int | None:
     """Replace the lock of a dead holder. Of many that try, one gets it: who makes the marker, and finds that holder still."""
     marker = lock.with_name(f"{lock.name}-takeover")
-    if not _take(marker, token):
+    descriptor = _take(marker, token)
+    if descriptor is None:
         if _seconds_untouched(marker) > STALE_SECONDS:
             marker.unlink(missing_ok=True)
-        return False
+        return None
+    replaced = False
     try:
-        if _holder(lock).get("token") != holder.get("token"):
-            return False
-        os.replace(marker, lock)
-        return True
+        if _holder(lock).get("token") == holder.get("token"):
+            os.replace(marker, lock)
+            replaced = True
     except FileNotFoundError:
-        return False
+        pass
     finally:
         if _holder(marker).get("token") == token:
             marker.unlink(missing_ok=True)
+        if not replaced:
+            os.close(descriptor)
+    return descriptor if replaced else None
 
 
 def _is_dead(lock: Path, holder: dict[str, Any]) -> bool:
     here = _this_process()
     if here["processes"] and all(holder.get(k) == here[k] for k in ("boot", "processes")):
         return _start_of(int(holder["process"])) != holder.get("started")
-    return _stays_untouched(lock)
+    return not _is_locked(lock) and _stays_untouched(lock)
+
+
+def _is_locked(lock: Path) -> bool:
+    """Whether a living process has its flock on the file; False also where that cannot be seen (another machine)."""
+    try:
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _stays_untouched(lock: Path) -> bool:

@@ -85,6 +85,7 @@ def test_a_stopped_holder_still_holds(tmp_path: Path) -> None:
 
 def test_of_another_machine_the_heartbeat_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "STALE_SECONDS", 4.5)
+    monkeypatch.setattr(claims, "_is_locked", lambda _: False)  # as on a network file system
     lock = lock_in(tmp_path)
     process = _holding(lock)
     _as_if_elsewhere(lock)
@@ -99,6 +100,22 @@ def test_of_another_machine_the_heartbeat_decides(tmp_path: Path, monkeypatch: p
         pass
     living.kill()
     living.wait()
+
+
+def test_a_stopped_holder_in_another_container_still_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "STALE_SECONDS", 0.5)
+    lock = lock_in(tmp_path)
+    process = _holding(lock)
+    _as_if_elsewhere(lock)
+    process.send_signal(signal.SIGSTOP)
+    os.utime(lock, (0, 0))
+    with pytest.raises(HeldError, match="elsewhere"), claim(lock):
+        pass
+    process.kill()
+    process.wait()
+    os.utime(lock, (0, 0))
+    with claim(lock) as held:  # dead: its flock went with it
+        held.check()
 
 
 def test_who_lost_its_lock_hears_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
