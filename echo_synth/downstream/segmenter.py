@@ -76,7 +76,7 @@ def _read_settings(file: Path) -> _Started:
 
 
 @dataclass(frozen=True)
-class InitialWeights:
+class StartingWeights:
     """Weights of another segmenter, which a training starts from."""
 
     file: Path
@@ -88,7 +88,7 @@ class InitialWeights:
         return {"file": str(self.file), "hash": self.hash}
 
 
-def read_initial(place: Path, dataset: RawDataset) -> InitialWeights:
+def read_initial(place: Path, dataset: RawDataset) -> StartingWeights:
     """Weights to start a training on `dataset` from.
 
     Args:
@@ -107,7 +107,7 @@ def read_initial(place: Path, dataset: RawDataset) -> InitialWeights:
         )
     _refuse_leak(file, dataset)
     weights = read_weights(file)
-    return InitialWeights(file.absolute(), weights, fingerprint(weights))
+    return StartingWeights(file.absolute(), weights, fingerprint(weights))
 
 
 def _refuse_leak(file: Path, dataset: RawDataset) -> None:
@@ -120,7 +120,7 @@ def _refuse_leak(file: Path, dataset: RawDataset) -> None:
 
 
 def check_training(
-    dataset: RawDataset, trainer: str, environment: Mapping[str, str], init: InitialWeights | None = None
+    dataset: RawDataset, trainer: str, environment: Mapping[str, str], init: StartingWeights | None = None
 ) -> None:
     """Refuse a folder that holds another training: with other settings, or of other images or labels.
 
@@ -151,7 +151,7 @@ def check_training(
         )
 
 
-def _first_difference(folder: Path, environment: Mapping[str, str], init: InitialWeights | None) -> str | None:
+def _first_difference(folder: Path, environment: Mapping[str, str], init: StartingWeights | None) -> str | None:
     """ "epochs 400, asked for 7" where the training in `folder` was started with other settings."""
     file = folder / SETTINGS
     if not file.is_file():
@@ -193,7 +193,7 @@ def train_segmenter(
     settings: SegmenterSettings,
     device: str,
     resolved: Mapping[str, Any],
-    init: InitialWeights | None = None,
+    init: StartingWeights | None = None,
 ) -> Path:
     """Train fold 0 on a dataset that is planned already; continues an interrupted training.
 

@@ -13,7 +13,7 @@ from echo_synth.diffusion.consistency import ConsistencyLevels, consistency_loss
 from echo_synth.diffusion.denoiser import Denoiser, Guided
 from echo_synth.masked import sector_mean
 from echo_synth.sampling import sample
-from echo_synth.training.streams import Stream, generator, normal, sample_indices, spread, uniform
+from echo_synth.training.streams import Stream, generator, normal
 from echo_synth.training.tasks.diffusion import VAL_POSITION, DiffusionTask, Fields
 from echo_synth.vae.codec import Codec
 
@@ -55,11 +55,8 @@ class ConsistencyTask(DiffusionTask):
 
     def loss(self, module: nn.Module, positions: Sequence[int]) -> Mapping[str, Tensor]:
         """Mean consistency loss of one micro-batch."""
-        rows = sample_indices(self.seed, positions, len(self.train.clean))
-        clean, labels, sector = self.load(self.train, rows)
-        noise = normal(self.seed, positions, clean.shape[1:]).to(self.device)
-        u = spread(self.seed, positions, self.stratum) if self.stratum else uniform(self.seed, positions)
-        levels = self.levels.draw(u.to(self.device), positions)
+        clean, labels, sector, noise, u = self.batch(positions)
+        levels = self.levels.draw(u, positions)
         guide = self.teacher if self.by_teacher else None
         assert isinstance(module, Denoiser)
         return {"loss": consistency_loss(module, clean, labels, sector, levels, noise, self.huber, guide).mean()}

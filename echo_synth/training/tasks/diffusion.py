@@ -83,14 +83,16 @@ class DiffusionTask:
         shares = torch.from_numpy(np.ascontiguousarray(fields.shares[rows])).to(self.device).float() / 255
         return clean, semantic_shares(shares, frames, self.classes), sector
 
+    def batch(self, positions: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """clean, labels and sector of `load`, unit normal noise like clean, and (N,) of (0, 1) that become noise levels."""
+        clean, labels, sector = self.load(self.train, sample_indices(self.seed, positions, len(self.train.clean)))
+        noise = normal(self.seed, positions, clean.shape[1:]).to(self.device)
+        u = spread(self.seed, positions, self.stratum) if self.stratum else uniform(self.seed, positions)
+        return clean, labels, sector, noise, u.to(self.device)
+
     def loss(self, module: nn.Module, positions: Sequence[int]) -> Mapping[str, Tensor]:
         """Mean denoising loss of one micro-batch."""
-        rows = sample_indices(self.seed, positions, len(self.train.clean))
-        clean, labels, sector = self.load(self.train, rows)
-        noise = normal(self.seed, positions, clean.shape[1:]).to(self.device)
-        u = (spread(self.seed, positions, self.stratum) if self.stratum else uniform(self.seed, positions)).to(
-            self.device
-        )
+        clean, labels, sector, noise, u = self.batch(positions)
         return {"loss": denoising_loss(module, clean, labels, sector, u, noise).mean()}  # type: ignore[arg-type]
 
     def validate(self, module: nn.Module) -> Mapping[str, float]:
