@@ -284,14 +284,8 @@ def predict(dataset_id: int, trainer: str, files: Sequence[Path], target: Path, 
         predictor.predict_logits_from_preprocessed_data = _counted(
             predictor.predict_logits_from_preprocessed_data, meter
         )
-        predictor.predict_from_files(
-            [[str(f)] for f in files],
-            outputs,
-            save_probabilities=False,
-            overwrite=True,
-            num_processes_preprocessing=1,
-            num_processes_segmentation_export=1,
-        )
+        # In this process: others would import nnU-Net for ten seconds each, to read and write images of 60 kB.
+        predictor.predict_from_files_sequential([[str(f)] for f in files], outputs)
 
 
 @contextmanager

@@ -76,8 +76,14 @@ def test_what_is_overridden_or_called_takes_the_same(function: object, parameter
 
 
 def test_predictor_takes_lists_of_files() -> None:
-    parameters = inspect.signature(nnUNetPredictor.predict_from_files).parameters
-    assert {"list_of_lists_or_source_folder", "save_probabilities", "overwrite"} <= parameters.keys()
+    """By place; probabilities are not saved and what is there is replaced, unless asked for otherwise."""
+    parameters = inspect.signature(nnUNetPredictor.predict_from_files_sequential).parameters
+    assert list(parameters)[1:3] == [
+        "list_of_lists_or_source_folder",
+        "output_folder_or_list_of_truncated_output_files",
+    ]
+    assert not parameters["save_probabilities"].default
+    assert parameters["overwrite"].default
     assert hasattr(nnUNetPredictor, "predict_logits_from_preprocessed_data")
 
 
