@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from echo_synth.generation.sources import TrainedModel
 
 
+_BUDGETS = "5,10,15,20,25,50,100"  # network evaluations of study-solvers
+
+
 def register(app: typer.Typer) -> None:
     """Add this group's commands to the application."""
     app.command("study-solvers")(study_solvers)
@@ -56,13 +59,14 @@ def study_solvers(
     """
     from echo_synth.data.maps import open_maps
     from echo_synth.errors import RunError
-    from echo_synth.evaluation import solver_study
+    from echo_synth.evaluation import level_search, solver_study
     from echo_synth.evaluation.map_batches import spread_maps
     from echo_synth.generation.sources import choose_model, newest_maps
     from echo_synth.report.measurements import check_solver_study, write_solver_study
 
-    budgets = parse_numbers("--nfe", nfe or (_FEW if search else "") + "5,10,15,20,25,50,100")
-    budgets = sorted(set(budgets)) if search else budgets
+    budgets = parse_numbers("--nfe", nfe or _BUDGETS)
+    if search and nfe is None:
+        budgets = sorted({*level_search.SEARCHED, *budgets})
     chosen = choose_model(model, checkpoint, vae, device, precision)
     if chosen.run.description.distilled:
         raise RunError(f"{chosen.run.folder}: is distilled and has no trajectory to solve; study its teacher")
@@ -87,9 +91,6 @@ def study_solvers(
     )
 
 
-_FEW = "2,3,4,5,6,7,8,9,10,11,12,"
-
-
 def _search(
     chosen: TrainedModel, maps: MapFolder, budgets: list[int], count: int, converged: int, seed: int
 ) -> SolverStudy:
@@ -98,7 +99,7 @@ def _search(
     from echo_synth.evaluation import level_search, solver_study
     from echo_synth.generation.request import refuse_held_out
 
-    few = [n for n in budgets if level_search.FEWEST <= n <= level_search.MOST]
+    few = [n for n in budgets if n in level_search.SEARCHED]
     if not few:
         raise typer.BadParameter("none from 2 to 12; expected some, which --search is for", param_hint="--nfe")
     refuse_held_out(maps, chosen.run.description.trained_on)

@@ -27,7 +27,7 @@ COLOURS = np.array([[0, 0, 0], [255, 80, 80], [80, 255, 80], [90, 160, 255]], np
 
 def batch_of(dataset_id: int, trainer: str, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
     """Images (N, H, W) as normalised, and labels (N, H, W), of the first batch of a training."""
-    os.environ.update(environment(), ECHOSYNTH_NNUNET_SEED=str(seed), nnUNet_n_proc_DA="0")
+    os.environ.update(environment(), ECHOSYNTH_NNUNET_SEED=str(seed))
     folder = next(nnunet_folder("nnUNet_preprocessed").glob(f"Dataset{dataset_id:03d}_*"))
     with tempfile.TemporaryDirectory() as scratch:
         os.environ.update(nnUNet_results=scratch)  # read once, when nnU-Net is imported
@@ -38,9 +38,8 @@ def batch_of(dataset_id: int, trainer: str, seed: int) -> tuple[NDArray[np.float
         training = getattr(echosynth_trainers, trainer)(plans, "2d", 0, facts, torch.device("cpu"))
         training.initialize()
         loader, _ = training.get_dataloaders()
-        batch = next(loader)
-        batch = training._prepared(batch, training=True) if hasattr(training, "_prepared") else batch
-        loader.close() if hasattr(loader, "close") else None
+        batch = training._prepared(next(loader), training=True)
+        loader.close()
     labels = batch["target"][0] if isinstance(batch["target"], list) else batch["target"]
     return batch["data"][:, 0].float().numpy(), labels[:, 0].numpy().astype(np.int16)
 

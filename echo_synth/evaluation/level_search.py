@@ -26,7 +26,7 @@ from echo_synth.sampling import SOLVERS
 from echo_synth.sampling.level_search import Found, Levels, resampled, rounded, search
 from echo_synth.sampling.schedules import clip_sigmas, noise_levels
 
-FEWEST, MOST = 2, 12  # evaluations that levels are searched for
+SEARCHED = range(2, 13)  # evaluations that levels are searched for
 # σ ranges of the starts besides the formulation's own: what lies outside changes little.
 RANGES = {"short": (0.05, 20.0), "shorter": (0.05, 6.0)}
 COLUMNS = ("solver", "nfe", "levels", "sigmas", "rmse", "rmse_low", "rmse_high", "psnr_db")

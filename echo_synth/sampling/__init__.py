@@ -9,6 +9,7 @@ from torch import Tensor
 
 from echo_synth.sampling import consistency, ddpm, dpmpp_2m, euler, heun, unipc
 from echo_synth.sampling.budget import CountedDenoiser
+from echo_synth.sampling.level_search import falling
 from echo_synth.sampling.ode import Churn, Denoise, Draw, Trajectory
 from echo_synth.sampling.schedules import Round, clip_sigmas, make_schedule, noise_levels
 from echo_synth.sampling.solver import Solver
@@ -97,8 +98,7 @@ def sample(
 def _checked_sigmas(sigmas: Sequence[float], steps: int) -> Tensor:
     """`sigmas` (steps,) float64 on the CPU."""
     levels = torch.tensor(list(sigmas), dtype=torch.float64, device="cpu")
-    falling = bool((levels[1:] < levels[:-1]).all()) and bool((levels > 0).all()) and bool(torch.isfinite(levels).all())
-    if len(levels) != steps or not falling:
+    if len(levels) != steps or not falling(sigmas):
         raise ValueError(f"sigmas are {list(sigmas)}, expected {steps} positive numbers, each below the one before")
     return levels
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from echo_synth import specs
 from echo_synth.data.nnunet_raw import RawDataset, find_by_name
 from echo_synth.data.prepared import prepare
 from echo_synth.diffusion.consistency import ConsistencyLevels
@@ -19,7 +20,6 @@ from echo_synth.runs.description import DiffusionDescription, Distillation, Init
 from echo_synth.runs.folder import DiffusionRun, VaeRun
 from echo_synth.runs.start import check_resumable, start_run
 from echo_synth.runs.tensors import load_weights
-from echo_synth.specs import Conditions
 from echo_synth.training.distributed import main_first, on_main
 from echo_synth.training.run import TrainingSettings, clean_fields, run_engine, run_identity, training_data
 from echo_synth.training.tasks.consistency import ConsistencyTask
@@ -55,11 +55,11 @@ class Teacher:
                 f"{self.run.folder}: is distilled itself; pass its teacher (weights {self.description.distilled.teacher})"
             )
 
-    def conditions(self) -> Conditions:
+    def conditions(self) -> specs.Conditions:
         """How label maps reach its network."""
         network = self.description.network
-        phase = network.classes > 10
-        return Conditions(soft_maps=network.soft_maps, phase=phase, map_input=network.map_input)
+        phase = network.classes > specs.labels().semantic_classes
+        return specs.Conditions(soft_maps=network.soft_maps, phase=phase, map_input=network.map_input)
 
     def copies(self) -> int:
         """Augmented copies of each image that it was trained on, whose kept fields are used again."""
