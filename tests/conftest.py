@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -62,6 +63,16 @@ def home(converted: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`converted` as the present ECHOSYNTH_HOME."""
     monkeypatch.setenv("ECHOSYNTH_HOME", str(converted))
     return converted
+
+
+@pytest.fixture
+def own_home(converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `converted` as the present ECHOSYNTH_HOME, for tests that draw or leave runs in it: others share `home`."""
+    folder = tmp_path / "own_home"
+    for part in ("nnunet/raw", "datasets/classification", "maps"):
+        shutil.copytree(converted / part / "Dataset501_PHANTOM", folder / part / "Dataset501_PHANTOM")
+    monkeypatch.setenv("ECHOSYNTH_HOME", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -86,7 +86,9 @@ def test_levels_are_searched_and_judged_on_maps_of_different_patients(home: Path
 
 
 @pytest.mark.slow
-def test_a_search_is_followed_and_recorded_and_a_resume_asks_for_the_same_levels(home: Path, tmp_path: Path) -> None:
+def test_a_search_is_followed_and_recorded_and_a_resume_asks_for_the_same_levels(
+    own_home: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     shutil.copytree(BUNDLED / "edm-l64", run)
     vae = BUNDLED / "gamma-vae-64"

@@ -161,10 +161,10 @@ def _distill(out: Path, **changes: object) -> None:
 
 
 @pytest.mark.slow
-def test_a_student_is_a_run_like_any_other(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_student_is_a_run_like_any_other(own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from echo_synth.training.tasks.consistency import ConsistencyTask
 
-    out = home / "runs/student"
+    out = own_home / "runs/student"
     _distill(out)
     whole, _ = load_tensors(out / "model.safetensors")
     plain = ConsistencyTask.loss
