@@ -20,7 +20,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes; run again to resume.")] = Path(
         "demo_out"
     ),
-    minutes: Annotated[float, typer.Option(min=1, help="About how long it may take on two CPU cores.")] = 12.0,
+    minutes: Annotated[float, typer.Option(min=1, help="About how long it may take on two CPU cores.")] = 8.0,
     seed: Seed = 0,
     dry_run: DryRun = False,
 ) -> None:
