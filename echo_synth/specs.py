@@ -108,6 +108,7 @@ class MapSpec(Strict):
     measure_ef: bool = Field(default=False, description="columns ef and source_ef of the index")
     ef_balance: EfBalance | None = None
     anatomy: AnatomyBounds | None = None
+    beyond_sector: bool = Field(default=False, description="labels keep the anatomy that lies outside the sector")
 
 
 class VaeSize(Strict):

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from echo_synth.data.tissues import tissue_map
+from echo_synth.data.tissues import anatomy, visible, whole_map
 from echo_synth.specs import MapSpec
 
 SIZE = 256  # px, both axes of a map
-_ANATOMY = (1, 2, 3)
 _MOST_HALVINGS = 8
 
 
@@ -135,24 +134,23 @@ def stretch(transformation: Transformation, where: NDArray[np.bool_]) -> float:
     return float(max(largest, 1 / max(smallest, 1e-9)))
 
 
-def apply(tissues: NDArray[np.uint8], transformation: Transformation) -> NDArray[np.uint8]:
-    """Transformed tissue map.
+def apply(map_: NDArray[np.uint8], transformation: Transformation) -> NDArray[np.uint8]:
+    """Transformed map.
 
     Args:
-        tissues: (256, 256) uint8, ids 0..4.
+        map_: (256, 256) uint8, ids 0..4, or 0..7 with the anatomy beyond the sector.
 
     Returns:
-        same shape and ids. The sector stays where it is; anatomy outside it is clipped, and
-        what it uncovers becomes other tissue (4).
+        same shape, ids 0..7. The sector stays where it is; what anatomy uncovers becomes other tissue (4).
+        `tissues.visible` clips the anatomy that has left it.
     """
-    return tissue_map(move(tissues, transformation), tissues > 0)
+    return whole_map(move(map_, transformation), visible(map_) > 0)
 
 
-def move(tissues: NDArray[np.uint8], transformation: Transformation) -> NDArray[np.uint8]:
-    """The anatomy of a tissue map, ids 1..3 and 0 elsewhere, transformed and not clipped; (256, 256) uint8."""
-    anatomy = np.where(np.isin(tissues, _ANATOMY), tissues, 0).astype(np.uint8)
+def move(map_: NDArray[np.uint8], transformation: Transformation) -> NDArray[np.uint8]:
+    """The anatomy of a map (see `apply`), labels 0..3, transformed and not clipped; (256, 256) uint8."""
     moved: NDArray[np.uint8] = ndimage.map_coordinates(
-        anatomy, _source_coordinates(transformation), order=0, mode="constant", cval=0
+        anatomy(map_), _source_coordinates(transformation), order=0, mode="constant", cval=0
     )
     return moved
 

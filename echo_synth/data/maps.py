@@ -6,7 +6,7 @@ Source: Echo from Noise (Stojanovski et al. 2023), section 3.1.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from echo_synth.data.plausible import Plausible
 from echo_synth.data.png import read_png
 from echo_synth.data.resize import rescale_spacing
 from echo_synth.data.tables import read_index
+from echo_synth.data.tissues import BEYOND, OTHER_TISSUE, anatomy, visible
 from echo_synth.errors import DataError
 from echo_synth.files import read_json, write_json
 from echo_synth.folders import new_folder
@@ -59,9 +60,9 @@ def select_sources(dataset: nnunet_raw.RawDataset, patients: Sequence[str] | Non
     return sources
 
 
-def load_tissues(dataset: nnunet_raw.RawDataset, case: str, split: str, size: int = SIZE) -> NDArray[np.uint8]:
-    """Tissue map (size, size) uint8, ids 0..4, of one case of a raw dataset. Raises DataError as `derive`."""
-    return nnunet_raw.derive(dataset, case, split, size).tissues
+def load_whole(dataset: nnunet_raw.RawDataset, case: str, split: str) -> NDArray[np.uint8]:
+    """Map (256, 256) uint8, ids 0..7, see `tissues.whole_map`, of one case of a raw dataset. Raises DataError as `derive`."""
+    return nnunet_raw.derive(dataset, case, split, SIZE).whole
 
 
 def map_name(case: str, repeat: int, seed: int) -> str:
@@ -101,7 +102,8 @@ def _named(row: Mapping[Hashable, Any]) -> dict[str, Any]:
 
 def _make_patient(job: _Job, dataset: nnunet_raw.RawDataset, folder: Path, spec: MapSpec, seed: int) -> pd.DataFrame:
     """Worker: all maps of one patient; returns their rows of the index."""
-    masks = {row["case"]: load_tissues(dataset, row["case"], row["split"]) for row in job.rows}
+    keep = _kept(spec)
+    masks = {row["case"]: keep(load_whole(dataset, row["case"], row["split"])) for row in job.rows}
     together: dict[str, list[dict[str, Any]]] = {}
     for row in job.rows:
         name = f"{row['patient']}_{row['view']}" if spec.share_deformation else row["case"]
@@ -115,11 +117,20 @@ def _make_patient(job: _Job, dataset: nnunet_raw.RawDataset, folder: Path, spec:
             rng = np.random.default_rng([seed, repeat, *name.encode()])
             transformation = draw(rng, spec, *allowed)
             for row, mask in zip(rows, of_these, strict=True):
-                moved = apply(mask, transformation)
+                moved = keep(apply(mask, transformation))
                 write_map(folder / f"{map_name(row['case'], repeat, seed)}.png", moved)
                 made.append(_index_row(row, repeat, seed) | transformation.record() | {_AXIS: _axis(moved, row, spec)})
     index = pd.DataFrame(made).sort_values(["source_case", "repeat"], kind="stable")
     return _with_fractions(index, masks, job.rows) if spec.measure_ef else index.drop(columns=_AXIS)
+
+
+def _kept(spec: MapSpec) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+    """What a recipe keeps of a whole map: all of it, or what the sector shows."""
+    return _all_of_it if spec.beyond_sector else visible
+
+
+def _all_of_it(whole: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return whole
 
 
 def _index_row(row: Mapping[str, Any], repeat: int, seed: int) -> dict[str, Any]:
@@ -135,15 +146,17 @@ def _spacing(row: Mapping[str, Any]) -> tuple[float, float]:
     return rescale_spacing((row["spacing_row_mm"], row["spacing_column_mm"]), grid, (SIZE, SIZE))
 
 
-def _axis(tissues: NDArray[np.uint8], row: Mapping[str, Any], spec: MapSpec) -> LongAxis | None:
-    return ventricle(tissues, _spacing(row)) if spec.measure_ef else None
+def _axis(map_: NDArray[np.uint8], row: Mapping[str, Any], spec: MapSpec) -> LongAxis | None:
+    return ventricle(anatomy(map_), _spacing(row)) if spec.measure_ef else None
 
 
 def _with_fractions(
     index: pd.DataFrame, masks: Mapping[str, NDArray[np.uint8]], rows: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame:
     """EF of the source's four masks and of the four maps of each repeat, in every row; their axes are left out."""
-    source = ejection_fraction({(r["view"], r["phase"]): ventricle(masks[r["case"]], _spacing(r)) for r in rows})
+    source = ejection_fraction(
+        {(r["view"], r["phase"]): ventricle(anatomy(masks[r["case"]]), _spacing(r)) for r in rows}
+    )
     moved = {
         repeat: ejection_fraction(dict(zip(zip(m["view"], m["phase"], strict=True), m[_AXIS], strict=True)))
         for repeat, m in index.groupby("repeat")
@@ -151,19 +164,21 @@ def _with_fractions(
     return index.drop(columns=_AXIS).assign(source_ef=source, ef=index["repeat"].map(moved).astype(float))
 
 
-def write_map(path: Path, tissues: NDArray[np.uint8]) -> None:
-    """Tissue ids as a palette PNG: small, lossless, and viewable in colour."""
-    image = Image.fromarray(tissues, mode="P")
-    image.putpalette([c for t in specs.labels().tissues.values() for c in t.colour])
+def write_map(path: Path, map_: NDArray[np.uint8]) -> None:
+    """Ids 0..7 as a palette PNG: small, lossless, and viewable in colour; beyond the sector half as bright."""
+    tissues = [t.colour for t in specs.labels().tissues.values()]
+    beyond = [tuple(c // 2 for c in colour) for colour in tissues[1:OTHER_TISSUE]]
+    image = Image.fromarray(map_, mode="P")
+    image.putpalette([c for colour in (*tissues, *beyond) for c in colour])
     image.save(path)
 
 
 def read_map(path: Path) -> NDArray[np.uint8]:
-    """Tissue ids 0..4 (256, 256) uint8 of a map file. Raises DataError when it is not one."""
-    tissues = read_png(path, ("P", "L"), (SIZE, SIZE))
-    if tissues.max() >= len(specs.labels().tissues):
-        raise DataError(f"{path}: expected tissue ids 0 to 4, found {tissues.max()}")
-    return tissues
+    """Ids 0..7 (256, 256) uint8 of a map file, see `tissues.whole_map`. Raises DataError when it is not one."""
+    map_ = read_png(path, ("P", "L"), (SIZE, SIZE))
+    if map_.max() >= OTHER_TISSUE + BEYOND:
+        raise DataError(f"{path}: expected ids 0 to {OTHER_TISSUE + BEYOND - 1}, found {map_.max()}")
+    return map_
 
 
 def make_maps(
@@ -202,7 +217,15 @@ class MapFolder:
     index: pd.DataFrame
 
     def read(self, name: str) -> NDArray[np.uint8]:
-        """Tissue ids (256, 256) of one map."""
+        """Tissue ids 0..4 (256, 256) uint8 of one map: what conditions a generator."""
+        return visible(self.read_whole(name))
+
+    def read_labels(self, name: str) -> NDArray[np.uint8]:
+        """nnU-Net labels 0..3 (256, 256) uint8 of one map, with the anatomy beyond the sector where the recipe keeps it."""
+        return anatomy(self.read_whole(name))
+
+    def read_whole(self, name: str) -> NDArray[np.uint8]:
+        """Ids 0..7 (256, 256) uint8 of one map, see `tissues.whole_map`."""
         return read_map(self.path / f"{name}.png")
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from echo_synth.data.deformation import Transformation, move, stretch
 from echo_synth.data.heart_shape import HeartShape, heart_shape
-from echo_synth.data.tissues import tissue_map
+from echo_synth.data.tissues import tissue_map, visible
 from echo_synth.specs import AnatomyBounds
 
 _CAVITY = 1
@@ -18,24 +18,28 @@ _CAVITY = 1
 
 @dataclass(frozen=True)
 class Plausible:
-    """Says of a transformation whether every one of `masks`, tissue maps (256, 256), stays within `bounds`."""
+    """Says of a transformation whether every one of `masks`, (256, 256) as `deformation.apply` takes them, stays within `bounds`.
+
+    What is measured is what a sector shows.
+    """
 
     masks: Sequence[NDArray[np.uint8]]
     bounds: AnatomyBounds
     _before: list[HeartShape] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_before", [heart_shape(m) for m in self.masks])
+        object.__setattr__(self, "_before", [heart_shape(visible(m)) for m in self.masks])
 
     def __call__(self, transformation: Transformation) -> bool:
         """The cheap questions first: a draw is mostly refused for its stretch."""
         moved = [move(mask, transformation) for mask in self.masks]
+        sectors = [visible(mask) > 0 for mask in self.masks]
         heart = np.any([m > 0 for m in moved], axis=0)
         if stretch(transformation, heart) > self.bounds.stretch:
             return False
-        if any(self._leaves(m, mask > 0) for m, mask in zip(moved, self.masks, strict=True)):
+        if any(self._leaves(m, sector) for m, sector in zip(moved, sectors, strict=True)):
             return False
-        after = (heart_shape(tissue_map(m, mask > 0)) for m, mask in zip(moved, self.masks, strict=True))
+        after = (heart_shape(tissue_map(m, sector)) for m, sector in zip(moved, sectors, strict=True))
         return all(self._keeps(old, new) for old, new in zip(self._before, after, strict=True))
 
     def _leaves(self, moved: NDArray[np.uint8], sector: NDArray[np.bool_]) -> bool:

@@ -18,6 +18,7 @@ from echo_synth.data.resize import rescale_spacing, resize_grey, resize_labels, 
 from echo_synth.metrics.components import largest_component
 
 OTHER_TISSUE = 4
+BEYOND = 4  # added to the label of anatomy outside the sector, in a whole map
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Case2D:
     def tissues(self) -> NDArray[np.uint8]:
         """(H, W) uint8, tissue ids 0..4, see `tissue_map`."""
         return tissue_map(self.labels, self.sector)
+
+    @property
+    def whole(self) -> NDArray[np.uint8]:
+        """(H, W) uint8, ids 0..7, see `whole_map`."""
+        return whole_map(self.labels, self.sector)
 
 
 def derive_case(image: Image2D, mask: Image2D, size: int | None) -> Case2D:
@@ -91,3 +97,24 @@ def tissue_map(labels: NDArray[np.integer], sector: NDArray[np.bool_]) -> NDArra
     """
     tissues = np.where(labels == 0, OTHER_TISSUE, labels)
     return np.where(sector, tissues, 0).astype(np.uint8)
+
+
+def whole_map(labels: NDArray[np.integer], sector: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """`tissue_map` that keeps the anatomy beyond the sector, as ids 5 to 7: cavity, myocardium and atrium outside it.
+
+    Annotators complete walls that the sector cuts, and are followed by whoever is judged against them. A generator
+    does not see this part, `visible`; the labels of what it draws hold it, `anatomy`.
+    """
+    outside = np.where(labels == 0, 0, labels + BEYOND)
+    return np.where(sector, tissue_map(labels, sector), outside).astype(np.uint8)
+
+
+def visible(whole: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Tissue ids 0..4 of a whole map, ids 0..7 (H, W) uint8."""
+    return np.where(whole > OTHER_TISSUE, 0, whole).astype(np.uint8)
+
+
+def anatomy(whole: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """nnU-Net labels 0..3 of a whole map, ids 0..7 (H, W) uint8, inside the sector and beyond."""
+    inside = np.where(whole == OTHER_TISSUE, 0, whole)
+    return np.where(whole > OTHER_TISSUE, whole - BEYOND, inside).astype(np.uint8)

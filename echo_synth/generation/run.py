@@ -90,7 +90,7 @@ def generate(
                 images = source.draw(tissues, frames, seed, chunk["index"].tolist(), tick)
                 for i, row in enumerate(_records(chunk)):
                     if missing[i]:
-                        writer.submit(row, images[i], tissues[i])
+                        writer.submit(row, images[i], maps.read_labels(row["map"]))
                         drawn += 1
         writer.flush()
     finally:
@@ -111,7 +111,7 @@ def restore_lost(writer: DatasetWriter, maps: MapFolder, batch: int) -> None:
         rows = writer.rows.iloc[start : start + batch][lost[start : start + batch]]
         for row in _records(rows):
             image = read_pixels(RawDataset(writer.raw).image_path(row["case"], "train"))
-            writer.submit(row, np.asarray(image, np.uint8), maps.read(row["map"]))
+            writer.submit(row, np.asarray(image, np.uint8), maps.read_labels(row["map"]))
     writer.flush()
 
 

@@ -22,7 +22,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from echo_synth import specs
 from echo_synth.claims import Claim
 from echo_synth.data import nnunet_raw
 from echo_synth.data.nifti import write_image
@@ -100,7 +99,7 @@ class DatasetWriter:
         names = {e.name.removesuffix(ending) for e in files if e.name.endswith(ending) and _is_whole(Path(e.path))}
         return self.rows["case"].isin(names).to_numpy()
 
-    def submit(self, row: Mapping[str, Any], image: NDArray[np.uint8], tissues: NDArray[np.uint8]) -> None:
+    def submit(self, row: Mapping[str, Any], image: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
         """Write one image in the background; waits when writing falls behind, so memory stays flat.
 
         Raises HeldError when another process took the dataset over.
@@ -108,17 +107,16 @@ class DatasetWriter:
         self._claim.check()
         while len(self._pending) >= _WAITING:
             self._pending.pop(0).result()
-        self._pending.append(self._pool.submit(self._write, dict(row), image, tissues))
+        self._pending.append(self._pool.submit(self._write, dict(row), image, labels))
 
-    def _write(self, row: dict[str, Any], image: NDArray[np.uint8], tissues: NDArray[np.uint8]) -> None:
+    def _write(self, row: dict[str, Any], image: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
         case, spacing = row["case"], (row["spacing_row_mm"], row["spacing_column_mm"])
-        classes = np.array([t.nnunet for t in specs.labels().tissues.values()], np.uint8)
         label, picture, grey = (
             self._temporary / name
             for name in (f"{case}{nnunet_raw.ENDING}", f"{case}.png", f"{case}_0000{nnunet_raw.ENDING}")
         )
         try:
-            write_image(label, classes[tissues], spacing)
+            write_image(label, labels, spacing)
             Image.fromarray(image).save(picture)
             write_image(grey, image, spacing)
             _move(label, self.raw / "labelsTr" / label.name)

@@ -13,8 +13,10 @@ from echo_synth import specs
 from echo_synth.data import nnunet_raw
 from echo_synth.data.deformation import Transformation, apply, displacement, draw, min_jacobian, stretch
 from echo_synth.data.heart_shape import heart_shape
-from echo_synth.data.maps import load_tissues, open_maps
+from echo_synth.data.maps import load_whole, open_maps, read_map, write_map
 from echo_synth.data.plausible import Plausible
+from echo_synth.data.tissues import anatomy as labels_of
+from echo_synth.data.tissues import visible, whole_map
 from echo_synth.errors import DataError, LeakageError, SpecError
 from tests.analytic import disc
 
@@ -36,8 +38,26 @@ def test_every_map_can_be_made_again(home: Path) -> None:
     dataset = nnunet_raw.find(501)
     assert len(folder.index) == 32
     for row in folder.index.iloc[::5].to_dict("records"):
-        source = load_tissues(dataset, row["source_case"], row["split"])
-        assert np.array_equal(apply(source, Transformation.from_record(row)), folder.read(row["map"]))
+        source = visible(load_whole(dataset, row["source_case"], row["split"]))
+        assert np.array_equal(visible(apply(source, Transformation.from_record(row))), folder.read_whole(row["map"]))
+
+
+def test_a_wall_that_the_sector_cuts_is_whole_when_it_moves_in(tmp_path: Path) -> None:
+    labels = np.zeros((256, 256), np.uint8)
+    labels[disc(256, (127.5, 30.0), 25)] = 2
+    sector = np.arange(256)[None] >= np.full((256, 1), 30)
+    inwards = _identity(scale=0.8)  # about the centre: 20 px to the right
+    whole = whole_map(labels, sector)
+    moved = apply(whole, inwards)
+    assert 0.97 < (labels_of(moved) == 2).sum() / (0.64 * (labels == 2).sum()) < 1.03
+    assert (visible(moved) == 2).sum() / (labels_of(moved) == 2).sum() > 0.97
+    assert (apply(visible(whole), inwards) == 2).sum() < 0.6 * (
+        visible(moved) == 2
+    ).sum()  # the paper's way: half a wall
+    assert np.array_equal(apply(whole, _identity()), whole)
+    write_map(tmp_path / "m.png", whole)
+    assert np.array_equal(read_map(tmp_path / "m.png"), whole)
+    assert np.array_equal(labels_of(whole), labels)
 
 
 def test_identity_changes_nothing() -> None:
@@ -123,15 +143,15 @@ def test_both_phases_of_a_view_move_as_one(home: Path, anatomy: Path) -> None:
     different = maps.index.groupby(["patient", "view", "repeat"])["scale"].first()
     assert different.nunique() == len(different)
     for row in maps.index.iloc[::5].to_dict("records"):
-        source = load_tissues(dataset, row["source_case"], row["split"])
-        assert np.array_equal(apply(source, Transformation.from_record(row)), maps.read(row["map"]))
+        source = load_whole(dataset, row["source_case"], row["split"])
+        assert np.array_equal(apply(source, Transformation.from_record(row)), maps.read_whole(row["map"]))
 
 
 def test_anatomy_keeps_hearts_and_their_ejection_fraction(home: Path, anatomy: Path) -> None:
     maps, dataset, bounds = open_maps(anatomy), nnunet_raw.find(501), specs.maps("anatomy").anatomy
     assert bounds is not None
     for row in maps.index.to_dict("records"):
-        before = heart_shape(load_tissues(dataset, row["source_case"], row["split"]))
+        before = heart_shape(visible(load_whole(dataset, row["source_case"], row["split"])))
         map_ = maps.read(row["map"])
         after, heart = heart_shape(map_), np.isin(map_, (1, 2, 3))
         assert stretch(Transformation.from_record(row), heart) <= bounds.stretch
