@@ -19,7 +19,7 @@ import pytest
 from cli.generate_commands import generate
 from echo_synth import specs
 from echo_synth.data import nnunet_raw
-from echo_synth.data.maps import open_maps, read_map
+from echo_synth.data.maps import open_maps, read_map, write_map
 from echo_synth.data.nifti import read_image
 from echo_synth.data.tissues import sector_mask
 from echo_synth.errors import EchoSynthError, ExistsError, LeakageError, RunError
@@ -84,6 +84,24 @@ def test_a_fresh_machine_gets_a_whole_dataset(empty: Path) -> None:
     assert not {c[:11] for c in fold["train"]} & {c[:11] for c in fold["val"]}
     assert {"preview.png", "cases.csv", "dataset.json"} <= {p.name for p in folder.iterdir()}
     assert not list(folder.glob(".partial*"))
+
+
+def test_labels_hold_the_anatomy_beyond_the_sector(empty: Path) -> None:
+    maps = Path(shutil.copytree(BUNDLED_MAPS, empty / "beyond"))
+    changed = set(open_maps(maps).index["map"][::2])
+    for name in changed:
+        whole = read_map(maps / f"{name}.png").copy()
+        whole[-10:] = np.where(whole[-10:] == 0, 6, whole[-10:])  # a wall where no image is
+        write_map(maps / f"{name}.png", whole)
+    _draw(maps=maps, count=10)
+    dataset = nnunet_raw.RawDataset(_dataset())
+    drawn = pd.read_parquet(dataset.path / "manifest.parquet")
+    assert 0 < drawn["map"].isin(changed).sum() < 10
+    for row in drawn.to_dict("records"):
+        image = read_image(dataset.image_path(row["image"], "train")).pixels[-10:]
+        label = read_image(dataset.label_path(row["image"], "train")).pixels[-10:]
+        assert (label == 2).any() == (row["map"] in changed)
+        assert image[label == 2].sum() == 0
 
 
 def test_deleted_images_are_drawn_again_to_the_same_bytes(empty: Path) -> None:
