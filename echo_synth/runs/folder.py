@@ -23,7 +23,7 @@ from echo_synth.runs.description import (
 from echo_synth.runs.loading import load_model
 from echo_synth.runs.tensors import load_finite
 from echo_synth.vae.network import GammaVAE
-from echo_synth.vae.texture import LEVELS, POLAR, Texture
+from echo_synth.vae.texture import CONTRASTS, LEVELS, POLAR, Texture
 
 WEIGHTS, DESCRIPTION, STATE = "model.safetensors", "model.json", "state.safetensors"
 AS_TRAINED = "as_trained.safetensors"  # weights of a VAE before its decoder was finished
@@ -81,7 +81,10 @@ class VaeRun(Run):
         """The grain that its reconstructions lack. Raises RunError when the file is missing or not a texture."""
         file = self.folder / TEXTURE
         tensors = {name: tensor.numpy() for name, tensor in load_finite(file).items()}
-        shapes = {"deviation": (LEVELS,), "spectrum": (POLAR[0], POLAR[1] // 2 + 1)}
+        known = tensors.get("deviation")
+        if known is not None and known.shape == (LEVELS,):  # of an earlier version: the same at every contrast
+            tensors["deviation"] = known[:, None].repeat(CONTRASTS, axis=1)
+        shapes = {"deviation": (LEVELS, CONTRASTS), "spectrum": (POLAR[0], POLAR[1] // 2 + 1)}
         if {name: value.shape for name, value in tensors.items()} != shapes or any(
             v.min() < 0 for v in tensors.values()
         ):

@@ -2,9 +2,12 @@
 
 A decoder of E[z] gives the mean of all images that fit the latent, so grain finer than the latent's
 grid is averaged away. What is missing, image minus reconstruction, is described on training images by
-two things: its standard deviation at each grey level, and its spectrum along depth and across the
-beams, where ultrasound's grain is stationary. A draw is Gaussian noise of that spectrum, scaled by
-the grey level. It is a texture, no anatomy: labels stay true.
+two things: its standard deviation at each grey level and local contrast, and its spectrum along depth
+and across the beams, where ultrasound's grain is stationary. A draw is Gaussian noise of that spectrum,
+scaled by level and contrast. It is a texture, no anatomy: labels stay true.
+
+Contrast matters: of one grey level, the residual beside edges is three times that in even blood. By level
+alone cavities got 1.2 times their grain, and a segmenter read them 2 % smaller than without.
 """
 
 from __future__ import annotations
@@ -17,9 +20,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 LEVELS = 32  # bins of grey levels
+_EDGES = np.geomspace(0.008, 0.064, 7)  # between bins of contrast, in grey levels / 255
+CONTRASTS = len(_EDGES) + 1
+_NEAR = 2.0  # pixels, sigma of the window in which contrast is measured
 POLAR = (256, 192)  # samples along depth and across the beams
 _STRAIGHT = (0.15, 0.85)  # part of the fan's side edges that is taken as straight
 _DEEP = 160  # samples of depth, from the far end, on which the spectrum is measured
+_FEW = 100  # pixels; of fewer no deviation is taken
 _STREAM = 3  # of Philox's counter: apart from the initial noise and that of stochastic solvers
 
 
@@ -28,7 +35,8 @@ class Texture:
     """What is added to decoded images.
 
     Attributes:
-        deviation: (LEVELS,) float32, standard deviation of the residual by grey level, in grey levels / 255.
+        deviation: (LEVELS, CONTRASTS) float32, standard deviation of the residual by grey level and by `local_contrast`
+            of the decoded image, in grey levels / 255.
         spectrum: (256, 97) float32, power of the unit residual, half of POLAR's 2-D transform; its inverse at lag 0 is 1.
     """
 
@@ -48,8 +56,8 @@ class Texture:
         white = np.fft.rfft2(rng.standard_normal(POLAR, dtype=np.float32))
         polar = np.fft.irfft2(white * np.sqrt(self.spectrum), POLAR)
         field = ndimage.map_coordinates(polar, fan.at(*np.nonzero(sector)), order=1, mode="wrap")
-        grey = image[sector] / 255
-        added = grey + field / max(float(field.std()), 1e-6) * _level(self.deviation, grey)
+        scale = _scale(self.deviation, image)[sector]
+        added = image[sector] / 255 + field / max(float(field.std()), 1e-6) * scale
         result = np.zeros_like(image)
         result[sector] = np.clip(np.round(added * 255), 1, 255)
         return result
@@ -124,16 +132,17 @@ def fit_texture(pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) ->
 
     Raises ValueError when no pair has the shape of a fan.
     """
-    squares, counts = np.zeros(LEVELS), np.zeros(LEVELS)
+    squares, counts = np.zeros(LEVELS * CONTRASTS), np.zeros(LEVELS * CONTRASTS)
     kept = []
     for image, drawn in pairs:
         sector = (image > 0) & (drawn > 0)
-        grey, residual = drawn[sector] / 255, (image[sector].astype(float) - drawn[sector]) / 255
-        bins = np.minimum((grey * LEVELS).astype(int), LEVELS - 1)
-        squares += np.bincount(bins, residual**2, LEVELS)
-        counts += np.bincount(bins, minlength=LEVELS)
+        residual = (image[sector].astype(float) - drawn[sector]) / 255
+        level = np.minimum((drawn[sector] / 255 * LEVELS).astype(int), LEVELS - 1)
+        bins = level * CONTRASTS + np.digitize(local_contrast(drawn)[sector], _EDGES)
+        squares += np.bincount(bins, residual**2, len(squares))
+        counts += np.bincount(bins, minlength=len(counts))
         kept.append((image, drawn))
-    deviation = _smooth(squares, counts)
+    deviation = _smooth(squares.reshape(LEVELS, CONTRASTS), counts.reshape(LEVELS, CONTRASTS))
     power = [p for p in (_polar_power(image, drawn, deviation) for image, drawn in kept) if p is not None]
     if not power:
         raise ValueError("no image whose sector is a fan")
@@ -142,13 +151,14 @@ def fit_texture(pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) ->
 
 
 def _smooth(squares: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Deviation by level; levels that are rare borrow from their neighbours."""
-    weight = ndimage.gaussian_filter1d(counts, 1.0, mode="constant")
-    mean = ndimage.gaussian_filter1d(squares, 1.0, mode="constant") / np.maximum(weight, 1)
-    known = np.flatnonzero(weight >= 100)
-    if not len(known):
-        return np.zeros(LEVELS, np.float32)
-    return np.sqrt(np.interp(np.arange(LEVELS), known, mean[known])).astype(np.float32)
+    """Deviation by level and contrast; levels that are rare borrow from their neighbours, rare pairs from the nearest."""
+    weight = ndimage.gaussian_filter1d(counts, 1.0, axis=0, mode="constant")
+    mean = ndimage.gaussian_filter1d(squares, 1.0, axis=0, mode="constant") / np.maximum(weight, 1)
+    unknown = weight < _FEW
+    if unknown.all():
+        return np.zeros(counts.shape, np.float32)
+    nearest = ndimage.distance_transform_edt(unknown, return_distances=False, return_indices=True)
+    return np.sqrt(mean[tuple(nearest)]).astype(np.float32)
 
 
 def _polar_power(
@@ -159,7 +169,7 @@ def _polar_power(
     fan = fan_of(drawn > 0)
     if fan is None:
         return None
-    scale = np.maximum(_level(deviation, drawn / 255), 1e-3)
+    scale = np.maximum(_scale(deviation, drawn), 1e-3)
     unit = np.where(sector, (image.astype(float) - drawn) / 255 / scale, 0)
     # Near the apex a pixel covers many beams: its grain would count as wide there, so only the deeper part counts.
     window = np.zeros(POLAR[0])
@@ -170,7 +180,18 @@ def _polar_power(
     return np.asarray(np.abs(np.fft.rfft2(polar)) ** 2 / max(1e-9, float((weight**2).sum())))
 
 
-def _level(deviation: NDArray[np.float32], grey: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Deviation at grey levels in [0, 1], interpolated between the bins' centres."""
-    centres = (np.arange(LEVELS) + 0.5) / LEVELS
-    return np.asarray(np.interp(grey, centres, deviation))
+def local_contrast(image: NDArray[np.uint8]) -> NDArray[np.floating]:
+    """Standard deviation of grey levels / 255 about each pixel of the sector, of `image` (H, W) uint8; 0 outside."""
+    sector = (image > 0).astype(float)
+    weight = np.maximum(ndimage.gaussian_filter(sector, _NEAR), 1e-6)
+    grey = image / 255
+    mean, square = (ndimage.gaussian_filter(x, _NEAR) / weight for x in (grey, grey**2))
+    return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)) * sector)
+
+
+def _scale(deviation: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.floating]:
+    """Deviation (H, W) at the pixels of `image` (H, W) uint8, interpolated between the bins' centres."""
+    level = image / 255 * LEVELS - 0.5
+    step = np.log(_EDGES[1] / _EDGES[0])
+    contrast = np.log(np.maximum(local_contrast(image), 1e-4) / _EDGES[0]) / step + 0.5
+    return np.asarray(ndimage.map_coordinates(deviation, [level, contrast], order=1, mode="nearest"))

@@ -52,7 +52,28 @@ def test_what_is_no_fan_gets_no_texture(sector: NDArray[np.bool_], texture: Text
 def test_the_deviation_follows_the_grey_level(texture: Texture) -> None:
     centres = (np.arange(32) + 0.5) / 32
     known = (centres > 50 / 255) & (centres < 190 / 255)
-    assert texture.deviation[known] == pytest.approx(0.1 * centres[known], rel=0.08)
+    assert texture.deviation[known, 0] == pytest.approx(0.1 * centres[known], rel=0.08)
+
+
+def _two_sides(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Grain of deviation 0.02 on an even left half, of 0.06 on a striped right half of the same mean grey."""
+    sector, columns = _sector(), np.arange(256)[None]
+    right = columns >= 128
+    smooth = np.where(right, 100 + 30 * np.sign(np.sin(columns * np.pi / 4)), 100) * np.ones((256, 1))
+    noise = np.random.default_rng(seed).standard_normal(sector.shape)
+    grainy = smooth + 255 * np.where(right, 0.06, 0.02) * noise
+    return tuple(np.where(sector, x.round().clip(1, 255), 0).astype(np.uint8) for x in (grainy, smooth))  # type: ignore[return-value]
+
+
+def test_even_blood_gets_less_grain_than_what_lies_beside_edges() -> None:
+    texture = fit_texture(_two_sides(seed) for seed in range(6))
+    _, smooth = _two_sides(0)
+    added = (texture.draw(smooth, 0, 1).astype(float) - smooth) / 255
+    inside = ndimage.binary_erosion(_sector(), iterations=8)
+    even, striped = inside.copy(), inside.copy()
+    even[:, 118:], striped[:, :138] = False, False
+    assert added[even].std() == pytest.approx(0.02, rel=0.2)
+    assert added[striped].std() == pytest.approx(0.06, rel=0.2)
 
 
 def test_a_draw_has_the_grain_that_was_missing(texture: Texture) -> None:
