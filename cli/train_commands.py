@@ -46,6 +46,13 @@ MapInput = Annotated[
         help="The map as input channels beside SPADE, or SPADE alone as in the paper. Default: the preset's.",
     ),
 ]
+MapLoss = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Weight of the loss by a small segmenter that reads the map in denoised images (ControlNet++); 0 is the paper's way. Default: the preset's.",
+    ),
+]
 Start = Annotated[
     Path | None,
     typer.Option("--init", help="Run folder whose weights to start from; EDM-L64 is a start for EDM-L128 too."),
@@ -167,6 +174,7 @@ def train(
     soft_maps: SoftMaps = None,
     phase: Phase = None,
     map_input: MapInput = None,
+    map_loss: MapLoss = None,
     init: Start = None,
     snapshots: Snapshots = 0,
     compile: Compile = False,
@@ -192,7 +200,9 @@ def train(
 
     spec = specs.diffusion_model(model)
     device = training_device(device)
-    training = specs.training_of(spec, size, images=images, batch=batch, lr=lr, ema_snapshots=snapshots or None)
+    training = specs.training_of(
+        spec, size, images=images, batch=batch, lr=lr, ema_snapshots=snapshots or None, map_loss=map_loss
+    )
     precision = resolve_precision(precision, device)
     conditions = specs.conditions_of(spec, size, soft_maps=soft_maps, phase=phase, map_input=map_input)
     lengths = (micro_batch, copies, init, compile)

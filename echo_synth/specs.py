@@ -148,6 +148,12 @@ class TrainingSpec(Strict):
     ema_snapshots: int = Field(default=0, ge=0, description="snapshots kept for a choice of the average afterwards")
     lr_decay: float = Field(default=0.0, ge=0, le=1, description="last share of the training in which lr falls to 0")
     stratified: bool = Field(default=False, description="noise levels of a batch spread evenly, not drawn one by one")
+    map_loss: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="weight of how well a reader sees the map in denoised fields",
+    )
     warmup_images: int = 0
     decoder_finish: int = Field(default=0, ge=0, description="images on which a VAE's decoder is tuned to E[z]")
     weights: VaeLossWeights = VaeLossWeights()

@@ -12,6 +12,13 @@ from echo_synth.masked import sector_mean
 def denoising_loss(
     denoiser: Denoiser, clean: Tensor, labels: Tensor, sector: Tensor, uniform: Tensor, noise: Tensor
 ) -> Tensor:
+    """The first of `denoise`."""
+    return denoise(denoiser, clean, labels, sector, uniform, noise)[0]
+
+
+def denoise(
+    denoiser: Denoiser, clean: Tensor, labels: Tensor, sector: Tensor, uniform: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """λ(σ) |D(clean + σ n; σ, m) − clean|², averaged over in-sector pixels, per image (Karras 2022, eq. 108).
 
     Args:
@@ -22,12 +29,13 @@ def denoising_loss(
         noise: unit normal, like `clean`.
 
     Returns:
-        (N,) float32.
+        that loss, (N,) float32; the denoised fields, (N, 1, R, R) float32; and their noise levels σ, (N,) float32.
     """
     sigma = denoiser.precond.training_sigma(uniform.float())
     level = sigma.reshape(-1, 1, 1, 1)
     modulations = denoiser.modulate(labels)
     denoised = denoiser(clean + level * noise, sigma, modulations)
     with torch.autocast(clean.device.type, enabled=False):
-        error = denoiser.precond.loss_weight(level) * (denoised.float() - clean) ** 2
-        return sector_mean(error, sector)
+        denoised = denoised.float()
+        error = denoiser.precond.loss_weight(level) * (denoised - clean) ** 2
+        return sector_mean(error, sector), denoised, sigma

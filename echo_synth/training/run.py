@@ -31,6 +31,7 @@ from echo_synth.training.distributed import main_first, on_main, process_count
 from echo_synth.training.finish import FinishSettings, finish_decoder
 from echo_synth.training.latents import FieldRecipe, kept_fields
 from echo_synth.training.loop import Engine
+from echo_synth.training.map_reader import train_reader
 from echo_synth.training.perceptual_networks import build_perceptual
 from echo_synth.training.tasks.diffusion import DiffusionTask, Fields
 from echo_synth.training.tasks.vae import VaeTask
@@ -239,7 +240,16 @@ def train_diffusion(
     task = DiffusionTask(train, val, settings.device, settings.seed, codec, folder / "samples", classes, stratum)
     start = partial(start_run, folder, description, resolved, identity, resume, training_data(dataset, data))
     on_main(settings.device, start)
+    if settings.training.map_loss:
+        task.map_loss, task.reader = settings.training.map_loss, _reader(task, settings, folder, identity)
     return run_engine(settings, module, task, folder, resume, identity)
+
+
+def _reader(task: DiffusionTask, settings: TrainingSettings, folder: Path, identity: Mapping[str, Any]) -> nn.Module:
+    """What reads the map in denoised fields; trained once, by the main process."""
+    of = {name: identity[name] for name in ("data", "vae", "copies", "seed")}
+    with main_first(settings.device):
+        return train_reader(task, folder, of)
 
 
 def clean_fields(

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from echo_synth.diffusion.denoiser import Denoiser, Guided
-from echo_synth.diffusion.labels import semantic_classes, semantic_shares
-from echo_synth.diffusion.loss import denoising_loss
+from echo_synth.diffusion.labels import TISSUES, semantic_classes, semantic_shares
+from echo_synth.diffusion.loss import denoise
 from echo_synth.files import write_png
 from echo_synth.sampling import sample
 from echo_synth.training.history import History
+from echo_synth.training.map_reader import reading_loss
 from echo_synth.training.streams import normal, sample_indices, spread, uniform
 from echo_synth.vae.codec import Codec
 
@@ -53,7 +54,14 @@ class DiffusionTask:
         samples: folder for sample pictures, or None to draw none.
         classes: semantic classes of the network, see `diffusion.labels`.
         stratum: samples whose noise levels are spread evenly, see `streams.spread`; 0: each is drawn alone.
+
+    Attributes:
+        reader: reads tissues off denoised fields, see `map_reader`; None: no such loss.
+        map_loss: its weight.
     """
+
+    reader: nn.Module | None = None
+    map_loss: float = 0.0
 
     def __init__(
         self,
@@ -91,22 +99,47 @@ class DiffusionTask:
         return clean, labels, sector, noise, u.to(self.device)
 
     def loss(self, module: nn.Module, positions: Sequence[int]) -> Mapping[str, Tensor]:
-        """Mean denoising loss of one micro-batch."""
+        """Mean denoising loss of one micro-batch, and what the reader says of the denoised fields."""
         clean, labels, sector, noise, u = self.batch(positions)
-        return {"loss": denoising_loss(module, clean, labels, sector, u, noise).mean()}  # type: ignore[arg-type]
+        loss, denoised, sigma = denoise(module, clean, labels, sector, u, noise)  # type: ignore[arg-type]
+        if self.reader is None:
+            return {"loss": loss.mean()}
+        rows = sample_indices(self.seed, positions, len(self.train.clean))
+        read = self._reading(denoised, sigma, self.train, rows)
+        return {"loss": (loss + self.map_loss * read).mean(), "denoising": loss.mean(), "reading": read.mean()}
+
+    def _reading(self, denoised: Tensor, sigma: Tensor, fields: Fields, rows: NDArray[np.intp]) -> Tensor:
+        """How badly the reader sees the maps of `rows` in fields denoised from noise of σ, (N,)."""
+        assert self.reader is not None
+        _, tissues, sector = self.fields_and_tissues(fields, rows)
+        # A field denoised from much noise is the mean of many images: what cannot be read in it is not the network's fault.
+        seen = torch.where(sector > 0, denoised, -1.0)
+        return reading_loss(self.reader, seen, tissues, sector) / (1 + sigma**2)
+
+    def fields_and_tissues(self, fields: Fields, rows: NDArray[np.intp]) -> tuple[Tensor, Tensor, Tensor]:
+        """clean and sector as `load`, and between them the tissues (N, 5, R, R) float32: shares of them, or one of them."""
+        clean, _, sector = self.load(fields, rows)
+        if fields.shares is not None:
+            shares = torch.from_numpy(np.ascontiguousarray(fields.shares[rows])).to(self.device).float() / 255
+            return clean, shares, sector
+        tissues = torch.from_numpy(np.ascontiguousarray(fields.tissues[rows])).to(self.device)
+        return clean, F.one_hot(tissues.long(), TISSUES).permute(0, 3, 1, 2).float(), sector
 
     def validate(self, module: nn.Module) -> Mapping[str, float]:
         """The same loss on validation cases at fixed noise and evenly spread noise levels."""
         count = min(128, len(self.val.clean))
         rows = np.linspace(0, len(self.val.clean) - 1, count).astype(np.intp)
-        total = 0.0
+        total, reading = 0.0, 0.0
         for chunk in np.array_split(np.arange(count), max(1, count // 16)):
             clean, labels, sector = self.load(self.val, rows[chunk])
             noise = normal(0, [VAL_POSITION + int(i) for i in chunk], clean.shape[1:]).to(self.device)
             # A golden-ratio sequence spreads σ evenly over each chunk and over the whole set.
             u = torch.as_tensor(((chunk + 0.5) * 0.6180339887) % 1, device=self.device)
-            total += float(denoising_loss(module, clean, labels, sector, u, noise).sum())  # type: ignore[arg-type]
-        return {"loss": total / count}
+            loss, denoised, sigma = denoise(module, clean, labels, sector, u, noise)  # type: ignore[arg-type]
+            total += float(loss.sum())
+            if self.reader is not None:
+                reading += float(self._reading(denoised, sigma, self.val, rows[chunk]).sum())
+        return {"loss": total / count} | ({"reading": reading / count} if self.reader is not None else {})
 
     def preview(self, module: nn.Module, history: History, images_seen: int) -> None:
         """Real images of fixed validation maps above samples of the same maps at fixed noise: RUN/samples, TensorBoard."""

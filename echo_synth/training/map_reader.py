@@ -1,0 +1,116 @@
+"""A small segmenter of clean fields, and the loss that a diffusion model gets where it cannot read the map in what is denoised.
+
+The denoising loss weighs a pixel on the wrong side of a wall like any other error of grey. A frozen reader, trained
+on the same training patients, says how far the denoised field shows the map that it was asked for; its gradient
+teaches the network to follow maps. Source: ControlNet++ (Li et al. 2024), whose reward is this, at low noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from monai.networks.nets import UNet
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from echo_synth.errors import RunError
+from echo_synth.masked import sector_mean
+from echo_synth.progress import Meter
+from echo_synth.runs.tensors import load_tensors, load_weights, save_tensors
+from echo_synth.training.streams import Stream, generator, normal, sample_indices
+
+if TYPE_CHECKING:
+    from echo_synth.training.tasks.diffusion import DiffusionTask
+
+READER = "map_reader.safetensors"
+_TISSUES = 5
+_IMAGES, _BATCH, _RATE = 9600, 32, 3e-3  # its loss on validation patients is flat by then
+_BLUR, _NOISE = 1.5, 0.1  # most of both that it learns to read through: early in a trajectory fields are blurred means
+
+
+def build_reader() -> nn.Module:
+    """A U-Net of 48 000 weights: (N, 1, R, R) fields in [−1, 1] to (N, 5, R, R) logits of tissues."""
+    return UNet(2, 1, _TISSUES, channels=(16, 32, 64), strides=(2, 2), num_res_units=1, norm="instance")
+
+
+def reading_loss(reader: nn.Module, fields: Tensor, tissues: Tensor, sector: Tensor) -> Tensor:
+    """Cross-entropy, in nats, of the tissues that `reader` sees in `fields` against those of the map; (N,) float32.
+
+    The least that it can be, the entropy of mixed cells, is taken off: 0 is a map that is read exactly.
+
+    Args:
+        fields: (N, 1, R, R) in [−1, 1].
+        tissues: (N, 5, R, R), shares of tissues in each cell.
+        sector: (N, 1, R, R), 0 or 1.
+    """
+    logs = F.log_softmax(reader(fields).float(), dim=1)
+    cross = -(tissues * logs).sum(1, keepdim=True)
+    entropy = -torch.special.xlogy(tissues, tissues).sum(1, keepdim=True)
+    return sector_mean(cross - entropy, sector)
+
+
+def train_reader(task: DiffusionTask, folder: Path, identity: Mapping[str, Any]) -> nn.Module:
+    """The reader of a run's training fields, frozen: from `folder` where it was trained for the same `identity`, else new.
+
+    Args:
+        task: gives clean fields, tissues and sectors.
+        identity: what decides its weights, as JSON holds it.
+    """
+    file, made = folder / READER, {"identity": dict(identity)}
+    if (kept := _kept(file, made)) is not None:
+        return kept.to(task.device).eval().requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(task.seed)
+        reader = build_reader().to(task.device)
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=_RATE)
+    steps = _IMAGES // _BATCH
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
+    meter = Meter(_IMAGES, "map reader", "images")
+    for step in range(steps):
+        loss = _step(reader, task, range(step * _BATCH, (step + 1) * _BATCH))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        meter.update(_BATCH, f"loss {float(loss):.3f}" if step % 20 == 0 else "")
+    meter.close()
+    save_tensors(file, reader.state_dict(), made)
+    return reader.eval().requires_grad_(False)
+
+
+def _kept(file: Path, made: Mapping[str, Any]) -> nn.Module | None:
+    """The reader in `file`, where it is whole and was `made` as this one would be; it can always be made again."""
+    reader = build_reader()
+    try:
+        if load_tensors(file)[1] != made:
+            return None
+        load_weights(reader, file)
+    except RunError:
+        return None
+    return reader
+
+
+def _step(reader: nn.Module, task: DiffusionTask, positions: range) -> Tensor:
+    clean, tissues, sector = task.fields_and_tissues(
+        task.train, sample_indices(task.seed, positions, len(task.train.clean))
+    )
+    draw = partial(torch.rand, (len(clean), 1, 1, 1), generator=generator(task.seed, positions[0], Stream.STEP))
+    width, level = (draw() * _BLUR).to(clean), (draw() * _NOISE).to(clean)
+    noise = normal(task.seed, positions, clean.shape[1:]).to(clean)
+    seen = torch.where(sector > 0, _blurred(clean, width) + level * noise, -1.0)
+    return reading_loss(reader, seen, tissues, sector).mean()
+
+
+def _blurred(fields: Tensor, width: Tensor) -> Tensor:
+    """`fields` (N, 1, R, R) by Gaussians of `width` (N, 1, 1, 1) cells."""
+    n, reach = len(fields), 4
+    offsets = torch.arange(-reach, reach + 1, device=fields.device, dtype=fields.dtype)
+    kernel = torch.exp(-(offsets**2) / (2 * width.reshape(n, 1).clamp_min(1e-2) ** 2))
+    kernel = (kernel / kernel.sum(1, keepdim=True)).reshape(n, 1, -1)
+    padded = F.pad(fields, (reach,) * 4, mode="replicate").transpose(0, 1)
+    rows = F.conv2d(padded, kernel[..., None], groups=n)
+    return F.conv2d(rows, kernel[:, :, None], groups=n).transpose(0, 1)
