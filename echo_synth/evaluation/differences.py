@@ -18,6 +18,7 @@ from echo_synth.metrics import bootstrap
 from echo_synth.metrics.random_effects import MeanEstimate, arm_difference
 
 LEVEL = 0.05
+_SHARED = "dice"
 
 
 def paired_metrics(
@@ -85,10 +86,21 @@ def _cases_by_training(table: pd.DataFrame) -> list[list[tuple[str, str]]]:
 
 
 def _structure(rows: pd.DataFrame, baseline: pd.DataFrame, resampling: Resampling) -> Mapping[str, Difference]:
-    return {
+    differences = {
         name: difference(rows, baseline, name, resampling, metric.margin, metric.more_is_better)
         for name, metric in METRICS.items()
     }
+    _add_share(differences[_SHARED], float(baseline[_SHARED].mean()))
+    return differences
+
+
+def _add_share(difference: Difference, baseline: float) -> None:
+    """How much of the baseline's score is reached: what papers on synthetic images state."""
+    mean, (low, high) = difference["mean"], difference["ci95"] or (None, None)
+    if baseline > 0 and mean is not None:
+        difference["share"] = 1 + mean / baseline
+        if low is not None and high is not None:
+            difference["share_ci95"] = [1 + low / baseline, 1 + high / baseline]
 
 
 def difference(

@@ -35,6 +35,7 @@ class Difference(Estimate):
     and p know of, "patients" or "patients and trainings"; trainings: how many of either side.
     margin: a difference without consequence; p_equivalent: of its being larger, either way;
     p_noninferior: of its being larger the wrong way. verdict: `differences.verdict`.
+    share, share_ci95: the predictions' mean as a share of the baseline's, whose mean is taken as known.
     """
 
     p: float | None
@@ -45,6 +46,8 @@ class Difference(Estimate):
     p_equivalent: NotRequired[float | None]
     p_noninferior: NotRequired[float | None]
     verdict: NotRequired[str]
+    share: NotRequired[float]
+    share_ci95: NotRequired[list[float]]
 
 
 class Failures(TypedDict):

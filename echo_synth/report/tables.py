@@ -104,11 +104,16 @@ def _count(value: int | None) -> str:
 
 def _paired(metrics: Mapping[str, Any]) -> Iterator[Section]:
     for name, structures in (metrics.get("paired_baselines") or {}).items():
-        rows = [["Structure", *(f"Δ {metric.heading}" for metric in METRICS.values())]]
+        rows = [["Structure", *(f"Δ {metric.heading}" for metric in METRICS.values()), f"Share of {name}'s Dice"]]
         for key, entry in structures.items():
-            cells = [tested(entry.get(name), metric.digits) for name, metric in METRICS.items()]
-            rows.append([STRUCTURES.get(key, key), *cells])
+            cells = [tested(entry.get(metric), METRICS[metric].digits) for metric in METRICS]
+            rows.append([STRUCTURES.get(key, key), *cells, _share_of_dice(entry.get("dice") or {})])
         yield Section(f"Difference to {name}", rows, difference_note(structures, metrics.get("holm_families")))
+
+
+def _share_of_dice(difference: Mapping[str, Any]) -> str:
+    mean, ci95 = difference.get("share"), difference.get("share_ci95")
+    return cell({"mean": mean, "ci95": ci95}, 3) if mean is not None else "–"
 
 
 def _groups(groups: Mapping[str, Any]) -> Section:

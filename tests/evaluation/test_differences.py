@@ -53,6 +53,15 @@ def test_verdicts_follow_the_way_that_is_good() -> None:
     assert better["dice"]["verdict"] == "better"
 
 
+def test_share_of_the_baselines_dice() -> None:
+    found = paired_metrics(_scores(0.81, 3), {"other": _scores(0.9, 3)}, _RESAMPLING)["other"]["la"]
+    assert found["dice"]["share"] == pytest.approx(0.9, abs=0.003)
+    low, high = found["dice"]["share_ci95"]
+    assert low < found["dice"]["share"] < high
+    assert low == pytest.approx(1 + found["dice"]["ci95"][0] / 0.9, abs=1e-4)
+    assert "share" not in found["hd_mm"]
+
+
 def test_equality_is_shown_only_by_a_narrow_interval() -> None:
     """The same kind: equivalent within 0.01 where patients are many and alike, open where the noise is wide."""
     close = paired_metrics(_scores(0.9, 3), {"o": _scores(0.9005, 3)}, _RESAMPLING)["o"]["la"]["dice"]
