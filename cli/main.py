@@ -13,6 +13,7 @@ from cli import (
     demo,
     distill_commands,
     evaluate_commands,
+    find_commands,
     generate_commands,
     inspect_commands,
     measure_commands,
@@ -58,6 +59,7 @@ for group in (
     report_commands,
     quality_commands,
     sweep_commands,
+    find_commands,
     demo,
 ):
     group.register(app)

@@ -304,6 +304,12 @@ def diffusion_model(name: str) -> DiffusionSpec:
     return spec
 
 
+def diffusion_models() -> list[str]:
+    """Names of all presets of diffusion models."""
+    names = sorted(p.stem for p in (root() / "presets" / "models").glob("*.yaml"))
+    return [name for name in names if isinstance(model(name), DiffusionSpec)]
+
+
 def vae_model(name: str) -> VaeSpec:
     """Preset of a Γ-VAE. Raises SpecError for anything else."""
     spec = model(name)

@@ -1,0 +1,100 @@
+"""Commands that find one's way: list what was made, doctor for what the machine can do."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from echo_synth.inventory import Entry
+
+Json = Annotated[bool, typer.Option("--json", help="As JSON, on standard output.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands to the application."""
+    app.command("list")(list_)
+    app.command("doctor")(doctor)
+
+
+def list_(
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            help="datasets, maps, runs, segmenters, predictions or results; default: all.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List what was made: datasets, maps, runs, segmenters, predictions, results; what is unfinished, and from what.
+
+    Example: echosynth list runs
+    """
+    from cli.common import one_of
+    from echo_synth import inventory
+    from echo_synth.home import home
+
+    kinds = (
+        inventory.DATASETS,
+        inventory.MAPS,
+        inventory.RUNS,
+        inventory.SEGMENTERS,
+        inventory.PREDICTIONS,
+        inventory.RESULTS,
+    )
+    chosen = kinds if kind is None else (one_of("KIND", kind, kinds),)
+    entries = [e for e in inventory.inventory() if e.kind in chosen]
+    if as_json:
+        typer.echo(json.dumps([e.as_dict() for e in entries], indent=2))
+        return
+    if not entries:
+        typer.echo(f"nothing in {home()}; 'echosynth demo' or 'echosynth convert-camus' makes the first")
+    for name in chosen:
+        group = [e for e in entries if e.kind == name]
+        if group:
+            typer.echo(name)
+            for entry in group:
+                typer.echo("\n".join(f"  {line}" for line in _lines(entry)))
+
+
+def _lines(entry: Entry) -> list[str]:
+    from echo_synth.estimate import format_bytes
+
+    unit = {"maps": "maps", "predictions": "masks"}.get(entry.kind, "images")
+    facts = [entry.what, f"{entry.count} {unit}" if entry.count is not None else ""]
+    facts += [format_bytes(entry.size), f"{_age(entry.modified)} old" if entry.modified else ""]
+    lines = [entry.name, f"  {', '.join(filter(None, facts))}"]
+    lines += [f"  from {entry.made_from}"] if entry.made_from else []
+    return lines + ([f"  {entry.state}"] if entry.state else [])
+
+
+def _age(modified: float) -> str:
+    seconds = max(0.0, time.time() - modified)
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def doctor(as_json: Json = False) -> None:
+    """Look at the installation and the machine: what works, what is missing, and the command that mends it.
+
+    Exits with 1 when something is broken. Example: echosynth doctor
+    """
+    from echo_synth.doctor import BROKEN, examine
+
+    found = []
+    for finding in examine():
+        found.append(finding)
+        if not as_json:
+            typer.echo(f"{finding.state:8}{finding.what}: {finding.found}")
+            if finding.mend:
+                typer.echo(f"{'':8}  {finding.mend}")
+    if as_json:
+        typer.echo(json.dumps([f.as_dict() for f in found], indent=2))
+    broken = sum(f.state == BROKEN for f in found)
+    if broken:
+        raise typer.Exit(1)

@@ -1,0 +1,79 @@
+"""list and doctor: what is there, what is not whole, what is broken and how it is mended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from echo_synth import doctor, inventory, specs
+
+
+def _run(*arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_an_empty_home_says_what_makes_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path / "none"))
+    assert "echosynth demo" in _run("list")
+    assert json.loads(_run("list", "--json")) == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_datasets_and_maps_are_listed_with_what_they_came_from(home: Path) -> None:
+    entries = {(e["kind"], e["name"]): e for e in json.loads(_run("list", "--json"))}
+    data, maps = entries["datasets", "Dataset501_PHANTOM"], entries["maps", "Dataset501_PHANTOM"]
+    assert (data["what"], data["count"], data["state"]) == ("real, converted", 20, "")
+    assert (maps["count"], maps["made_from"]) == (32, "Dataset501_PHANTOM")
+    assert data["size"] > 100_000
+    lines = _run("list", "datasets").splitlines()
+    assert lines[:2] == ["datasets", "  Dataset501_PHANTOM"]
+    assert all(len(line) <= 80 for line in lines)
+    assert "expected datasets, maps" in _run("list", "nonsense", code=2)
+
+
+def test_what_is_not_whole_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path))
+    cut = tmp_path / "nnunet/raw/Dataset601_EDM-L64_nfe2"
+    (cut / "imagesTr").mkdir(parents=True)
+    (cut / "imagesTr/a_0000.nii.gz").touch()
+    (cut / "settings.json").write_text('{"command": "generate", "model": "edm-l64", "nfe": 2, "count": 4}')
+    for name, text in (("lying", "[1, 2"), ("foreign", '{"kind": "diffusion"}')):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "model.json").write_text(text)
+    (tmp_path / "runs" / "file").touch()
+    found = {e.name: e for e in inventory.inventory()}
+    assert found["Dataset601_EDM-L64_nfe2"].state == "unfinished: 1 of 4 images"
+    assert found["Dataset601_EDM-L64_nfe2"].what == "synthetic, edm-l64 NFE 2"
+    assert {n for n, e in found.items() if e.what == "damaged"} == {"lying", "foreign"}
+    assert "model.json" in found["lying"].state
+    _run("list")
+
+
+def test_doctor_finds_a_whole_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path / "home"))
+    findings = {f["what"]: f for f in json.loads(_run("doctor", "--json"))}
+    assert not [f for f in findings.values() if f["state"] == doctor.BROKEN]
+    assert findings["device"]["state"] == doctor.OK
+    assert findings["ECHOSYNTH_HOME"]["found"].endswith("will be made")
+    assert findings["bundled edm-l64"]["found"].endswith("trained on phantoms")
+    assert findings["trained edm"]["mend"] == "echosynth train --model edm --dataset-id 501"
+    assert {f"trained {m}" for m in specs.diffusion_models()} <= findings.keys()
+    assert not (tmp_path / "home").exists()
+
+
+def test_doctor_names_what_is_broken_and_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "file"))
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path))
+    monkeypatch.setattr(doctor, "_NEEDED", ("torch", "no-such-package"))
+    text = _run("doctor", code=1)
+    assert f"broken  nnUNet_raw: {tmp_path / 'file'}: no folder that can be written" in text
+    assert "export nnUNet_raw=a folder of yours" in text
+    assert "broken  no-such-package: not installed" in text
+    assert 'eval "$(echosynth env)"' in text
