@@ -20,6 +20,7 @@ from echo_synth.downstream.classifier import normalise
 from echo_synth.errors import DataError
 from echo_synth.evaluation.image_sets import ImageSet
 from echo_synth.evaluation.statistics import number
+from echo_synth.metrics.bootstrap import patient_statistic
 from echo_synth.metrics.frechet import frechet_distance, kernel_distance
 from echo_synth.metrics.overlap import dice, structure_mask
 from echo_synth.metrics.speckle import Speckle, speckle
@@ -30,6 +31,8 @@ from echo_synth.vae.perceptual import FeatureDistance
 
 _PAIRS = 200
 _BATCH = 32
+_CAVITY = 1
+_AREA_CLASSES = ((0, 1500), (1500, 3000), (3000, 4500), (4500, np.inf))  # pixels at 256 x 256
 
 
 @torch.inference_mode()
@@ -128,7 +131,8 @@ def agreement_with_maps(dataset: RawDataset, cases: pd.DataFrame, predictions: P
     """Dice of a segmenter's masks against the maps that the images were drawn from.
 
     Returns:
-        columns case, dice_<structure>, agreement (their mean), a row for each of `cases`.
+        columns case, dice_<structure>, agreement (their mean), area_read and area_map (of the cavity, pixels of the map), a
+        row for each of `cases`.
 
     Raises DataError when a prediction is missing.
     """
@@ -148,4 +152,28 @@ def _agreement(job: tuple[str, str], dataset: RawDataset, predictions: Path) -> 
         f"dice_{name}": dice(structure_mask(mask, values), structure_mask(guide, values))  # type: ignore[arg-type]
         for name, values in specs.labels().structures.items()
     }
-    return {"case": case} | scores
+    areas = {"area_read": int((mask == _CAVITY).sum()), "area_map": int((guide == _CAVITY).sum())}
+    return {"case": case} | scores | areas
+
+
+def cavity_areas(table: pd.DataFrame, seed: int = 0) -> list[dict[str, Any]]:
+    """The cavity's area as it is read in the images against that of their maps, by its size.
+
+    A model that leans to the average heart draws small cavities too large and large ones too small.
+
+    Args:
+        table: columns patient, area_read, area_map.
+
+    Returns:
+        a class each: low, high (pixels; None: no bound), images, ratio (of the sums), ci95 (patients resampled).
+    """
+    return [_areas(table[table["area_map"].between(low, high, "left")], low, high, seed) for low, high in _AREA_CLASSES]
+
+
+def _areas(rows: pd.DataFrame, low: float, high: float, seed: int) -> dict[str, Any]:
+    read, drawn = rows["area_read"].to_numpy(float), rows["area_map"].to_numpy(float)
+    entry: dict[str, Any] = {"low": low, "high": None if np.isinf(high) else high, "images": len(rows)}
+    if not len(rows):
+        return entry | {"ratio": None, "ci95": [None, None]}
+    _, ends = patient_statistic(lambda i: read[i].sum() / drawn[i].sum(), rows["patient"].to_numpy(str), seed=seed)
+    return entry | {"ratio": float(read.sum() / drawn.sum()), "ci95": [number(end) for end in ends]}

@@ -28,6 +28,7 @@ def quality_rows(result: Mapping[str, Any]) -> list[Line]:
     rows += _texture(result["texture"])
     if result.get("agreement"):
         rows.append(_agreement(result["agreement"]))
+    rows += [_area(entry) for entry in result.get("cavity_areas") or () if entry["images"]]
     return [*rows, *_privacy(result["privacy"])]
 
 
@@ -51,6 +52,12 @@ def _texture(texture: Mapping[str, Any]) -> Iterator[Line]:
 def _agreement(entry: Mapping[str, Any]) -> Line:
     value = f"{cell(entry['agreement'], 3)}; {entry['low']} images below {entry['limit']}"
     return "Agreement with the maps, Dice", value
+
+
+def _area(entry: Mapping[str, Any]) -> Line:
+    high = f"to {entry['high']:.0f}" if entry["high"] is not None else "and more"
+    value = cell({"mean": entry["ratio"], "ci95": entry["ci95"]}, 2)
+    return f"Cavity's area, read over map's, {entry['low']:.0f} {high} px", f"{value}; {entry['images']} images"
 
 
 def _privacy(privacy: Mapping[str, Any]) -> Iterator[Line]:

@@ -195,6 +195,14 @@ class _Privacy(_Part):
     recall: list[Recall] | None = None
 
 
+class _Areas(_Part):
+    low: Number
+    high: Number | None
+    images: Number
+    ratio: Number | None
+    ci95: Interval
+
+
 class QualityFile(_Part):
     """quality.json of quality."""
 
@@ -205,4 +213,5 @@ class QualityFile(_Part):
     features: _Features | None = None
     diversity: _Diversity | None = None
     agreement: _MapAgreement | None = None
+    cavity_areas: list[_Areas] | None = None
     settings: dict[str, Any] | None = None

@@ -75,6 +75,22 @@ def test_a_share_of_none_or_all_has_an_interval_over_patients() -> None:
     assert high > 0.6
 
 
+def test_areas_of_cavities_by_size() -> None:
+    rng = np.random.default_rng(0)
+    true = np.repeat([2000, 2500, 5000, 6000], 20)
+    lean = np.where(true < 3000, 1.2, 0.9) * rng.normal(1, 0.02, len(true))
+    table = pd.DataFrame(
+        {"patient": [f"p{i // 2}" for i in range(len(true))], "area_map": true, "area_read": true * lean}
+    )
+    none, small, middle, large = dataset_quality.cavity_areas(table)
+    assert (none["images"], none["ratio"], middle["images"]) == (0, None, 0)
+    assert (small["images"], small["high"], large["high"]) == (40, 3000, None)
+    for entry, ratio in ((small, 1.2), (large, 0.9)):
+        assert entry["ratio"] == pytest.approx(ratio, abs=0.01)
+        assert entry["ci95"][0] < entry["ratio"] < entry["ci95"][1]
+        assert entry["ci95"][1] - entry["ci95"][0] < 0.03
+
+
 def test_a_planted_copy_is_found_and_dropped(
     home: Path, synthetic: RawDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +110,7 @@ def test_a_planted_copy_is_found_and_dropped(
     assert table["low_agreement"].to_dict() == dict.fromkeys(table.index, False) | {spoilt: True}
     result = read_json(tmp_path / "q/quality.json")
     assert result["agreement"]["low"] == 1
+    assert sum(entry["images"] for entry in result["cavity_areas"]) == len(table)
     assert result["privacy"]["synthetic"]["flagged"] == table["copy"].sum()
     assert set(result["texture"]) == {"synthetic", "real"}
     recall = {entry["change"]: entry["share"] for entry in result["privacy"]["recall"]}

@@ -16,6 +16,10 @@ QUALITY = {
     "intensity": {"kolmogorov_distance": 0.1},
     "texture": {"synthetic": _MEASURES, "real": _MEASURES},
     "agreement": {"agreement": _MEAN, "limit": 0.7, "low": 1},
+    "cavity_areas": [
+        {"low": 1500, "high": 3000, "images": 3, "ratio": 1.2, "ci95": [1.1, 1.3]},
+        {"low": 4500, "high": None, "images": 0, "ratio": None, "ci95": [None, None]},
+    ],
     "privacy": {
         "rate": 0.05,
         "limits": {"pixels": 0.83},
