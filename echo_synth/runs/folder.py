@@ -21,7 +21,7 @@ from echo_synth.runs.description import (
     parse_description,
 )
 from echo_synth.runs.loading import load_model
-from echo_synth.runs.tensors import load_finite
+from echo_synth.runs.tensors import load_tensors
 from echo_synth.vae.network import GammaVAE
 from echo_synth.vae.texture import LEVELS, POLAR, Texture
 
@@ -80,7 +80,7 @@ class VaeRun(Run):
     def load_texture(self) -> Texture:
         """The grain that its reconstructions lack. Raises RunError when the file is missing or not a texture."""
         file = self.folder / TEXTURE
-        tensors = {name: tensor.numpy() for name, tensor in load_finite(file).items()}
+        tensors = {name: tensor.numpy() for name, tensor in load_tensors(file)[0].items()}
         shapes = {"deviation": (LEVELS,), "spectrum": (POLAR[0], POLAR[1] // 2 + 1)}
         if {name: value.shape for name, value in tensors.items()} != shapes or any(
             v.min() < 0 for v in tensors.values()

@@ -24,7 +24,7 @@ from echo_synth.errors import RunError, TrainingError
 from echo_synth.interrupt import continue_with, resume_hint
 from echo_synth.progress import Meter, format_seconds
 from echo_synth.runs.folder import STATE, WEIGHTS
-from echo_synth.runs.progress import progress_of
+from echo_synth.runs.progress import TRAIN_AGAIN, progress_of
 from echo_synth.runs.start import check_identity, drop_former
 from echo_synth.runs.tensors import save_tensors
 from echo_synth.specs import TrainingSpec
@@ -129,6 +129,12 @@ class Engine:
         return self.state.best
 
     @property
+    def _instead(self) -> str:
+        """What to do when the state is of no use."""
+        part = "remove that file: --resume then does this last phase again, from the weights before it"
+        return TRAIN_AGAIN if self.run_folder is None else part
+
+    @property
     def _steps(self) -> int:
         return -(-self.spec.images // self.spec.batch)
 
@@ -148,8 +154,8 @@ class Engine:
         self.state = TrainingState(self.module, self.optimizer, ema, *length, snapshots, self.accelerator.scaler)
         self.running: dict[str, float] = {}
         if resume and (self.folder / STATE).is_file():
-            check_identity(self.folder, {**self.identity, "seed": self.seed})
-            self.state.load(self.folder / STATE)
+            check_identity(self.folder, {**self.identity, "seed": self.seed}, self._instead)
+            self.state.load(self.folder / STATE, self._instead)
         self.main = self.accelerator.is_main_process
         self.history = History(self.folder, self.state.step * self.spec.batch) if self.main else None
         self.saved_at = self.logged_at = time.monotonic()
