@@ -60,7 +60,7 @@ NUMBERS: Mapping[str, Between] = {
     "modulation_memory": Between(0, 2**30),
     "patients": Between(1, 100_000),
     "repeats": _COUNT,
-    "resolution": Between(32, 4096),
+    "resolution": Between(32, 512),
     "seed": Between(0, LARGEST_SEED),
     "share": Between(0, 1),
     "snapshots": Between(0, 1000),
