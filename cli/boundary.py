@@ -20,7 +20,7 @@ def explain(e: Exception) -> str:
         return str(e)
     if isinstance(e, OSError):
         return shortened(_explain_system(e))
-    if isinstance(e, MemoryError) or _is_torch_memory(e):
+    if is_memory(e):
         return _MEMORY
     return f"unexpected {type(e).__name__}: {shortened(str(e))}\nRun again with --debug for the traceback; this is likely a defect."
 
@@ -31,9 +31,10 @@ def _explain_system(e: OSError) -> str:
     return f"the system refused: {e.strerror or e}"
 
 
-def _is_torch_memory(e: Exception) -> bool:
-    """torch has no class of its own for the CPU's memory."""
+def is_memory(e: Exception) -> bool:
+    """Whether the memory did not suffice; torch has no class of its own for the CPU's."""
     words = str(e)
-    return isinstance(e, RuntimeError) and (
-        type(e).__name__ == "OutOfMemoryError" or "can't allocate memory" in words or "not enough memory" in words
+    return isinstance(e, MemoryError) or (
+        isinstance(e, RuntimeError)
+        and (type(e).__name__ == "OutOfMemoryError" or "can't allocate memory" in words or "not enough memory" in words)
     )
