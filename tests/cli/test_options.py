@@ -51,6 +51,8 @@ def _run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
         ("demo --minutes nan", "--minutes", "greater than or equal to 1"),
         ("average-weights RUN --std nan --out OUT", "--std", "0.25"),
         ("make-maps --dataset-id 501 --out=", "--out", "a value"),
+        (f"make-maps --dataset-id 501 --out {'d/' * 1500}x", "--out", "at most 250 folders"),
+        (f"phantom {'d/' * 1500}x", "out", "at most 250 folders"),
         (f"{GENERATE} --dataset-id {'9' * 30}", "--dataset-id", "number"),
     ],
 )
