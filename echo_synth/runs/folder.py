@@ -79,13 +79,13 @@ class VaeRun(Run):
 
     def load_texture(self) -> Texture:
         """The grain that its reconstructions lack. Raises RunError when the file is missing or not a texture."""
-        file = self.folder / TEXTURE
-        tensors = {name: tensor.numpy() for name, tensor in load_tensors(file)[0].items()}
+        file, advice = self.folder / TEXTURE, "train-vae --resume makes it again"
+        tensors = {name: tensor.numpy() for name, tensor in load_tensors(file, advice)[0].items()}
         shapes = {"deviation": (LEVELS,), "spectrum": (POLAR[0], POLAR[1] // 2 + 1)}
         if {name: value.shape for name, value in tensors.items()} != shapes or any(
             v.min() < 0 for v in tensors.values()
         ):
-            raise RunError(f"{file}: not a texture of echosynth; remove it, and train-vae --resume makes it again")
+            raise RunError(f"{file}: not a texture of echosynth; {advice}")
         return Texture(**tensors)
 
 

@@ -162,9 +162,9 @@ def check_run_folder(folder: Path, request: RunRequest) -> None:
     if not _holds_nothing(folder) and not (folder / DESCRIPTION).is_file():
         raise ExistsError(f"{folder} holds other files and no run; choose another --out")
     if request.resume and not has_state and has_weights:
+        instead = "" if request.made_by == "distill" else "start from them with --init and "
         raise RunError(
-            f"{folder}: holds weights and no {STATE}, so it cannot be continued; "
-            "start from them with --init and another --out"
+            f"{folder}: holds weights and no {STATE}, so it cannot be continued; {instead or 'choose '}another --out"
         )
     if (has_state or has_weights) and not request.resume:
         _refuse_replacing(folder, request)
