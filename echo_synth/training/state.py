@@ -18,6 +18,9 @@ from echo_synth.specs import validate
 from echo_synth.training.ema import PowerEma
 from echo_synth.training.posthoc import Snapshots
 
+# What AdamW and Adam (the first three) and SGD keep of a parameter.
+_OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
+
 
 class _Numbers(BaseModel):
     """What `TrainingState.numbers` writes; the identity, which is kept beside it, is compared and not used."""
@@ -28,7 +31,7 @@ class _Numbers(BaseModel):
     validated_step: int = Field(ge=-1)
     best: dict[str, float]
     first_images: int = Field(default=0, ge=0)
-    scaler: dict[str, float] = {}
+    scaler: dict[str, int | float] = {}  # whole numbers stay so: the scaler counts with them
 
 
 @dataclass
@@ -118,10 +121,6 @@ class TrainingState:
             known = index.isdecimal() and int(index) < len(shapes) and key in _OPTIMIZER_STATE
             if not known or shape != (() if key == "step" else shapes[int(index)]):
                 raise RunError(f"{path}: {name:.80} does not fit this training's optimiser; {advice}")
-
-
-# What AdamW and Adam (the first three) and SGD keep of a parameter.
-_OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

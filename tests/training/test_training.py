@@ -267,3 +267,22 @@ def test_a_last_phase_names_what_does_it_again(tmp_path: Path) -> None:
         engine.run(resume=True)
     (tmp_path / "finish" / STATE).unlink()
     engine.run(resume=True)
+
+
+def test_the_loss_scale_comes_back_as_it_was(tmp_path: Path) -> None:
+    _engine(tmp_path).run(resume=False)
+    tensors, metadata = load_tensors(tmp_path / STATE)
+    metadata["scaler"] = {"scale": 1024.0, "growth_factor": 2.0, "growth_interval": 2000, "_growth_tracker": 7}
+    save_tensors(tmp_path / STATE, tensors, metadata)
+    restored: dict[str, Any] = {}
+
+    class Scaler:
+        def load_state_dict(self, numbers: dict[str, Any]) -> None:
+            restored.update(numbers)
+
+    engine = _engine(tmp_path, images=400)
+    engine._start(resume=True)
+    engine.state.scaler = Scaler()  # type: ignore[assignment]
+    engine.state.load(tmp_path / STATE)
+    assert restored == metadata["scaler"]
+    assert isinstance(restored["growth_interval"], int)
