@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from echo_synth.errors import EchoSynthError
+from echo_synth.errors import EchoSynthError, shortened
 from echo_synth.files import disk_error
 
 _MEMORY = "out of memory; free some, or use a smaller batch, size or number of workers, as far as the command has such options"
@@ -19,10 +19,10 @@ def explain(e: Exception) -> str:
     if isinstance(e, EchoSynthError):
         return str(e)
     if isinstance(e, OSError):
-        return _explain_system(e)
-    if isinstance(e, MemoryError) or _is_torch_memory(e):
+        return shortened(_explain_system(e))
+    if is_memory(e):
         return _MEMORY
-    return f"unexpected {type(e).__name__}: {e}\nRun again with --debug for the traceback; this is likely a defect."
+    return f"unexpected {type(e).__name__}: {shortened(str(e))}\nRun again with --debug for the traceback; this is likely a defect."
 
 
 def _explain_system(e: OSError) -> str:
@@ -31,9 +31,10 @@ def _explain_system(e: OSError) -> str:
     return f"the system refused: {e.strerror or e}"
 
 
-def _is_torch_memory(e: Exception) -> bool:
-    """torch has no class of its own for the CPU's memory."""
+def is_memory(e: Exception) -> bool:
+    """Whether the memory did not suffice; torch has no class of its own for the CPU's."""
     words = str(e)
-    return isinstance(e, RuntimeError) and (
-        type(e).__name__ == "OutOfMemoryError" or "can't allocate memory" in words or "not enough memory" in words
+    return isinstance(e, MemoryError) or (
+        isinstance(e, RuntimeError)
+        and (type(e).__name__ == "OutOfMemoryError" or "can't allocate memory" in words or "not enough memory" in words)
     )

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from cli.limits import refusal
+from echo_synth.errors import shortened
 
 if TYPE_CHECKING:
     from typer._click.core import Context
+    from typer._click.exceptions import UsageError as _UsageError
+else:
+    _UsageError = typer.BadParameter.__base__  # whichever click it is that typer brings
 
 
 class Command(TyperCommand):
@@ -21,7 +26,8 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         _refuse_empty(args)
-        rest = super().parse_args(ctx, args)
+        with _readable():
+            rest = super().parse_args(ctx, args)
         for parameter in () if ctx.resilient_parsing else self.params:
             value = ctx.params.get(parameter.name or "")
             why = refusal(self.name or "", parameter.name or "", value)
@@ -42,8 +48,19 @@ class Command(TyperCommand):
         return " ".join((self.help or "").partition("\n\n")[0].split())
 
 
+class _Commands(TyperGroup):
+    """The commands by name."""
+
+    def resolve_command(self, ctx: Context, args: list[str]) -> Any:
+        with _readable():
+            return super().resolve_command(ctx, args)
+
+
 class Application(typer.Typer):
     """A Typer application whose commands are `Command`s."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(cls=_Commands, **settings)
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
         return super().command(name, cls=Command, **settings)
@@ -59,6 +76,16 @@ def tell_interrupted() -> None:
         return
     told = interrupt.message() or f"continue with: {interrupt.continue_with()}"
     print(f"interrupted; {told}", file=sys.stderr)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Usage errors that repeat what was typed do so up to a length."""
+    try:
+        yield
+    except _UsageError as e:
+        e.message = shortened(e.message)
+        raise
 
 
 def _refuse_empty(args: list[str]) -> None:

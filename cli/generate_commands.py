@@ -122,7 +122,7 @@ def _draw(work: Generation, request: TargetRequest, part: Shard, dry_run: bool) 
     from echo_synth.generation import run
     from echo_synth.generation.request import shown_settings
     from echo_synth.generation.sources import SampledImages
-    from echo_synth.generation.targets import choose_target, make_target
+    from echo_synth.generation.targets import check_ours, choose_target, make_target
     from echo_synth.generation.writer import DatasetWriter
     from echo_synth.interrupt import continue_with, resume_hint
     from echo_synth.training.distributed import on_main
@@ -139,6 +139,7 @@ def _draw(work: Generation, request: TargetRequest, part: Shard, dry_run: bool) 
     rows, seed = work.plan.rows, work.plan.seed
     writer = DatasetWriter(target.raw, target.classification, rows, part)
     with writer.opened(), resume_hint(continue_with(), lambda: _saved(writer)):
+        check_ours(target, request)
         generator = work.load()
         _say_how_long(work, generator)
         source = SampledImages(generator, work.sampler, work.model.precision)
@@ -233,7 +234,7 @@ def _fill(
     """A dataset that no network draws; returns what to say of it."""
     from echo_synth.generation import run
     from echo_synth.generation.request import shown_settings
-    from echo_synth.generation.targets import choose_target, make_target
+    from echo_synth.generation.targets import check_ours, choose_target, make_target
     from echo_synth.generation.writer import DatasetWriter
     from echo_synth.interrupt import continue_with, resume_hint
     from echo_synth.training.distributed import on_main
@@ -246,6 +247,7 @@ def _fill(
     target = on_main("cpu", lambda: make_target(request, settings_of))
     writer = DatasetWriter(target.raw, target.classification, plan.rows, part)
     with writer.opened(), resume_hint(continue_with(), lambda: _saved(writer)):
+        check_ours(target, request)
         drawn = run.generate(source, plan.maps, writer, plan.seed, _SMALL_BATCH, recorded)
     state = "" if drawn.complete else "; other shards are still to come"
     return (

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+_DEEPEST = 250  # folders of a path; Python makes deeper ones by recursion, up to a point
 LARGEST_SEED = 2**63 - 1  # tables and torch's generators hold signed 64-bit numbers
 
 
@@ -60,7 +61,7 @@ NUMBERS: Mapping[str, Between] = {
     "modulation_memory": Between(0, 2**30),
     "patients": Between(1, 100_000),
     "repeats": _COUNT,
-    "resolution": Between(32, 4096),
+    "resolution": Between(32, 512),
     "seed": Between(0, LARGEST_SEED),
     "share": Between(0, 1),
     "snapshots": Between(0, 1000),
@@ -102,6 +103,8 @@ def _refused_text(option: str, value: str | Path) -> str | None:
     text = str(value)
     if not text.isprintable():  # control characters, and bytes that are no UTF-8
         return "expected text without control characters, in UTF-8"
+    if isinstance(value, Path) and len(value.parts) > _DEEPEST:
+        return f"expected a path of at most {_DEEPEST} folders"
     choice = CHOICES.get(option)
     return choice.refuse(text) if choice and isinstance(value, str) else None
 

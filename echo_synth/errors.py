@@ -1,8 +1,18 @@
 """Errors that a user can act on; the command line prints them in one or two lines, without a traceback."""
 
+_START, _END = 600, 250  # characters of a long message that are shown: what is wrong, and what to do
+
+
+def shortened(message: str) -> str:
+    """`message`, without its middle where it is so long that nobody would read it: values and paths come from files."""
+    return message if len(message) <= _START + _END else f"{message[:_START]} … {message[-_END:]}"
+
 
 class EchoSynthError(Exception):
-    """Base of every expected error: says what was found, what was expected and what to do."""
+    """Base of every expected error: says what was found, what was expected and what to do, in words that are not too many."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
 
 
 class SpecError(EchoSynthError):

@@ -118,3 +118,14 @@ def test_small_models_load_without_monai() -> None:
     code = "import sys; from echo_synth.runs import description, find; description.build_model(find.bundled_run('gamma-vae-64').description); print('monai' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "False"
+
+
+def test_drawing_loads_no_phantom() -> None:
+    """Simulated physics and the geometry of hearts take a second to import, which a trained model does without."""
+    code = (
+        "import sys, echo_synth.generation.estimate, echo_synth.generation.physics, echo_synth.generation.request, "
+        "echo_synth.generation.run; "
+        "print(*[m for m in ('echo_synth.phantom.scene', 'skimage', 'scipy.spatial', 'monai') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == ""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import ConvexHull, QhullError
 
 from echo_synth.metrics.components import largest_component
 from echo_synth.metrics.valve import valve_ends
@@ -69,6 +68,8 @@ def _pieces(part: NDArray[np.bool_]) -> int:
 
 
 def _solidity(cavity: NDArray[np.bool_]) -> float:
+    from scipy.spatial import ConvexHull, QhullError  # slow to import, and whoever reads maps imports this file
+
     outline = cavity & ~ndimage.binary_erosion(cavity)
     corners = (np.argwhere(outline)[:, None] + [[0, 0], [0, 1], [1, 0], [1, 1]]).reshape(-1, 2)
     try:

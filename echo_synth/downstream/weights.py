@@ -6,7 +6,7 @@ What starts a training from another's weights reads them here too, and leaves nn
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy._core.multiarray import scalar
 from torch import nn
 
 from echo_synth.errors import RunError
+from echo_synth.runs.tensors import is_finite
 
 # All that nnU-Net puts beside tensors, numbers and text: entries of its log.
 _ALLOWED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
@@ -50,10 +51,19 @@ def read_weights(file: Path) -> Weights:
     weights = content.get("network_weights") if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(t, torch.Tensor) for t in weights.values()):
         raise RunError(f"{file}: holds no network_weights, expected a checkpoint of nnU-Net; remove it and train again")
-    bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    bad = [name for name, tensor in _tensors(content) if not is_finite(tensor)]
     if bad:
-        raise RunError(f"{file}: weights of {bad[0]} are not finite; remove it and train again")
+        raise RunError(f"{file}: {bad[0]:.80} holds values that are not finite; remove it and train again")
     return weights
+
+
+def _tensors(content: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """All tensors in nested dictionaries and lists, with the keys that lead to them: weights, and the optimiser's state."""
+    if isinstance(content, torch.Tensor):
+        yield name, content
+    elif isinstance(content, dict | list | tuple):
+        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+            yield from _tensors(value, f"{name}.{key}" if name else str(key))
 
 
 def fingerprint(weights: Weights) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING, Protocol
 
 from echo_synth.errors import RunError
@@ -39,10 +40,12 @@ def submit(runner: Runner, cells: Sequence[Cell], cluster: str, limits: JobLimit
     Args:
         cluster: "local" or "slurm".
 
-    Raises RunError when submitit is missing, or this machine has fewer GPUs than a cell asks for.
+    Raises RunError when submitit is missing, this machine has fewer GPUs than a cell asks for, or
+    SLURM is not there or does not take the jobs.
     """
     try:
         import submitit
+        from submitit.core.utils import FailedJobError
     except ImportError:
         raise RunError(
             "--cluster needs the package submitit; install it with: pip install 'echosynth[cluster]'"
@@ -50,11 +53,18 @@ def submit(runner: Runner, cells: Sequence[Cell], cluster: str, limits: JobLimit
     folder = runner.workspace.out / "jobs"
     if cluster == "local":
         return _on_this_machine(runner, cells, folder, limits)
+    if which("srun") is None or which("sbatch") is None:
+        raise RunError(
+            "--cluster slurm: no srun and sbatch on this machine; start the sweep where SLURM is, or use --cluster local"
+        )
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
     _limit(executor, limits)
     if limits.partition:
         executor.update_parameters(slurm_partition=limits.partition)
-    return list(executor.map_array(runner.run_cells, [[c] for c in cells]))
+    try:
+        return list(executor.map_array(runner.run_cells, [[c] for c in cells]))
+    except FailedJobError as e:
+        raise RunError(f"--cluster slurm: sbatch refused the jobs ({' '.join(str(e).split()):.300})") from None
 
 
 def _on_this_machine(runner: Runner, cells: Sequence[Cell], folder: Path, limits: JobLimits) -> list[Job]:

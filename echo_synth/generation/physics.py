@@ -8,8 +8,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from echo_synth.phantom.map_scene import render_map
-
 MODEL = "bmode"
 RENDERER = "bmode-1"  # to be counted up when the same map and seed give another image
 
@@ -36,5 +34,7 @@ class BmodeImages:
         on_evaluation: Callable[[], None],
     ) -> NDArray[np.uint8]:
         """Images (N, 256, 256) uint8, see `run.ImageSource`."""
+        from echo_synth.phantom.map_scene import render_map  # a second of imports that trained models do without
+
         pairs = zip(tissues, indices, strict=True)
         return np.stack([render_map(map_, *self._known[i], np.random.default_rng([seed, i])) for map_, i in pairs])

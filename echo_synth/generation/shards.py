@@ -70,6 +70,11 @@ def remove_dead_shards(dataset: Path) -> None:
             lock.unlink(missing_ok=True)
 
 
+def is_held(dataset: Path) -> bool:
+    """Whether a process draws this dataset now."""
+    return any(holder_of(lock) is not None for lock in dataset.glob(f"{LOCK}-*"))
+
+
 def is_held_or_left(dataset: Path) -> bool:
     """Whether a process draws this dataset, or one was killed before it had said that it was done."""
     return any(dataset.glob(f"{LOCK}-*"))

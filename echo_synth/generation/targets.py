@@ -10,11 +10,11 @@ from typing import Any
 
 from echo_synth.claims import LOCK, claim, lock_in
 from echo_synth.data import nnunet_raw
-from echo_synth.errors import DataError, ExistsError
+from echo_synth.errors import DataError, ExistsError, HeldError
 from echo_synth.files import PARTIAL, check_writable, disk_error, read_json, write_json
 from echo_synth.folders import MARKER
 from echo_synth.generation.manifest import MANIFEST
-from echo_synth.generation.shards import is_held_or_left
+from echo_synth.generation.shards import is_held, is_held_or_left
 from echo_synth.home import classification, nnunet_folder
 
 FIRST_ID = 601
@@ -80,11 +80,17 @@ def make_target(request: TargetRequest, settings_of: Callable[[Target], Mapping[
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise disk_error(e, target.raw) from e
-        if not (target.raw / _SETTINGS).is_file():
+        if _identity_of(target.raw) != _as_json(request.identity):
             write_json(target.raw / _SETTINGS, {**settings_of(target), "identity": dict(request.identity)})
         if not (target.classification / MARKER).is_file():
             write_json(target.classification / MARKER, {"made_by": "generate", "dataset": target.raw.name})
     return target
+
+
+def check_ours(target: Target, request: TargetRequest) -> None:
+    """Raise HeldError where another process took the dataset, which was empty, before this one held it."""
+    if _identity_of(target.raw) != _as_json(request.identity):
+        raise HeldError(f"{target.raw}: another command began it with other settings; choose another --dataset-id")
 
 
 def is_complete(raw: Path) -> bool:
@@ -125,11 +131,16 @@ def _check_raw(raw: Path, identity: Mapping[str, Any]) -> None:
         return
     now = _as_json(identity)
     changed = [key for key in now | before if before.get(key) != now.get(key)]
-    if changed:
+    if changed and not _is_empty(raw):
         raise ExistsError(
-            f"{raw} was made with {changed[0]} = {before.get(changed[0])}, now {now.get(changed[0])}; "
+            f"{raw} was made with {changed[0]} = {before.get(changed[0])!s:.200}, now {now.get(changed[0])!s:.200}; "
             "repeat the old settings to complete it, or choose another --dataset-id"
         )
+
+
+def _is_empty(raw: Path) -> bool:
+    """Whether a command that began the dataset ended before its first image: its settings bind nobody."""
+    return not is_held(raw) and not any((raw / "imagesTr").glob(f"*{nnunet_raw.ENDING}"))
 
 
 def _check_classification(target: Target) -> None:

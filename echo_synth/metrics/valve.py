@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial.distance import pdist, squareform
 
 Mask = NDArray[np.bool_]
 Points = NDArray[np.float64]
@@ -84,6 +83,8 @@ def _extent(points: Mask, spacing: tuple[float, float]) -> float:
 
 def _farthest_pair(mask: Mask, spacing: tuple[float, float]) -> Points:
     """The two points of a mask that lie farthest apart, (2, 2) mm; twice the same where there is one."""
+    from scipy.spatial.distance import pdist, squareform  # slow to import, and most commands measure no valve
+
     points = np.argwhere(mask) * np.asarray(spacing)
     if len(points) == 1:
         return np.repeat(points, 2, axis=0).astype(np.float64)

@@ -26,8 +26,9 @@ Kind = Literal["vae", "diffusion", "classifier"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Text = Annotated[str, Field(max_length=1000)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
-# Twice what the largest preset has, or more: a file that asks for more is not one of ours.
-Pixels = Annotated[int, Field(ge=1, le=4096)]
+# Twice what the largest preset has, or more: a file that asks for more is not one of ours. Sides of images
+# no more than twice: a network of convolutions fits any, and works 256 times as long at 4096 px.
+Pixels = Annotated[int, Field(ge=1, le=512)]
 Width = Annotated[int, Field(ge=1, le=4096)]  # channels of a layer
 Blocks = Annotated[int, Field(ge=1, le=16)]  # of a level
 Levels = Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)]

@@ -21,7 +21,7 @@ from echo_synth.runs.description import (
     parse_description,
 )
 from echo_synth.runs.loading import load_model
-from echo_synth.runs.tensors import load_finite
+from echo_synth.runs.tensors import load_tensors
 from echo_synth.vae.network import GammaVAE
 from echo_synth.vae.texture import CONTRASTS, LEVELS, POLAR, Texture
 
@@ -79,8 +79,8 @@ class VaeRun(Run):
 
     def load_texture(self) -> Texture:
         """The grain that its reconstructions lack. Raises RunError when the file is missing or not a texture."""
-        file = self.folder / TEXTURE
-        tensors = {name: tensor.numpy() for name, tensor in load_finite(file).items()}
+        file, advice = self.folder / TEXTURE, "train-vae --resume makes it again"
+        tensors = {name: tensor.numpy() for name, tensor in load_tensors(file, advice)[0].items()}
         known = tensors.get("deviation")
         if known is not None and known.shape == (LEVELS,):  # of an earlier version: the same at every contrast
             tensors["deviation"] = known[:, None].repeat(CONTRASTS, axis=1)
@@ -88,7 +88,7 @@ class VaeRun(Run):
         if {name: value.shape for name, value in tensors.items()} != shapes or any(
             v.min() < 0 for v in tensors.values()
         ):
-            raise RunError(f"{file}: not a texture of echosynth; remove it, and train-vae --resume makes it again")
+            raise RunError(f"{file}: not a texture of echosynth; {advice}")
         return Texture(**tensors)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from echo_synth.errors import RunError
 from echo_synth.runs.description import Description, build_model
-from echo_synth.runs.tensors import load_finite, not_readable
+from echo_synth.runs.tensors import load_tensors, misfit, not_readable, shapes_of
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
@@ -27,7 +27,7 @@ def load_model(description: Description, weights: Path) -> nn.Module:
     module = _without_numbers(description, weights)
     own = module.state_dict()
     _check_header(own, weights)
-    tensors = load_finite(weights)
+    tensors, _ = load_tensors(weights)
     module.load_state_dict({name: tensors[name].to(like.dtype, copy=True) for name, like in own.items()}, assign=True)
     return module.eval().requires_grad_(False)
 
@@ -52,13 +52,9 @@ def _check_header(own: dict[str, Tensor], weights: Path) -> None:
             types = {name: part.get_dtype() for name, part in slices.items()}
     except (SafetensorError, OSError, ValueError) as e:
         raise not_readable(weights, e) from None
-    missing, extra = sorted(own.keys() - shapes.keys()), sorted(shapes.keys() - own.keys())
-    wrong = sorted(k for k in own.keys() & shapes.keys() if tuple(own[k].shape) != shapes[k])
-    if missing or extra or wrong:
-        raise RunError(
-            f"{weights}: does not fit this network ({len(missing)} missing, {len(extra)} extra, "
-            f"{len(wrong)} of another shape, e.g. {(missing or extra or wrong)[0]:.80}); is it of another size?"
-        )
+    wrong = misfit(shapes_of(own), shapes)
+    if wrong:
+        raise RunError(f"{weights}: does not fit this network ({wrong}); is it of another size?")
     for name, tensor in own.items():
         if tensor.is_floating_point() and types[name] not in _FLOATS:
             raise RunError(f"{weights}: {name} is of type {types[name]}, expected floating point numbers")

@@ -14,6 +14,8 @@ from echo_synth.runs.description import VaeDescription
 from echo_synth.runs.folder import DESCRIPTION, STATE, WEIGHTS, read_description
 from echo_synth.runs.tensors import not_readable
 
+TRAIN_AGAIN = "train again with --overwrite"  # what helps when a state is of no use
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -29,19 +31,19 @@ class Progress:
         return f"{self.images} images" if self.finished else f"unfinished: {self.images} of {self.planned} images"
 
 
-def read_state_header(folder: Path) -> dict[str, Any]:
+def read_state_header(folder: Path, advice: str = TRAIN_AGAIN) -> dict[str, Any]:
     """What the state of a run holds besides tensors: step, best, identity, seed, validated_step.
 
-    Raises RunError when it is missing or damaged.
+    Raises RunError when it is missing or, with `advice`, damaged.
     """
     path = folder / STATE
     try:
         with safe_open(path, framework="pt") as f:
             header = json.loads((f.metadata() or {}).get("echosynth", "{}"))
     except (SafetensorError, OSError, ValueError, RecursionError) as e:
-        raise not_readable(path, e) from None
+        raise not_readable(path, e, advice) from None
     if not isinstance(header, dict) or not isinstance(header.get("identity", {}), dict):
-        raise RunError(f"{path}: not the state of a training of echosynth")
+        raise RunError(f"{path}: not the state of a training of echosynth; {advice}")
     return header
 
 
@@ -58,9 +60,7 @@ def progress_of(folder: Path) -> Progress | None:
         images, batch = int(length["images"]), int(length["batch"])
         validated = int(header["validated_step"]) == step
     except (KeyError, TypeError, ValueError):
-        raise RunError(
-            f"{folder / STATE}: does not say how far the training is; train again with --overwrite"
-        ) from None
+        raise RunError(f"{folder / STATE}: does not say how far the training is; {TRAIN_AGAIN}") from None
     over = validated and step * batch >= images and _decoder_is_finished(folder)
     return Progress(min(step * batch, images), images, over)
 

@@ -19,7 +19,7 @@ from echo_synth.folders import MARKER, maker, mark
 from echo_synth.runs.data import DATA, TrainingData, write_training_data
 from echo_synth.runs.description import Description
 from echo_synth.runs.folder import AS_TRAINED, AVERAGES, DESCRIPTION, FINISH, FORMER, STATE, TEXTURE, WEIGHTS
-from echo_synth.runs.progress import Progress, progress_of, read_state_header
+from echo_synth.runs.progress import TRAIN_AGAIN, Progress, progress_of, read_state_header
 from echo_synth.specs import TrainingSpec
 
 _SETTINGS = "settings.json"
@@ -162,9 +162,9 @@ def check_run_folder(folder: Path, request: RunRequest) -> None:
     if not _holds_nothing(folder) and not (folder / DESCRIPTION).is_file():
         raise ExistsError(f"{folder} holds other files and no run; choose another --out")
     if request.resume and not has_state and has_weights:
+        instead = "" if request.made_by == "distill" else "start from them with --init and "
         raise RunError(
-            f"{folder}: holds weights and no {STATE}, so it cannot be continued; "
-            "start from them with --init and another --out"
+            f"{folder}: holds weights and no {STATE}, so it cannot be continued; {instead or 'choose '}another --out"
         )
     if (has_state or has_weights) and not request.resume:
         _refuse_replacing(folder, request)
@@ -248,12 +248,12 @@ def check_resumable(folder: Path, identity: Mapping[str, Any]) -> None:
         check_identity(folder, identity)
 
 
-def check_identity(folder: Path, mine: Mapping[str, Any]) -> None:
+def check_identity(folder: Path, mine: Mapping[str, Any], advice: str = TRAIN_AGAIN) -> None:
     """Raise RunError unless the state in `folder` was made with the settings `mine`; names the first that differs.
 
-    More images are no difference: a run can be lengthened.
+    More images are no difference: a run can be lengthened. `advice`: what helps when the state is damaged.
     """
-    header = read_state_header(folder)
+    header = read_state_header(folder, advice)
     theirs = {**header.get("identity", {}), "seed": header.get("seed")}
     own = json.loads(json.dumps(dict(mine)))
     for key, value in own.items():
@@ -261,6 +261,6 @@ def check_identity(folder: Path, mine: Mapping[str, Any]) -> None:
         longer = key == "images" and isinstance(before, int) and value >= before
         if value != before and not longer:
             raise RunError(
-                f"{folder}: was started with {key} = {before}, asked to resume with {value}; "
+                f"{folder}: was started with {key} = {before!s:.200}, asked to resume with {value!s:.200}; "
                 "use the same settings, or another --out"
             )

@@ -24,7 +24,7 @@ from echo_synth.errors import RunError, TrainingError
 from echo_synth.interrupt import continue_with, resume_hint
 from echo_synth.progress import Meter, format_seconds
 from echo_synth.runs.folder import STATE, WEIGHTS
-from echo_synth.runs.progress import progress_of
+from echo_synth.runs.progress import TRAIN_AGAIN, progress_of
 from echo_synth.runs.start import check_identity, drop_former
 from echo_synth.runs.tensors import save_tensors
 from echo_synth.specs import TrainingSpec
@@ -129,6 +129,20 @@ class Engine:
         return self.state.best
 
     @property
+    def _instead(self) -> str:
+        """What to do when the state is of no use."""
+        part = "remove that file: --resume then does this last phase again, from the weights before it"
+        return TRAIN_AGAIN if self.run_folder is None else part
+
+    @property
+    def _remedy(self) -> str:
+        """What to do when numbers are not finite: another precision can go on from the last good state, another rate cannot."""
+        again = "train again with a lower --lr and --overwrite"
+        if self.precision == "fp32":
+            return again
+        return f"go on from the last good state with --resume --precision fp32, or {again}"
+
+    @property
     def _steps(self) -> int:
         return -(-self.spec.images // self.spec.batch)
 
@@ -148,8 +162,8 @@ class Engine:
         self.state = TrainingState(self.module, self.optimizer, ema, *length, snapshots, self.accelerator.scaler)
         self.running: dict[str, float] = {}
         if resume and (self.folder / STATE).is_file():
-            check_identity(self.folder, {**self.identity, "seed": self.seed})
-            self.state.load(self.folder / STATE)
+            check_identity(self.folder, {**self.identity, "seed": self.seed}, self._instead)
+            self.state.load(self.folder / STATE, self._instead)
         self.main = self.accelerator.is_main_process
         self.history = History(self.folder, self.state.step * self.spec.batch) if self.main else None
         self.saved_at = self.logged_at = time.monotonic()
@@ -209,7 +223,7 @@ class Engine:
         if bad:
             raise TrainingError(
                 f"{self._name}: {', '.join(bad)} is not finite at step {self.state.step} (samples {piece[0]} to "
-                f"{piece[-1]}); lower --lr or use --precision fp32. The last good state is kept: --resume goes on from it"
+                f"{piece[-1]}); {self._remedy}"
             )
 
     def _check_gradient(self, norm: Tensor | float | None, positions: list[int]) -> None:
@@ -219,7 +233,7 @@ class Engine:
         if self.skipped > (_SCALER_SKIPS if self.accelerator.scaler else 0):
             raise TrainingError(
                 f"{self._name}: the gradient is not finite at step {self.state.step} (samples {positions[0]} to "
-                f"{positions[-1]}); lower --lr or use --precision fp32. The last good state is kept: --resume goes on from it"
+                f"{positions[-1]}); {self._remedy}"
             )
 
     def _learning_rate(self) -> float:
@@ -272,7 +286,7 @@ class Engine:
     def _keep_if_best(self, numbers: dict[str, float]) -> None:
         key = next(iter(numbers))
         if not all(isfinite(v) for v in numbers.values()):
-            raise TrainingError(f"{self._name}: validation at step {self.state.step} gave {numbers}; lower --lr")
+            raise TrainingError(f"{self._name}: validation at step {self.state.step} gave {numbers}; {self._remedy}")
         if self.state.best and numbers[key] >= self.state.best[key]:
             return
         self.state.best = {**numbers, "images": float(self.state.step * self.spec.batch)}

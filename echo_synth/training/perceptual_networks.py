@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from echo_synth.compat.weights_file import read_pickle
 from echo_synth.errors import RunError
-from echo_synth.runs.tensors import load_tensors
+from echo_synth.runs.tensors import is_finite, load_tensors
 from echo_synth.vae.perceptual import FeatureDistance
 
 NONE, PACKAGED = "none", "efflite0"  # PACKAGED: its weights come with a package
@@ -37,7 +36,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise RunError(f"--perceptual-weights {path}: expected a state dict of tensors, found {type(state).__name__}")
     for name, value in state.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
+        if not is_finite(value):
             raise RunError(f"--perceptual-weights {path}: {name!s:.80} holds values that are not finite")
     return {str(name): value for name, value in state.items()}
 

@@ -20,7 +20,7 @@ from echo_synth.errors import RunError
 from echo_synth.files import write_json
 from echo_synth.folders import new_folder
 from echo_synth.runs.folder import AVERAGES, DESCRIPTION, WEIGHTS, Run, VaeRun
-from echo_synth.runs.tensors import load_finite, save_tensors
+from echo_synth.runs.tensors import load_tensors, save_tensors
 from echo_synth.training.ema import PowerEma, gamma_of_std
 
 STDS = (0.05, 0.10)
@@ -97,7 +97,7 @@ def average_of(run: Path, std: float) -> tuple[dict[str, Tensor], int]:
     steps, stds = zip(*snapshots.values(), strict=True)
     total: dict[str, Tensor] = {}
     for file, weight in zip(snapshots, combination(steps, stds, max(steps), std), strict=True):
-        tensors = load_finite(file)
+        tensors, _ = load_tensors(file)
         if total and {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in total.items()}:
             raise RunError(f"{file}: not of the same network as the other snapshots in {AVERAGES}/")
         for name, value in tensors.items():
@@ -114,7 +114,7 @@ def write_average(source: Run, std: float, out: Path, overwrite: bool, settings:
         ExistsError: `out` exists and may not be replaced.
     """
     averaged, step = average_of(source.folder, std)
-    kept = load_finite(source.weights)
+    kept, _ = load_tensors(source.weights)
     foreign = [name for name, value in averaged.items() if name not in kept or kept[name].shape != value.shape]
     if foreign:
         raise RunError(f"{source.folder / AVERAGES}: its snapshots are not of {source.weights} (e.g. {foreign[0]:.80})")

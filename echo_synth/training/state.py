@@ -8,11 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from echo_synth.runs.tensors import load_tensors, save_tensors
+from echo_synth.errors import RunError, SpecError
+from echo_synth.runs.progress import TRAIN_AGAIN
+from echo_synth.runs.tensors import Shapes, load_tensors, misfit, save_tensors, shapes_of
+from echo_synth.specs import validate
 from echo_synth.training.ema import PowerEma
 from echo_synth.training.posthoc import Snapshots
+
+# What AdamW and Adam (the first three) and SGD keep of a parameter.
+_OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
+
+
+class _Numbers(BaseModel):
+    """What `TrainingState.numbers` writes; the identity, which is kept beside it, is compared and not used."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    step: int = Field(ge=0)
+    validated_step: int = Field(ge=-1)
+    best: dict[str, float]
+    first_images: int = Field(default=0, ge=0)
+    scaler: dict[str, int | float] = {}  # whole numbers stay so: the scaler counts with them
 
 
 @dataclass
@@ -65,20 +84,43 @@ class TrainingState:
         """Write everything, with the settings (`identity`, `seed`) that a resume must share."""
         save_tensors(path, self.tensors(), {**self.numbers(), "identity": dict(identity), "seed": seed})
 
-    def load(self, path: Path) -> None:
-        """Inverse of `save`. Raises RunError when the file is missing or damaged."""
-        tensors, metadata = load_tensors(path)
+    def load(self, path: Path, advice: str = TRAIN_AGAIN) -> None:
+        """Inverse of `save`.
+
+        Raises RunError, with `advice`, when the file is missing, damaged, of another network or
+        optimiser, or holds NaN or infinity; this state is as before then.
+        """
+        tensors, metadata = load_tensors(path, advice)
+        try:
+            numbers = validate(_Numbers, metadata, str(path))
+        except SpecError as e:
+            raise RunError(f"{e}; {advice}") from None
+        self._check(path, shapes_of(tensors), advice)
         self.module.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         for i, average in enumerate(self.ema.average):
             average.copy_(tensors[f"ema.{i}"])
         restore_optimizer(self.optimizer, tensors)
         if self.snapshots:
             self.snapshots.restore(tensors)
-        if self.scaler and metadata.get("scaler"):
-            self.scaler.load_state_dict(metadata["scaler"])
-        self.step, self.best = metadata["step"], metadata["best"]
-        self.validated_step = metadata["validated_step"]
-        self.first_images = metadata.get("first_images", metadata["identity"].get("images", self.images))
+        if self.scaler and numbers.scaler:
+            self.scaler.load_state_dict(numbers.scaler)
+        self.step, self.best = numbers.step, numbers.best
+        self.validated_step = numbers.validated_step
+        self.first_images = numbers.first_images or metadata.get("identity", {}).get("images", self.images)
+
+    def _check(self, path: Path, found: Shapes, advice: str) -> None:
+        """Raise RunError unless the tensors are those of this network, its averages and its optimiser."""
+        held = {name: shape for name, shape in found.items() if name.startswith("optimizer.")}
+        own = {k: s for k, s in shapes_of(self.tensors()).items() if not k.startswith("optimizer.")}
+        wrong = misfit(own, {name: shape for name, shape in found.items() if name not in held})
+        if wrong:
+            raise RunError(f"{path}: does not fit this training ({wrong}); {advice}")
+        shapes = [tuple(p.shape) for group in self.optimizer.param_groups for p in group["params"]]
+        for name, shape in held.items():
+            index, _, key = name.removeprefix("optimizer.").partition(".")
+            known = index.isdecimal() and int(index) < len(shapes) and key in _OPTIMIZER_STATE
+            if not known or shape != (() if key == "step" else shapes[int(index)]):
+                raise RunError(f"{path}: {name:.80} does not fit this training's optimiser; {advice}")
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

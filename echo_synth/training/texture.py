@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from echo_synth.data.prepared import Prepared
+from echo_synth.errors import RunError
 from echo_synth.progress import track
-from echo_synth.runs.folder import TEXTURE, WEIGHTS, file_hash
+from echo_synth.runs.folder import TEXTURE, WEIGHTS, file_hash, open_run
 from echo_synth.runs.tensors import load_tensors, load_weights, save_tensors
 from echo_synth.vae.loss import reconstruct
 from echo_synth.vae.network import GammaVAE
@@ -28,7 +29,7 @@ def write_texture(run: Path, vae: GammaVAE, data: Prepared, device: str) -> None
         vae: network of the run's size, on `device`; its weights are replaced.
     """
     weights = file_hash(run / WEIGHTS)
-    if (run / TEXTURE).is_file() and load_tensors(run / TEXTURE)[1].get("weights") == weights:
+    if _is_of(run, weights):
         return
     load_weights(vae, run / WEIGHTS)
     rows = data.rows("train")
@@ -41,6 +42,15 @@ def write_texture(run: Path, vae: GammaVAE, data: Prepared, device: str) -> None
         return
     tensors = {name: torch.from_numpy(getattr(texture, name)) for name in ("deviation", "spectrum")}
     save_tensors(run / TEXTURE, tensors, {"weights": weights, "images": len(chosen)})
+
+
+def _is_of(run: Path, weights: str) -> bool:
+    """Whether the run has the texture of these weights; a damaged one is made again."""
+    try:
+        open_run(run, "vae").load_texture()
+        return bool(load_tensors(run / TEXTURE)[1].get("weights") == weights)
+    except RunError:
+        return False
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from cli import main as entry
+from echo_synth.runs.tensors import load_tensors, save_tensors
 from echo_synth.training.loop import Engine
 
 ROOT = Path(__file__).parents[2]
@@ -47,9 +48,33 @@ def test_commands_and_options_that_messages_name_exist() -> None:
                 assert command in commands, f"{file}: {text}"
 
 
+def _phrases(file: Path) -> list[str]:
+    """Texts as `_texts`, and those that are put together, with {} for what is put in."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    joined = [n for n in ast.walk(tree) if isinstance(n, ast.JoinedStr)]
+    return _texts(file) + ["".join(v.value if isinstance(v, ast.Constant) else "{}" for v in n.values) for n in joined]  # type: ignore[misc]
+
+
+def test_options_that_messages_give_a_command_are_its_own() -> None:
+    commands = typer.main.get_command(entry.app).commands  # type: ignore[attr-defined]
+    found = 0
+    for file in FILES:
+        for text in _phrases(file):
+            for command, rest in re.findall(r"echosynth ([a-z]+-?[a-z]*)((?: (?:--)?[\w{}/.-]+)*)", text):
+                options = {o for p in commands[command].params for o in p.opts} if command in commands else set()
+                named = set(re.findall(r"--[a-z-]+", rest))
+                found += len(named)
+                assert named <= options, f"{file}: {text}"
+    assert found > 10
+
+
 @dataclass(frozen=True)
 class Scene:
-    """Lines that lead there, the refused one, what it says, and lines that each follow the advice."""
+    """Lines that lead there, the refused one, what it says, and lines that each follow the advice.
+
+    A line that begins with "!" is what befalls files: "!remove F", "!cut F", "!spoil F" (NaN in its tensors), "!move F G",
+    "!copy F G".
+    """
 
     name: str
     before: tuple[str, ...]
@@ -60,6 +85,8 @@ class Scene:
 
 VAE = "train-vae --model gamma-vae-64 --dataset-id 501 --size tiny --images 8 --batch 4 --perceptual none --precision fp32 --device cpu"
 GENERATE = "generate --model edm-l64 --nfe 1 --precision fp32"
+LONGER = VAE.replace("--images 8", "--images 16")
+EDM = "train --model edm-l64 --dataset-id 501 --size tiny --images 4 --batch 4 --copies 1 --precision fp32 --device cpu"
 RAW = "{home}/nnunet/raw/Dataset501_PHANTOM"
 JUDGE = f"bootstrap-eval --predictions {RAW}/labelsTs --references {RAW}/labelsTs --repeats 10"
 STUDY = "study-solvers --model edm-l64 --nfe 1 --converged 11 --count 1"
@@ -267,6 +294,97 @@ SCENES = [
         "leave out --count",
         ("quality --dataset-id 601 --real 501 --perceptual none --drop 777 --rate 0.5 --dry-run",),
     ),
+    Scene(
+        "train: a cut state",
+        (f"{VAE} --out run", "!cut run/state.safetensors"),
+        f"{LONGER} --out run --resume",
+        "train again with --overwrite",
+        (f"{VAE} --out run --overwrite", f"{LONGER} --out run --resume"),
+    ),
+    Scene(
+        "train: a state of NaN",
+        (f"{VAE} --out run", "!spoil run/state.safetensors"),
+        f"{LONGER} --out run --resume",
+        "holds values that are not finite (NaN or infinity); train again with --overwrite",
+        (f"{VAE} --out run --overwrite",),
+    ),
+    Scene(
+        "train: weights without a state",
+        (f"{VAE} --out run", "!remove run/state.safetensors"),
+        f"{VAE} --out run --resume",
+        "start from them with --init and another --out",
+        (f"{VAE} --init run --out next",),
+    ),
+    Scene(
+        "distill: weights without a state",
+        ("!copy {bundled}/edm-l64 student",),
+        "distill --teacher {bundled}/edm-l64 --dataset-id 501 --images 4 --batch 4 --copies 1 --out student --resume",
+        "so it cannot be continued; choose another --out",
+        ("distill --teacher {bundled}/edm-l64 --dataset-id 501 --images 4 --batch 4 --copies 1 --out other --dry-run",),
+    ),
+    Scene(
+        "train: nothing to resume",
+        (),
+        f"{VAE} --resume",
+        "pass --out, or start one without --resume",
+        (f"{VAE}",),
+    ),
+    Scene(
+        "train: another folder",
+        ("phantom ph --patients 1",),
+        f"{VAE} --out ph",
+        "holds other files and no run; choose another --out",
+        (f"{VAE} --out run",),
+    ),
+    Scene(
+        "train: too fast",
+        (),
+        f"{VAE} --out run --lr 100",
+        "train again with a lower --lr and --overwrite",
+        (f"{VAE} --out run --lr 0.0005 --overwrite",),
+    ),
+    Scene(
+        "texture: damaged",
+        (f"{VAE} --out run", f"{EDM} --vae run --out edm", "!spoil run/texture.safetensors"),
+        f"{GENERATE} --count 1 --checkpoint edm --vae run --dataset-id 601",
+        "train-vae --resume makes it again",
+        (f"{VAE} --out run --resume", f"{GENERATE} --count 1 --checkpoint edm --vae run --dataset-id 601"),
+    ),
+    Scene(
+        "generate: a Γ-VAE that moved",
+        (f"{VAE} --out run", f"{EDM} --vae run --out edm", "!move run {home}/elsewhere"),
+        f"{GENERATE} --count 1 --checkpoint edm --dataset-id 601",
+        "pass --vae with its folder",
+        (f"{GENERATE} --count 1 --checkpoint edm --vae {{home}}/elsewhere --dataset-id 601",),
+    ),
+    Scene(
+        "generate: no run",
+        (),
+        "generate --model sdm --nfe 1 --count 1",
+        "run 'echosynth train --model sdm …'",
+        ("train --model sdm --dataset-id 501 --size tiny --images 4 --batch 4 --copies 1 --dry-run",),
+    ),
+    Scene(
+        "generate: physics",
+        (),
+        "generate --model bmode --count 1 --nfe 5 --dataset-id 601",
+        "--model bmode has no network: leave --nfe out",
+        ("generate --model bmode --count 1 --dataset-id 601",),
+    ),
+    Scene(
+        "camus: a patient is missing",
+        ("!remove {incomplete}/database_nifti/patient0001",),
+        "convert-camus {incomplete} --dataset-id 502",
+        "pass --allow-missing to go on without them, or another --split",
+        ("convert-camus {incomplete} --dataset-id 502 --allow-missing",),
+    ),
+    Scene(
+        "evaluation: half of it",
+        (),
+        f"bootstrap-eval --references {RAW}/labelsTs --classifier {{run}}",
+        "--classifier and --images belong together; pass both or neither",
+        (JUDGE,),
+    ),
 ]
 
 
@@ -293,8 +411,28 @@ class Shell:
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         patch.chdir(folder)
 
+    def befall(self, line: str) -> tuple[int, str]:
+        """What "!" and a verb do to files; always ends well."""
+        verb, *names = line.format(**self.names).removeprefix("!").split()
+        paths = [Path(name) for name in names]
+        if verb == "remove":
+            shutil.rmtree(paths[0]) if paths[0].is_dir() else paths[0].unlink()
+        elif verb == "cut":
+            paths[0].write_bytes(paths[0].read_bytes()[:500])
+        elif verb == "spoil":
+            tensors, metadata = load_tensors(paths[0])
+            tensors[sorted(tensors)[0]].view(-1)[0] = float("nan")
+            save_tensors(paths[0], tensors, metadata)
+        elif verb == "move":
+            paths[0].rename(paths[1])
+        else:
+            shutil.copytree(*paths)
+        return 0, ""
+
     def type(self, line: str) -> tuple[int, str]:
         """Exit status, and what was printed to standard error."""
+        if line.startswith("!"):
+            return self.befall(line)
         self.patch.setattr(sys, "argv", ["echosynth", *shlex.split(line.format(**self.names))])
         self.output.readouterr()
         status = 0

@@ -42,7 +42,7 @@ def _run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
         (f"{TRAIN} --copies 1000000000", "--copies", "1000"),
         ("train-classifier DIR --lr nan", "--lr", "above 0"),
         ("train-classifier DIR --batch 1", "--batch", "from 2"),
-        ("train-classifier DIR --resolution 100000", "--resolution", "4096"),
+        ("train-classifier DIR --resolution 1024", "--resolution", "from 32 to 512"),
         (f"bootstrap-eval --repeats {'9' * 30}", "--repeats", "100000"),
         ("make-maps --dataset-id 501 --workers 100000", "--workers", "1024"),
         ("mix-datasets --real 501 --dataset-id 701 --share nan", "--share", "from 0 to 1"),
@@ -51,6 +51,8 @@ def _run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
         ("demo --minutes nan", "--minutes", "greater than or equal to 1"),
         ("average-weights RUN --std nan --out OUT", "--std", "0.25"),
         ("make-maps --dataset-id 501 --out=", "--out", "a value"),
+        (f"make-maps --dataset-id 501 --out {'d/' * 1500}x", "--out", "at most 250 folders"),
+        (f"phantom {'d/' * 1500}x", "out", "at most 250 folders"),
         (f"{GENERATE} --dataset-id {'9' * 30}", "--dataset-id", "number"),
     ],
 )
@@ -89,3 +91,22 @@ def test_what_is_possible_passes() -> None:
         ("resume", True),
     ]:
         assert refusal("train", option, value) is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["report", "d/" * 2000 + "x"],
+        [*GENERATE.split(), "--seed", "x" * 5000],
+        ["generate", f"--{'n' * 5000}"],
+        ["n" * 5000],
+        ["mix-datasets", "--real", "501", "--dataset-id", "701", "--name", "n" * 5000],
+    ],
+    ids=["path", "number", "option", "command", "name"],
+)
+def test_a_long_value_makes_no_long_message(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _run(words, monkeypatch) in (1, 2)
+    assert 0 < len(capsys.readouterr().err) < 1500

@@ -47,8 +47,11 @@ def test_damage_is_named(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(RunError, match="train again"):
         check_weights(file)
-    with pytest.raises(RunError, match=r"conv\.weight are not finite"):
+    with pytest.raises(RunError, match=r"network_weights\.conv\.weight holds values that are not finite"):
         check_weights(_save(tmp_path / "nan.pth", network_weights={"conv.weight": torch.tensor([np.nan])}))
+    moments = {"state": {0: {"momentum_buffer": torch.tensor([1.0, np.inf])}}}
+    with pytest.raises(RunError, match=r"optimizer_state\.state\.0\.momentum_buffer holds values that are not finite"):
+        check_weights(_save(tmp_path / "inf.pth", optimizer_state=moments))
     torch.save({"weights": 1}, tmp_path / "other.pth")
     with pytest.raises(RunError, match="no network_weights"):
         check_weights(tmp_path / "other.pth")

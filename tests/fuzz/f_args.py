@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import typer
 
 from cli import main as entry
-from cli.boundary import explain
+from cli.boundary import explain, is_memory
 from echo_synth import specs
 from echo_synth.errors import DataError
 from tests.fuzz.harness import Kind
@@ -72,6 +73,7 @@ _WORDS = (
 
 def kinds(base: Path, scratch: Path) -> list[Kind]:
     """Every command with its required arguments, right or wrong, and a few options."""
+    importlib.import_module("timm")  # takes long to import, before the clock runs
     commands = typer.main.get_command(entry.app).commands  # type: ignore[attr-defined]
     home, bundled = base / "home", specs.root() / "bundled"
     raw = next((home / "nnunet/raw").glob("Dataset501_*"))
@@ -131,8 +133,10 @@ def kinds(base: Path, scratch: Path) -> list[Kind]:
                 raise DataError("wrong usage") from None
             if e.code:
                 raise RuntimeError(f"ends with {e.code}") from None
-        except OSError as e:
-            raise DataError(explain(e)) from None
+        except (OSError, RuntimeError) as e:
+            if isinstance(e, RuntimeError) and not is_memory(e):
+                raise
+            raise (MemoryError if is_memory(e) else DataError)(explain(e)) from None
         finally:
             assert (decoy / "file").read_text() == "precious"
             assert sorted(p.name for p in scratch.iterdir()) == ["decoy"]

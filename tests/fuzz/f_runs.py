@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from echo_synth import specs
 from echo_synth.runs.description import describe_classifier
 from echo_synth.runs.folder import STATE, WEIGHTS, open_run
 from echo_synth.runs.start import check_identity
-from echo_synth.training.posthoc import average_of
+from echo_synth.training.ema import PowerEma
+from echo_synth.training.posthoc import Snapshots, average_of
+from echo_synth.training.state import TrainingState
 from tests.fuzz.harness import Kind, mutate
 
 _VAE, _DIFFUSION = specs.root() / "bundled" / "gamma-vae-64", specs.root() / "bundled" / "edm-l64"
@@ -32,6 +35,7 @@ _VALUES: list[Any] = [
     *(None, -1, 0, 1e400, float("nan"), [], {}, "x", True, 10**6, [0], [-1], [1, 2, 3], "../x", [10**6] * 3, 1.5),
     *("hf-hub:x/y", "https://example.org/x", 10**400, "x" * 10**6, [[]] * 1000, 1e-320),
 ]
+_NOT_FINITE = {2: (b"\x00\x7e", b"\x00\x7c"), 4: (b"\x00\x00\xc0\x7f", b"\x00\x00\x80\xff")}  # NaN and infinity
 
 
 class _File:
@@ -63,9 +67,11 @@ class _File:
         elif what == 5:
             header["__metadata__"] = rng.choice(_METADATA)
         elif what == 6:
+            at, size = header[name]["data_offsets"][0], 2 if header[name]["dtype"] == "F16" else 4
+            count = (header[name]["data_offsets"][1] - at) // size
+            at += size * rng.randrange(max(1, count))
             body = bytearray(self.body)
-            at = 2 * rng.randrange(len(body) // 2)
-            body[at : at + 2] = rng.choice([b"\x00\x7e", b"\x00\x7c"])  # NaN and infinity of the packed halves
+            body[at : at + size] = rng.choice(_NOT_FINITE[size])
             return _packed(header, bytes(body))
         elif what == 7:
             length = rng.choice([0, 1, 8, 1 << 63, (1 << 64) - 1, 100_000_001, self.length - 1, self.length + 1])
@@ -120,15 +126,41 @@ def _weights(scratch: Path) -> Kind:
     return Kind("weights", lambda rng, _: whole.damaged(rng), read)
 
 
+def _training(folder: Path) -> TrainingState:
+    """A training of four numbers, after one step."""
+    torch.manual_seed(0)
+    module = nn.Linear(3, 1)
+    optimizer = torch.optim.AdamW(module.parameters(), 0.1)
+    parameters = list(module.parameters())
+    state = TrainingState(module, optimizer, PowerEma(parameters, 0.1), 8, 4, Snapshots(module, folder, 1, 2))
+    module(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    state.step = 1
+    return state
+
+
 def _states(scratch: Path) -> Kind:
-    whole, folder = _File(_VAE / WEIGHTS), scratch / "state"
+    folder = scratch / "state"
     folder.mkdir()
+    _training(folder).save(folder / STATE, {"a": 1}, 0)
+    whole = _File(folder / STATE)
+
+    def make(rng: random.Random, _: int) -> bytes:
+        if rng.randrange(4):
+            return whole.damaged(rng)
+        header = copy.deepcopy(whole.header)
+        numbers = _edited(rng, json.loads(header["__metadata__"]["echosynth"]))
+        header["__metadata__"] = {"echosynth": json.dumps(numbers)}
+        return _packed(header, whole.body)
 
     def read(data: bytes) -> None:
         (folder / STATE).write_bytes(data)
-        check_identity(folder, {"a": 1})
+        check_identity(folder, {"a": 1, "seed": 0})
+        state = _training(folder)
+        state.load(folder / STATE)
+        assert all(bool(torch.isfinite(t).all()) for t in state.tensors().values()), "a state that is not finite"
 
-    return Kind("training state", lambda rng, _: whole.damaged(rng), read)
+    return Kind("training state", make, read)
 
 
 def _snapshots(scratch: Path) -> Kind:

@@ -36,7 +36,9 @@ from echo_synth.errors import EchoSynthError
 
 SECONDS = 8.0  # of a core's time for one input; a busy machine changes nothing
 _SILENT = 300.0  # seconds without a word after which an input counts as stuck
-MEMORY = 2 << 30  # bytes that one input may take
+MEMORY = 2 << 30  # bytes, resident, that one input may take; address space alone costs nothing
+_SPACE = 4  # times as much address space ends an input, before it ends the machine
+_KEPT = 512 << 20  # bytes that a child may keep of its inputs; then a fresh one goes on
 _PRODUCT = ("/echo_synth/", "/cli/")
 
 
@@ -77,14 +79,15 @@ def _child(kind: Kind, start: int, count: int, end: float, writer: int) -> None:
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
-    most = MEMORY + int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    most = _SPACE * MEMORY + _status("VmSize")
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.disable()
     signal.signal(signal.SIGPROF, _alarm)
     warnings.simplefilter("ignore")
+    begun = _status("VmRSS")
     for number in range(start, count):
-        if time.monotonic() > end:
+        if time.monotonic() > end or _status("VmRSS") - begun > _KEPT:
             break
         case = kind.make(random.Random(number), number)
         os.write(writer, f"S {number}\n".encode())
@@ -98,7 +101,22 @@ def _alarm(*_: object) -> None:
     raise _Hang
 
 
+def _status(name: str) -> int:
+    """Bytes of this process: VmSize, its address space; VmRSS, what is resident; VmHWM, the peak of that."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name + ":"))
+    return int(line.split()[1]) << 10
+
+
 def _outcome(kind: Kind, case: Any, seconds: float) -> str:
+    """What became of an input: its reading, and then its memory, which the process is asked for."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident
+    before = _status("VmHWM")
+    outcome = _reading(kind, case, seconds)
+    taken = _status("VmHWM") - before
+    return outcome if taken <= MEMORY else f"MEMORY: {taken >> 20} MB resident ({outcome})"
+
+
+def _reading(kind: Kind, case: Any, seconds: float) -> str:
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         kind.read(case)

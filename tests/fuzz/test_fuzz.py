@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import mmap
 from pathlib import Path
 
 import pytest
 
+from tests.fuzz import harness
 from tests.fuzz.harness import Kind, faults, fuzz
 
 pytestmark = pytest.mark.slow
@@ -28,6 +30,30 @@ def base(phantom: Path, converted: Path, tmp_path_factory: pytest.TempPathFactor
 def test_damaged_input_is_refused_in_words(module: str, base: Path, tmp_path: Path) -> None:
     for kind in importlib.import_module(f"tests.fuzz.{module}").kinds(base, tmp_path):
         assert not faults(fuzz(kind, INPUTS)), kind.name
+
+
+def test_the_harness_tells_memory_that_is_used_from_address_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(number: int) -> None:
+        if number == 1:
+            mmap.mmap(-1, 300 << 20)  # reserved, and never touched
+        if number == 2:
+            bytearray(b"x") * (300 << 20)
+
+    monkeypatch.setattr(harness, "MEMORY", 200 << 20)
+    outcomes = fuzz(Kind("large", lambda rng, number: number, read), 4)
+    assert outcomes["ok"] == 3
+    assert [name for name in faults(outcomes) if "MB resident" in name], outcomes
+
+
+def test_the_harness_goes_on_afresh_when_inputs_leave_much_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[bytearray] = []
+
+    def read(number: int) -> None:
+        kept.append(bytearray(b"x" * (100 << 20)))
+        assert len(kept) < 4
+
+    monkeypatch.setattr(harness, "_KEPT", 150 << 20)
+    assert fuzz(Kind("leaky", lambda rng, number: number, read), 8) == {"ok": 8}
 
 
 def test_the_harness_sees_what_goes_wrong() -> None:

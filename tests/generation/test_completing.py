@@ -22,8 +22,8 @@ from echo_synth.errors import EchoSynthError, ExistsError, HeldError, LeakageErr
 from echo_synth.generation.engine import ImageGenerator
 from echo_synth.generation.noise import NoiseTextures
 from echo_synth.generation.request import plan_from
-from echo_synth.generation.shards import Shard, hold_shard
-from echo_synth.generation.targets import PREVIEW, TargetRequest, make_target
+from echo_synth.generation.shards import WHOLE, Shard, hold_shard
+from echo_synth.generation.targets import PREVIEW, TargetRequest, check_ours, make_target
 from echo_synth.runs.folder import open_run
 
 pytestmark = pytest.mark.slow
@@ -161,6 +161,32 @@ def test_a_kill_at_the_very_start_leaves_nothing_in_the_way(home: Path) -> None:
         folder.mkdir(parents=True)
         (folder / ".partial-4194305-settings.json").write_text("{")
     assert (_draw(601, count=2) / PREVIEW).is_file()
+
+
+def test_a_dataset_without_an_image_binds_nobody(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first command failed before its first image; the id is free for another one."""
+    with monkeypatch.context() as patch:
+        patch.setattr("echo_synth.generation.run.generate", _refuse)
+        with pytest.raises(RunError, match="damaged"):
+            _draw(seed=1)
+    _draw(seed=2, count=2)
+    with pytest.raises(ExistsError, match="was made with seed = 2, now 1"):
+        _draw(seed=1)
+
+
+def _refuse(*_: object) -> None:
+    raise RunError("damaged")
+
+
+def test_an_empty_dataset_that_another_took_is_left_to_it(home: Path) -> None:
+    mine, other = (TargetRequest(601, "X", {"seed": seed}) for seed in (1, 2))
+    target = make_target(mine, lambda _: {})
+    check_ours(target, mine)
+    make_target(other, lambda _: {})
+    with pytest.raises(HeldError, match="another command began it with other settings; choose another --dataset-id"):
+        check_ours(target, mine)
+    with hold_shard(target.raw, WHOLE), pytest.raises(ExistsError, match="was made with seed = 2"):
+        make_target(mine, lambda _: {})
 
 
 def test_pictures_are_not_mixed_with_others(home: Path, tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ FOREIGN = {
     "an infinite prior": (_edited("vae", network__beta_prior=float("inf")), "network.beta_prior"),
     "groups that do not divide": (_edited("vae", network__norm_groups=3), "do not divide into 3 groups"),
     "another grid": (_edited("vae", latent_resolution=32), "do not make latents of 32 px"),
+    "large images": (_edited("vae", resolution=4096, latent_resolution=1024), "resolution.*less than or equal to 512"),
+    "large pictures": (_edited("classifier", resolution=4000), "resolution.*less than or equal to 512"),
     "a name with a path": (_edited("vae", model="../x"), "model"),
     "a missing key": ({k: v for k, v in _edited("vae").items() if k != "size"}, "key 'size' is missing"),
     "a list": ([], "holds a list"),

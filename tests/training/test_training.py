@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,3 +216,73 @@ def test_the_rate_rises_then_stays_then_falls_to_nothing(tmp_path: Path) -> None
         rates.append(engine._learning_rate())
     assert rates[:30] == pytest.approx([0.01] * 30)
     assert rates[30:] == pytest.approx([0.01 * (50 - s) / 20 for s in range(30, 50)])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", ["model.0.weight", "ema.1", "optimizer.2.exp_avg_sq", "optimizer.0.step", "track1.3"])
+def test_a_state_that_is_not_finite_is_not_gone_on_with(part: str, value: float, tmp_path: Path) -> None:
+    _engine(tmp_path, ema_snapshots=2).run(resume=False)
+    tensors, metadata = load_tensors(tmp_path / STATE)
+    tensors[part].view(-1)[-1] = value
+    save_tensors(tmp_path / STATE, tensors, metadata)
+    words = rf"state\.safetensors: {re.escape(part)} holds values that are not finite.*; train again with --overwrite"
+    with pytest.raises(RunError, match=words):
+        _engine(tmp_path, ema_snapshots=2, images=800).run(resume=True)
+
+
+def _changed(tensors: dict[str, Tensor], metadata: dict[str, Any], what: str) -> None:
+    if what == "missing":
+        del tensors["ema.0"]
+    elif what == "extra":
+        tensors["model.more"] = torch.zeros(1)
+    elif what == "shape":
+        tensors["model.0.weight"] = torch.zeros(3, 3)
+    elif what == "optimizer":
+        tensors["optimizer.9.exp_avg"] = torch.zeros(1)
+    elif what == "moment":
+        tensors["optimizer.0.exp_avg"] = torch.zeros(())
+    else:
+        metadata |= {"numbers": {"best": {"mse": float("nan")}}, "steps": {"step": None}}[what]
+
+
+@pytest.mark.parametrize("what", ["missing", "extra", "shape", "optimizer", "moment", "numbers", "steps"])
+def test_a_state_of_something_else_is_refused_whole(what: str, tmp_path: Path) -> None:
+    _engine(tmp_path).run(resume=False)
+    tensors, metadata = load_tensors(tmp_path / STATE)
+    _changed(tensors, metadata, what)
+    save_tensors(tmp_path / STATE, tensors, metadata)
+    engine = _engine(tmp_path, images=800)
+    before = engine.module[0].weight.detach().clone()  # type: ignore[index]
+    with pytest.raises(RunError, match=r"state\.safetensors.*; train again with --overwrite"):
+        engine.run(resume=True)
+    assert torch.equal(engine.module[0].weight, before)  # type: ignore[index]
+
+
+def test_a_last_phase_names_what_does_it_again(tmp_path: Path) -> None:
+    _engine(tmp_path / "finish").run(resume=False)
+    (tmp_path / "finish" / STATE).write_bytes(b"cut")
+    engine = _engine(tmp_path / "finish", images=800)
+    engine.run_folder = tmp_path
+    with pytest.raises(RunError, match="remove that file: --resume then does this last phase again"):
+        engine.run(resume=True)
+    (tmp_path / "finish" / STATE).unlink()
+    engine.run(resume=True)
+
+
+def test_the_loss_scale_comes_back_as_it_was(tmp_path: Path) -> None:
+    _engine(tmp_path).run(resume=False)
+    tensors, metadata = load_tensors(tmp_path / STATE)
+    metadata["scaler"] = {"scale": 1024.0, "growth_factor": 2.0, "growth_interval": 2000, "_growth_tracker": 7}
+    save_tensors(tmp_path / STATE, tensors, metadata)
+    restored: dict[str, Any] = {}
+
+    class Scaler:
+        def load_state_dict(self, numbers: dict[str, Any]) -> None:
+            restored.update(numbers)
+
+    engine = _engine(tmp_path, images=400)
+    engine._start(resume=True)
+    engine.state.scaler = Scaler()  # type: ignore[assignment]
+    engine.state.load(tmp_path / STATE)
+    assert restored == metadata["scaler"]
+    assert isinstance(restored["growth_interval"], int)
