@@ -21,6 +21,7 @@ from cli import (
     segmenter_commands,
     sweep_commands,
     train_commands,
+    verify_commands,
 )
 from cli.command import Application, tell_interrupted
 from cli.screen import show_everything
@@ -58,6 +59,7 @@ for group in (
     report_commands,
     quality_commands,
     sweep_commands,
+    verify_commands,
     demo,
 ):
     group.register(app)

@@ -30,8 +30,10 @@ ROOMS = [
         "yaml_file",
         "specs",
         "records",
+        "checksums",
     ),
-    *("metrics", "data", "phantom", "vae", "sampling", "diffusion", "runs", "compat", "generation", "training"),
+    *("metrics", "data", "phantom", "vae", "sampling", "diffusion", "runs", "compat", "generation", "foreign"),
+    *("training", "verification"),
     *("downstream", "evaluation", "report", "experiment", "cli"),
 ]
 PURE = ("vae", "diffusion", "sampling", "metrics")  # arrays and tensors in, arrays and tensors out
