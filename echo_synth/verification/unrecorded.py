@@ -20,10 +20,6 @@ from echo_synth.errors import EchoSynthError
 from echo_synth.files import listed
 from echo_synth.parallel import available_cores
 from echo_synth.progress import track
-from echo_synth.runs.data import training_data_of
-from echo_synth.runs.folder import AS_TRAINED, STATE, TEXTURE, open_run
-from echo_synth.runs.progress import read_state_header
-from echo_synth.runs.tensors import load_finite
 
 _MOST_UNPACKED = 1 << 28  # bytes of an image
 _CHUNK = 1 << 20
@@ -35,7 +31,7 @@ def look_at_dataset(dataset: RawDataset) -> Comparison:
     tables: dict[str, Check] = {"dataset.json": lambda _: nnunet_raw.describe(dataset), "cases.csv": read_cases}
     if (dataset.path / "manifest.parquet").exists():
         tables["manifest.parquet"] = read_manifest
-    found = _look(dataset.path, tables)
+    found = look(dataset.path, tables)
     if any(fault.file in tables for fault in found.faults):
         return found
     names: dict[str, Check] = {}
@@ -45,7 +41,7 @@ def look_at_dataset(dataset: RawDataset) -> Comparison:
             dataset.label_path(str(row.case), str(row.split)),
         ):
             names[_relative(path, dataset.path)] = unpack
-    _add(found, _look(dataset.path, names))
+    _add(found, look(dataset.path, names))
     folders = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
     present = {f"{folder}/{p.name}" for folder in folders for p in listed(dataset.path / folder, "*")}
     found.faults += [Fault("extra", name) for name in sorted(present - names.keys())]
@@ -54,29 +50,16 @@ def look_at_dataset(dataset: RawDataset) -> Comparison:
 
 def look_at_pictures(folder: Path) -> Comparison:
     """Files of a classification folder against its cases.csv."""
-    found = _look(folder, {"cases.csv": read_cases})
+    found = look(folder, {"cases.csv": read_cases})
     if found.faults:
         return found
     cases = read_cases(folder / "cases.csv")
     names: dict[str, Check] = {f"{r.split}/{r.view}/{r.case}.png": read_grey_png for r in cases.itertuples()}
-    _add(found, _look(folder, names))
+    _add(found, look(folder, names))
     places = {name.rpartition("/")[0] for name in names}
     present = {f"{place}/{p.name}" for place in places for p in listed(folder / place, "*")}
     found.faults += [Fault("extra", name) for name in sorted(present - names.keys())]
     return found
-
-
-def look_at_run(folder: Path) -> Comparison:
-    """Description, weights, state and training data of a run: whether each can be read, with finite numbers."""
-    names: dict[str, Check] = {"model.json": lambda _: open_run(folder), "model.safetensors": load_finite}
-    optional: dict[str, Check] = {
-        STATE: lambda _: read_state_header(folder),
-        "data.json": lambda _: training_data_of(folder),
-        AS_TRAINED: load_finite,
-        TEXTURE: load_finite,
-    }
-    names |= {name: check for name, check in optional.items() if (folder / name).exists()}
-    return _look(folder, names)
 
 
 def unpack(path: Path) -> None:
@@ -89,7 +72,8 @@ def unpack(path: Path) -> None:
                 raise EchoSynthError(f"unpacks to more than {_MOST_UNPACKED} bytes")
 
 
-def _look(folder: Path, checks: Mapping[str, Check]) -> Comparison:
+def look(folder: Path, checks: Mapping[str, Check]) -> Comparison:
+    """Whether each file is there, and its check raises nothing that a damaged file raises."""
     result = Comparison()
     for name, why in track(_checked(folder, checks), len(checks), "verify", "files"):
         path = folder / name

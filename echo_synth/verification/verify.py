@@ -12,17 +12,11 @@ from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.errors import DataError, HeldError
 from echo_synth.files import read_json
 from echo_synth.folders import MARKER
-from echo_synth.runs.folder import DESCRIPTION, WEIGHTS
-from echo_synth.runs.progress import progress_of
 from echo_synth.verification import unrecorded
 from echo_synth.verification.verdict import Verdict
 
 _SETTINGS = "settings.json"
-_LOOK = {
-    "dataset": lambda folder: unrecorded.look_at_dataset(RawDataset(folder)),
-    "pictures": unrecorded.look_at_pictures,
-    "run": unrecorded.look_at_run,
-}
+_RUN_FILES = ("model.json", "model.safetensors")  # the names in runs.folder, which takes seconds to import
 
 
 def verify(folder: Path) -> Verdict:
@@ -47,12 +41,12 @@ def _kind(folder: Path) -> str:
         raise DataError(f"{folder}: not a folder; expected a dataset or a run of echosynth")
     if (folder / "dataset.json").exists() or (folder / "imagesTr").is_dir():
         return "dataset"
-    if (folder / DESCRIPTION).exists() or (folder / WEIGHTS).exists():
+    if any((folder / name).exists() for name in _RUN_FILES):
         return "run"
     if (folder / "cases.csv").exists() or ((folder / MARKER).exists() and (folder / "train").is_dir()):
         return "pictures"
     raise DataError(
-        f"{folder}: neither a dataset (dataset.json, or cases.csv beside pictures) nor a run ({DESCRIPTION}) of echosynth"
+        f"{folder}: neither a dataset (dataset.json, or cases.csv beside pictures) nor a run ({_RUN_FILES[0]}) of echosynth"
     )
 
 
@@ -79,17 +73,23 @@ def _check(folder: Path, kind: str, verdict: Verdict) -> None:
         f"{folder}: no {SUMS}, as folders of earlier versions; checked which files are there and whether each can be read "
         "whole, not every byte"
     )
-    verdict.add(folder, _LOOK[kind](folder))
+    verdict.add(folder, _look(folder, kind))
+
+
+def _look(folder: Path, kind: str) -> Comparison:
+    if kind == "run":
+        from echo_synth.verification.unrecorded_run import look_at_run
+
+        return look_at_run(folder)
+    return unrecorded.look_at_dataset(RawDataset(folder)) if kind == "dataset" else unrecorded.look_at_pictures(folder)
 
 
 def _unfinished(folder: Path, kind: str) -> str:
     """Why there may be no SHA256SUMS, where the command that fills the folder was interrupted; empty otherwise."""
     if kind == "run":
-        try:
-            progress = progress_of(folder)
-        except Exception as e:  # damaged: the look at its files tells which and why
-            return f"how far its training is cannot be read ({e!s:.100})"
-        return f"{progress}; continue it with --resume" if progress and not progress.finished else ""
+        from echo_synth.verification.unrecorded_run import unfinished
+
+        return unfinished(folder)
     left = any(folder.glob(f"{LOCK}-*"))
     drawn = kind == "dataset" and "identity" in _settings(folder) and not (folder / "manifest.parquet").exists()
     return "drawing was interrupted; the same command continues it" if left or drawn else ""
