@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -115,12 +115,17 @@ def compare(folder: Path, label: str = "verify") -> Comparison:
     return result
 
 
-def content_hash(folder: Path) -> str | None:
-    """First 16 hex digits of a SHA-256 of SHA256SUMS, which names all that is in `folder`; None where there is none."""
-    try:
-        return hashlib.sha256((folder / SUMS).read_bytes()).hexdigest()[:16]
-    except FileNotFoundError:
+def content_hash(folder: Path, but: Collection[str] = ()) -> str | None:
+    """First 16 hex digits of a SHA-256 of SHA256SUMS, which names all that is in `folder`; None where there is none.
+
+    Args:
+        but: files that do not count.
+    """
+    sums = read(folder)
+    if sums is None:
         return None
+    lines = b"".join(_line(name, sums[name]) for name in sorted(sums) if name not in but)
+    return hashlib.sha256(lines).hexdigest()[:16]
 
 
 def read(folder: Path) -> dict[str, str] | None:

@@ -19,6 +19,7 @@ from echo_synth.data.sources import CAMUS, SIMULATED, UNKNOWN, sources
 from echo_synth.errors import DataError
 from echo_synth.files import LISTS_CASES, read_json, write_json, write_text
 from echo_synth.folders import maker
+from echo_synth.home import classification
 
 CARD = "CARD.md"
 DATASET = "dataset.json"
@@ -55,6 +56,18 @@ def _settings(folder: Path) -> dict[str, Any]:
     except DataError:
         return {}
     return settings if isinstance(settings, dict) else {}
+
+
+def content_of(folder: Path) -> str | None:
+    """Hash of a raw dataset's files, by its SHA256SUMS, but of those that tell about it: facts may be added later."""
+    return checksums.content_hash(folder, (DATASET, CARD))
+
+
+def pictures_of(dataset: RawDataset) -> Path:
+    """Classification folder of a raw dataset: where settings.json says, if it is still there, else below ECHOSYNTH_HOME."""
+    written = _settings(dataset.path).get("classification")
+    below = classification() / dataset.path.resolve().name
+    return Path(written) if isinstance(written, str) and Path(written).is_dir() else below
 
 
 def origin_of_dataset(folder: Path) -> str:

@@ -17,7 +17,7 @@ import pandas as pd
 from echo_synth import __version__, checksums
 from echo_synth.data import nnunet_raw
 from echo_synth.data.card import KEY
-from echo_synth.data.facts import origin_of_dataset, terms
+from echo_synth.data.facts import content_of, origin_of_dataset, terms
 from echo_synth.data.leakage import refuse_patients_of
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.errors import DataError
@@ -111,7 +111,7 @@ def _facts(table: pd.DataFrame, sources: Sequence[RawDataset]) -> dict[str, Any]
         "kind": "mixture",
         "images": len(table),
         "patients": int(table["patient"].nunique()),
-        "of": {s.name: checksums.content_hash(s.path) for s in sources},
+        "of": {s.name: content_of(s.path) for s in sources},
         **terms(origin_of_dataset(s.path) for s in sources),
     }
 

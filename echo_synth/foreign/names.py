@@ -59,9 +59,16 @@ def _words(name: str) -> list[str]:
 
 
 def _patient(name: str) -> str | None:
-    """The first part that is a patient id of CAMUS."""
+    """The first part that is a patient id of CAMUS; else what stands before view and phase, where that ends with a number."""
     pattern = specs.camus().patient_pattern
-    return next((part for part in re.split(r"[_.+-]+", name) if re.fullmatch(pattern, part, re.ASCII)), None)
+    known = next((part for part in re.split(r"[_.+-]+", name) if re.fullmatch(pattern, part, re.ASCII)), None)
+    if known is not None:
+        return known
+    try:
+        first = CaseId.parse(name).patient
+    except DataError:
+        return None
+    return first if re.fullmatch(r"[A-Za-z]+\d+", first, re.ASCII) else None
 
 
 def case_name(pair: Pair, patient: str, view: str, phase: str) -> str:

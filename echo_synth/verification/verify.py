@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from echo_synth import checksums, home
+from echo_synth import checksums
 from echo_synth.checksums import SUMS, Comparison, Fault
 from echo_synth.claims import LOCK, holder_of, lock_in
-from echo_synth.data.facts import facts_in
+from echo_synth.data.facts import facts_in, pictures_of
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.errors import DataError, HeldError
 from echo_synth.files import read_json
@@ -117,13 +117,10 @@ def _facts(folder: Path) -> dict[str, object]:
 
 def _check_twin(folder: Path, verdict: Verdict) -> None:
     """The classification folder, where settings.json or ECHOSYNTH_HOME says that it is."""
-    written = _settings(folder).get("classification")
-    places = [Path(written)] if isinstance(written, str) else []
-    places.append(home.classification() / folder.resolve().name)
-    twin = next((p for p in places if p.is_dir()), None)
-    if twin is None:
-        if places[:-1]:
-            verdict.notes.append(f"{places[0]}: no classification folder there; not checked")
+    twin = pictures_of(RawDataset(folder))
+    if not twin.is_dir():
+        if "classification" in _settings(folder):
+            verdict.notes.append(f"{twin}: no classification folder there; not checked")
         return
     _refuse_busy(twin)
     _check(twin, "pictures", verdict)

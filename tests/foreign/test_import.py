@@ -15,14 +15,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from cli.import_commands import import_images
+from cli.sweep_commands import sweep
 from echo_synth.data import nnunet_raw
 from echo_synth.data.facts import facts_in
 from echo_synth.data.nnunet_raw import RawDataset, derive
 from echo_synth.data.tables import read_manifest
-from echo_synth.errors import DataError, ExistsError, LeakageError
+from echo_synth.errors import DataError, ExistsError, LeakageError, SpecError
+from echo_synth.foreign.layout import Pair
+from echo_synth.foreign.names import Told, told_by
 from echo_synth.verification.verify import verify
 from tests.cli.terminal import ROOT
 from tests.foreign import folders
@@ -223,6 +227,21 @@ def test_names_that_cannot_be(real: RawDataset, tmp_path: Path, name: str, says:
         _import(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "folders_", "told"),
+    [
+        ("patient0007_4CH_ES_validation_3", (), Told("patient0007", "4CH", "ES", "val")),
+        ("sample-12_A2C-ed_patient0123", (), Told("patient0123", "2CH", "ED", None)),
+        ("phantom0009_2CH_ED_aug3_seed0", (), Told("phantom0009", "2CH", "ED", None)),
+        ("0001", ("4CH_ES_augmented", "training"), Told(None, "4CH", "ES", "train")),
+        ("x_2ch_7", ("4CH_ED",), Told(None, "2CH", "ED", None)),
+        ("deed_2chx", (), Told(None, None, None, None)),
+    ],
+)
+def test_what_names_tell(name: str, folders_: tuple[str, ...], told: Told) -> None:
+    assert told_by(Pair(name, Path(f"{name}.png"), Path("m.png"), folders_)) == told
+
+
 def test_two_images_of_one_name_are_refused(real: RawDataset, tmp_path: Path) -> None:
     folder = folders.sdm(tmp_path / "in/a", real)
     shutil.copytree(folder, tmp_path / "in/b")
@@ -245,6 +264,29 @@ def test_overwrite_replaces_what_the_same_command_made(real: RawDataset, tmp_pat
     assert verify(_import(folder, overwrite=True).path).whole
     with pytest.raises(ExistsError):
         import_images(folder, 501, name="PHANTOM", overwrite=True, workers=1)
+
+
+@pytest.mark.slow
+def test_imported_images_become_a_row_of_a_sweep(real: RawDataset, tmp_path: Path) -> None:
+    dataset = _import(folders.sdm(tmp_path / "in", real))
+    spec = {
+        "real": 501,
+        "count": 1,
+        "segmenter": None,
+        "repeats": 20,
+        "cells": {"real": {"kind": "real"}, "sdm": {"kind": "imported", "dataset": 601}},
+        "classifier": {"epochs": 1, "resolution": 32},
+    }
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(spec))
+    sweep(tmp_path / "s.yaml", tmp_path / "out", device="cpu")
+    table = pd.read_csv(tmp_path / "out/results.csv").set_index("cell")
+    assert (table["state"] == "done").all()
+    assert table.loc["sdm", "kind"] == "imported"
+    assert table["accuracy"].between(0, 1).all()
+    assert verify(dataset.path).whole
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump({**spec, "cells": {"x": {"kind": "imported"}}, "reference": "x"}))
+    with pytest.raises(SpecError, match=r"cells.x.dataset: None; expected an id"):
+        sweep(tmp_path / "s.yaml", tmp_path / "out2", device="cpu")
 
 
 @pytest.mark.slow

@@ -182,15 +182,16 @@ def test_facts_that_are_added_later_are_no_damage(dataset: Path) -> None:
 
 
 def test_added_facts_change_no_training(dataset: Path) -> None:
+    from echo_synth.data import facts
     from echo_synth.downstream.nnunet import content_of
 
-    before = content_of(nnunet_raw.RawDataset(dataset))
+    before = content_of(nnunet_raw.RawDataset(dataset)), facts.content_of(dataset)
     add_facts(dataset, {"privacy": {"images": 1}})
-    assert content_of(nnunet_raw.RawDataset(dataset)) == before
+    assert (content_of(nnunet_raw.RawDataset(dataset)), facts.content_of(dataset)) == before
 
 
 def test_converted_datasets_and_mixtures(own_home: Path) -> None:
-    from echo_synth.data.facts import origin_of_dataset
+    from echo_synth.data.facts import content_of, origin_of_dataset
 
     real = nnunet_raw.find(501).path
     found = verify(real)
@@ -199,7 +200,7 @@ def test_converted_datasets_and_mixtures(own_home: Path) -> None:
     noise_dataset(None, 4, dataset_id=601)
     mix_datasets(501, 701, synthetic=[601])
     mixture = nnunet_raw.find(701).path
-    assert facts_in(mixture)["of"] == {p.name: checksums.content_hash(p) for p in (real, nnunet_raw.find(601).path)}
+    assert facts_in(mixture)["of"] == {p.name: content_of(p) for p in (real, nnunet_raw.find(601).path)}
     assert verify(mixture).whole
     referred = nnunet_raw.RawDataset(mixture)
     row = next(r for r in referred.cases().itertuples() if str(r.source).startswith("Dataset601"))
