@@ -65,7 +65,7 @@ def card(name: str, facts: Mapping[str, Any]) -> str:
         "## Not to be used for",
         "\n".join(_NOT_FOR),
         "## Whether it is whole",
-        f"`echosynth verify` with this folder, or `sha256sum --check SHA256SUMS` in it. The same facts stand in "
+        f"`echosynth verify` with this folder, or `sha256sum -c SHA256SUMS` in it. The same facts stand in "
         f'dataset.json under "{KEY}".',
     ]
     return "\n\n".join(parts) + "\n"
