@@ -143,7 +143,8 @@ def _draw(work: Generation, request: TargetRequest, part: Shard, dry_run: bool) 
         generator = work.load()
         _say_how_long(work, generator)
         source = SampledImages(generator, work.sampler, work.model.precision)
-        drawn = run.generate(source, work.plan.maps, writer, seed, work.batch, work.recorded())
+        facts = work.facts(request.identity)
+        drawn = run.generate(source, work.plan.maps, writer, seed, work.batch, work.recorded(), facts)
     state = "complete" if drawn.complete else "other shards are still to come"
     done(
         f"drew {drawn.images} images in {drawn.seconds:.1f} s; {run.total_cases(rows)}, {state}",
@@ -233,6 +234,7 @@ def _fill(
 ) -> tuple[str, ...]:
     """A dataset that no network draws; returns what to say of it."""
     from echo_synth.generation import run
+    from echo_synth.generation.facts import dataset_facts
     from echo_synth.generation.request import shown_settings
     from echo_synth.generation.targets import check_ours, choose_target, make_target
     from echo_synth.generation.writer import DatasetWriter
@@ -246,9 +248,10 @@ def _fill(
         settings_of(choose_target(request))
     target = on_main("cpu", lambda: make_target(request, settings_of))
     writer = DatasetWriter(target.raw, target.classification, plan.rows, part)
+    facts = dataset_facts(command, recorded, plan.rows, plan.maps.path, str(request.identity["maps_hash"]))
     with writer.opened(), resume_hint(continue_with(), lambda: _saved(writer)):
         check_ours(target, request)
-        drawn = run.generate(source, plan.maps, writer, plan.seed, _SMALL_BATCH, recorded)
+        drawn = run.generate(source, plan.maps, writer, plan.seed, _SMALL_BATCH, recorded, facts)
     state = "" if drawn.complete else "; other shards are still to come"
     return (
         f"{run.total_cases(plan.rows)}{state}",

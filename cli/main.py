@@ -15,6 +15,7 @@ from cli import (
     evaluate_commands,
     find_commands,
     generate_commands,
+    import_commands,
     inspect_commands,
     measure_commands,
     quality_commands,
@@ -22,6 +23,7 @@ from cli import (
     segmenter_commands,
     sweep_commands,
     train_commands,
+    verify_commands,
 )
 from cli.command import Application, tell_interrupted
 from cli.screen import show_everything
@@ -51,6 +53,7 @@ for group in (
     train_commands,
     distill_commands,
     generate_commands,
+    import_commands,
     inspect_commands,
     measure_commands,
     segmenter_commands,
@@ -60,6 +63,7 @@ for group in (
     quality_commands,
     sweep_commands,
     find_commands,
+    verify_commands,
     demo,
 ):
     group.register(app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -174,6 +175,7 @@ def _judge(
         say(f"{segmenter[1]} was not trained on dataset {segmenter[0]}: agreement with the maps is left out")
     judgement = judge(replace(inputs, predictions=masks))
     write_quality(judgement, folder, settings)
+    _note_privacy(inputs, judgement.numbers["privacy"])
     if kept is not None:
         left = write_kept(inputs.synthetic, judgement.table, kept, settings, overwrite)
         say(f"kept {left} of {len(judgement.table)} images: {kept}")
@@ -181,3 +183,17 @@ def _judge(
     recall = [f"  {change}: {share}" for change, _, share in recall_rows(judgement.numbers["privacy"])[1:]]
     done(*lines, "planted copies of training images that are found, by change:", *recall)
     done(f"wrote {folder}: {', '.join(FILES)}")
+
+
+def _note_privacy(inputs: QualityInputs, measured: Mapping[str, Any]) -> None:
+    """Into CARD.md and dataset.json of the dataset, where it has a card; a dataset that cannot be written stays as it is."""
+    from echo_synth.data.facts import add_facts
+    from echo_synth.errors import EchoSynthError
+
+    kept = {key: measured[key] for key in ("rate", "synthetic", "unseen_real")}
+    told = {"real": inputs.real.name, "images": len(inputs.cases), **kept}
+    try:
+        if add_facts(inputs.synthetic.path, {"privacy": told}):
+            say(f"noted near copies in {inputs.synthetic.path / 'CARD.md'}")
+    except EchoSynthError as e:
+        say(f"near copies are not noted in the dataset's card: {e}")

@@ -169,6 +169,12 @@ def _plugin() -> Finding:
     return Finding("nnU-Net's trainers", MISSING, f"nnUNet_extTrainer={given}, expected {ours}", mend)
 
 
+def diffusion_models() -> list[str]:
+    """Names of all presets of diffusion models."""
+    names = sorted(p.stem for p in (specs.root() / "presets" / "models").glob("*.yaml"))
+    return [name for name in names if isinstance(specs.model(name), specs.DiffusionSpec)]
+
+
 def _weights() -> Iterator[Finding]:
     from echo_synth.runs.find import bundled_run, newest_run
 
@@ -179,7 +185,7 @@ def _weights() -> Iterator[Finding]:
             yield Finding(f"bundled {model}", OK, f"{run.hash()}, trained on phantoms")
         except EchoSynthError as e:
             yield Finding(f"bundled {model}", BROKEN, str(e).splitlines()[0], "install the package again")
-    for model in specs.diffusion_models():
+    for model in diffusion_models():
         newest = newest_run(model)
         found = f"{newest.folder} ({newest.hash()})" if newest else "no finished run of yours"
         mend = "" if newest else f"echosynth train --model {model} --dataset-id 501"

@@ -6,7 +6,6 @@ Every unknown key is an error that names the nearest known one.
 from __future__ import annotations
 
 import difflib
-import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_args, overload
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SIZES = ("tiny", "small", "base", "paper")
 DIFFUSION_MODELS = ("sdm", "ve", "vp", "edm", "edm-l128", "edm-l64")
-_MOST_LIST = 1 << 20  # bytes of a list of patients
 _MOST_ERRORS = 1000
 VAE_MODELS = ("gamma-vae-64", "gamma-vae-128")
 
@@ -304,12 +302,6 @@ def diffusion_model(name: str) -> DiffusionSpec:
     return spec
 
 
-def diffusion_models() -> list[str]:
-    """Names of all presets of diffusion models."""
-    names = sorted(p.stem for p in (root() / "presets" / "models").glob("*.yaml"))
-    return [name for name in names if isinstance(model(name), DiffusionSpec)]
-
-
 def vae_model(name: str) -> VaeSpec:
     """Preset of a Γ-VAE. Raises SpecError for anything else."""
     spec = model(name)
@@ -348,49 +340,6 @@ def conditions_of(spec: DiffusionSpec, size: str, **overrides: bool | None) -> C
     """How maps condition a model of one size, `overrides` (None means: keep the preset's) applied last."""
     chosen = spec.size_conditions.get(size, Conditions())
     return chosen.model_copy(update={k: v for k, v in overrides.items() if v is not None})
-
-
-def official_split() -> dict[str, list[str]]:
-    """CAMUS's published patient lists by split name (train, val, test)."""
-    return read_split(root() / "splits" / "official")
-
-
-def read_split(folder: Path) -> dict[str, list[str]]:
-    """Patient ids of each split (train, val, test) from a folder of CAMUS's subgroup files.
-
-    Raises SpecError for a missing or unreadable file, a malformed line, or a patient that is
-    listed twice.
-    """
-    result: dict[str, list[str]] = {}
-    seen: dict[str, str] = {}
-    for name, filename in camus().split_files.items():
-        path = folder / filename
-        if not path.is_file():
-            raise SpecError(f"{path}: missing; --split expects a folder with {', '.join(camus().split_files.values())}")
-        patients = _read_list(path).split()
-        for p in patients:
-            if not re.fullmatch(camus().patient_pattern, p, re.ASCII):
-                raise SpecError(f"{path}: {f'{p:.60}'!a} is not a patient id such as patient0001")
-            if p in seen:
-                raise SpecError(f"{path}: {p} is listed twice (also in {seen[p]}); each patient belongs to one split")
-            seen[p] = filename
-        result[name] = sorted(patients)
-    return result
-
-
-def _read_list(path: Path) -> str:
-    """Text of a short list: UTF-8, with or without the mark that Windows puts at its beginning."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_MOST_LIST + 1)
-    except OSError as e:
-        raise SpecError(f"{path}: cannot be read ({e.strerror or e})") from None
-    if len(data) > _MOST_LIST:
-        raise SpecError(f"{path}: more than {_MOST_LIST} bytes, expected one patient a line")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise SpecError(f"{path}: not UTF-8 text; save it as UTF-8, not UTF-16 or a code page") from None
 
 
 # The architectures of timm that may be built: a name that is not listed may read a file or an address.

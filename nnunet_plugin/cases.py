@@ -19,6 +19,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_plugin.whole_images import Plans
 
+_FACTS = "echosynth"  # key of dataset.json under which echosynth says what made a dataset
 _SOURCE = "echosynth_source.json"  # in a training's folder, and at the end of a name beside preprocessed cases
 
 
@@ -38,7 +39,7 @@ def current_files(dataset: str, planned: Mapping[str, Any]) -> dict[str, tuple[P
     raw = raw_folder(dataset)
     if raw is None:
         return {}
-    if _read(raw / "dataset.json") != planned:
+    if without_facts(_read(raw / "dataset.json")) != without_facts(planned):
         raise RuntimeError(f"{raw / 'dataset.json'}: changed since the dataset was planned; plan it again")
     return raw_files(raw, planned)
 
@@ -84,9 +85,14 @@ def source_of_training(training: Path) -> dict[str, Any]:
     return _read(training / _SOURCE)
 
 
+def without_facts(description: Mapping[str, Any]) -> dict[str, Any]:
+    """dataset.json but what it says of where the images come from: that changes no training."""
+    return {key: value for key, value in description.items() if key != _FACTS}
+
+
 def use_of(description: Mapping[str, Any], splits: Any) -> str:
     """Hash of how cases are used: of dataset.json (labels, shares) and the content of splits_final.json."""
-    text = json.dumps([description, splits], sort_keys=True)
+    text = json.dumps([without_facts(description), splits], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from echo_synth import specs
+from echo_synth.data import splits
 from echo_synth.errors import SpecError
 
 MODELS = sorted(p.stem for p in (specs.root() / "presets/models").glob("*.yaml"))
@@ -40,7 +41,7 @@ def test_unknown_model_names_the_nearest() -> None:
 
 
 def test_official_split_is_400_50_50_and_disjoint() -> None:
-    split = specs.official_split()
+    split = splits.official_split()
     assert {k: len(v) for k, v in split.items()} == {"train": 400, "val": 50, "test": 50}
     assert len({p for listed in split.values() for p in listed}) == 500
 
@@ -54,11 +55,11 @@ def test_bad_split_files_are_named(tmp_path: Path, text: str, message: str) -> N
         (tmp_path / file).write_text("")
     (tmp_path / "subgroup_training.txt").write_text(text)
     with pytest.raises(SpecError, match=message):
-        specs.read_split(tmp_path)
+        splits.read_split(tmp_path)
 
 
 def test_a_patient_in_two_splits_is_refused(tmp_path: Path) -> None:
     for file in specs.camus().split_files.values():
         (tmp_path / file).write_text("patient0007\n")
     with pytest.raises(SpecError, match="patient0007 is listed twice"):
-        specs.read_split(tmp_path)
+        splits.read_split(tmp_path)

@@ -30,9 +30,11 @@ ROOMS = [
         "yaml_file",
         "specs",
         "records",
+        "checksums",
     ),
-    *("metrics", "data", "phantom", "vae", "sampling", "diffusion", "runs", "compat", "generation", "training"),
-    *("downstream", "evaluation", "report", "experiment", "cli"),
+    *("metrics", "data", "phantom", "vae", "sampling", "diffusion", "runs", "compat", "generation", "foreign"),
+    *("training", "verification"),
+    *("downstream", "evaluation", "report", "experiment", "inventory", "doctor", "cli"),
 ]
 PURE = ("vae", "diffusion", "sampling", "metrics")  # arrays and tensors in, arrays and tensors out
 FILES = sorted([*(ROOT / "echo_synth").rglob("*.py"), *(ROOT / "cli").rglob("*.py")])

@@ -10,12 +10,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from echo_synth import checksums
 from echo_synth.compat import edmlx, infer
 from echo_synth.compat.inert import Record
 from echo_synth.compat.weights_file import read_pickle
 from echo_synth.errors import RunError
 from echo_synth.files import read_json, write_json
-from echo_synth.folders import check_target, new_folder
+from echo_synth.folders import check_target, mark, new_folder
 from echo_synth.runs.description import DiffusionDescription, VaeDescription, VaeNetwork, first_error
 from echo_synth.runs.folder import DESCRIPTION, WEIGHTS, VaeRun
 from echo_synth.runs.tensors import save_tensors
@@ -228,4 +229,6 @@ def import_edmlx(
         write_json(new / DESCRIPTION, description.as_json())
         if resolved is not None:
             write_json(new / "settings.json", resolved)
+        mark(new, MADE_BY)
+        checksums.record(new)
     return description

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,15 +13,18 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from echo_synth import specs
-from echo_synth.data import camus, nnunet_raw
+from echo_synth import __version__, checksums
+from echo_synth.data import camus, nnunet_raw, splits
 from echo_synth.data.camus import CamusCase
+from echo_synth.data.card import KEY
 from echo_synth.data.cfg import CfgValue
+from echo_synth.data.facts import terms
 from echo_synth.data.nifti import Image2D, write_image
 from echo_synth.data.pair import read_case
+from echo_synth.data.sources import CAMUS, SIMULATED
 from echo_synth.data.tissues import Case2D, derive_case
 from echo_synth.files import write_json
-from echo_synth.folders import new_folders
+from echo_synth.folders import maker, mark, new_folders
 from echo_synth.parallel import parallel_map
 from echo_synth.progress import track
 from echo_synth.types import SPLITS, VIEWS
@@ -70,7 +74,7 @@ def plan(src: Path, split: str | None, allow_missing: bool, patients: int | None
     """
     database = camus.find_database(src)
     folder = database.split_folder if split is None else Path(split) if split != "official" else None
-    lists = specs.read_split(folder) if folder else specs.official_split()
+    lists = splits.read_split(folder) if folder else splits.official_split()
     source = str(folder or "the official split")
     listed = camus.assign_splits(database.patients, lists, allow_missing, source)
     split_of = camus.hold_out_validation(camus.choose_some(listed, patients) if patients else listed)
@@ -87,8 +91,10 @@ def plan(src: Path, split: str | None, allow_missing: bool, patients: int | None
     return ConversionPlan(jobs, split_of, source, database.missing, notes)
 
 
-def _convert_one(job: ConvertJob, size: int | None, raw: Path, classification: Path | None) -> dict[str, Any]:
-    """Worker: read, convert and write one case; returns its row of cases.csv."""
+def _convert_one(
+    job: ConvertJob, size: int | None, raw: Path, classification: Path | None
+) -> tuple[dict[str, Any], bytes]:
+    """Worker: read, convert and write one case; returns its row of cases.csv, and a SHA-256 of what was read."""
     image, mask = read_case(job.case)
     derived = derive_case(image, mask, size)
     dataset, name = nnunet_raw.RawDataset(raw), str(job.case.id)
@@ -97,7 +103,15 @@ def _convert_one(job: ConvertJob, size: int | None, raw: Path, classification: P
     if classification is not None:
         path = classification / job.split / job.case.id.view / f"{name}.png"
         Image.fromarray(np.clip(np.rint(derived.image), 0, 255).astype(np.uint8)).save(path)  # type: ignore[call-overload]
-    return _case_row(job, image, derived)
+    return _case_row(job, image, derived), _digest(name, image, mask)
+
+
+def _digest(name: str, image: Image2D, mask: Image2D) -> bytes:
+    """Of a case as its files hold it, whatever their format: name, spacing, pixels."""
+    digest = hashlib.sha256(f"{name} {image.spacing} {image.pixels.shape}".encode())
+    for pixels in (image.pixels, mask.pixels):
+        digest.update(np.ascontiguousarray(pixels).tobytes())
+    return digest.digest()
 
 
 def _case_row(job: ConvertJob, source: Image2D, derived: Case2D) -> dict[str, Any]:
@@ -156,10 +170,28 @@ def convert(
             for folder in (new_class / split / view for split in SPLITS for view in VIEWS):
                 folder.mkdir(parents=True)
         work = partial(_convert_one, size=size, raw=new_raw, classification=new_class)
-        rows = list(track(parallel_map(work, jobs, workers), len(jobs), "convert", "cases"))
-        cases = pd.DataFrame(rows)
+        made = list(track(parallel_map(work, jobs, workers), len(jobs), "convert", "cases"))
+        cases = pd.DataFrame([row for row, _ in made])
         nnunet_raw.write_index(new_raw, cases)
-        write_json(new_raw / "settings.json", dict(settings))
+        facts = _facts(cases, [digest for _, digest in made], inputs)
+        write_json(new_raw / "settings.json", {**settings, KEY: facts})
         if new_class:
             cases.sort_values("case").to_csv(new_class / "cases.csv", index=False)
+        for folder in folders:
+            mark(folder, MADE_BY)
+            checksums.record(folder)
     return cases
+
+
+def _facts(cases: pd.DataFrame, digests: Sequence[bytes], inputs: Sequence[Path]) -> dict[str, Any]:
+    """What settings.json says of where the cases come from, and a hash of all that was read."""
+    simulated = any("phantom" in (maker(p), maker(p.absolute().parent)) for p in inputs)
+    return {
+        "made_by": MADE_BY,
+        "version": __version__,
+        "kind": "converted",
+        "images": len(cases),
+        "patients": int(cases["patient"].nunique()),
+        "source_hash": hashlib.sha256(b"".join(digests)).hexdigest()[:16],
+        **terms([SIMULATED if simulated else CAMUS]),
+    }

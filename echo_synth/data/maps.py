@@ -21,6 +21,7 @@ from echo_synth import specs
 from echo_synth.data import nnunet_raw
 from echo_synth.data.allotment import allot
 from echo_synth.data.deformation import SIZE, apply, draw
+from echo_synth.data.facts import origin_of_dataset
 from echo_synth.data.heart_shape import ejection_fraction, ventricle
 from echo_synth.data.leakage import refuse_test_patients
 from echo_synth.data.plausible import Plausible
@@ -205,7 +206,7 @@ def make_maps(
         index = pd.concat(list(parts), ignore_index=True)
         index.to_parquet(new / "index.parquet", index=False)
         write_json(new / "held_out.json", sorted(nnunet_raw.test_patients(dataset)))
-        write_json(new / "settings.json", dict(settings))
+        write_json(new / "settings.json", {**settings, "source": origin_of_dataset(dataset.path)})
     return index
 
 

@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from echo_synth import __version__, checksums
 from echo_synth.data import nnunet_raw
+from echo_synth.data.card import KEY
+from echo_synth.data.facts import content_of, origin_of_dataset, terms
 from echo_synth.data.leakage import refuse_patients_of
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.errors import DataError
 from echo_synth.files import write_json
-from echo_synth.folders import new_folder
+from echo_synth.folders import mark, new_folder
 
 MADE_BY = "mix-datasets"
 
@@ -95,7 +98,22 @@ def write(
         if len(parts) > 1:
             described["sampling"] = _by_holder(parts, holders)
         write_json(folder / "dataset.json", described)
-        write_json(folder / "settings.json", dict(settings))
+        write_json(folder / "settings.json", {**settings, KEY: _facts(table, sources)})
+        mark(folder, MADE_BY)
+        checksums.record(folder)
+
+
+def _facts(table: pd.DataFrame, sources: Sequence[RawDataset]) -> dict[str, Any]:
+    """What settings.json says of the mixture; "of" names each source with a hash of all its files, where that is known."""
+    return {
+        "made_by": MADE_BY,
+        "version": __version__,
+        "kind": "mixture",
+        "images": len(table),
+        "patients": int(table["patient"].nunique()),
+        "of": {s.name: content_of(s.path) for s in sources},
+        **terms(origin_of_dataset(s.path) for s in sources),
+    }
 
 
 def _by_holder(parts: Mapping[str, float], holders: Mapping[str, set[str]]) -> dict[str, float]:

@@ -32,14 +32,14 @@ def read_case(case: CamusCase) -> tuple[Image2D, Image2D]:
     if image.pixels.shape != mask.pixels.shape:
         raise DataError(f"{case.mask}: is {mask.pixels.shape}, its image {case.image.name} is {image.pixels.shape}")
     _check_geometry(case, image, mask)
-    _check_grey_levels(case.image, image.pixels)
+    check_grey_levels(case.image, image.pixels)
     return image, Image2D(_whole_labels(case.mask, mask.pixels), mask.spacing, mask.direction)
 
 
 def _check_geometry(case: CamusCase, image: Image2D, mask: Image2D) -> None:
     if not np.allclose(image.spacing, mask.spacing, rtol=1e-3):
         raise DataError(f"{case.mask}: spacing {mask.spacing} mm, its image has {image.spacing} mm")
-    _check_field_of_view(case.image, image)
+    check_field_of_view(case.image, image)
     if image.direction is None or mask.direction is None:
         return
     if not np.allclose(image.direction, mask.direction, atol=1e-2):
@@ -49,7 +49,8 @@ def _check_geometry(case: CamusCase, image: Image2D, mask: Image2D) -> None:
         )
 
 
-def _check_field_of_view(path: Path, image: Image2D) -> None:
+def check_field_of_view(path: Path, image: Image2D) -> None:
+    """Raise DataError, which names `path`, where the spacing cannot be that of an echo image, in mm."""
     if image.spacing == (1.0, 1.0):
         raise DataError(f"{path}: spacing 1 x 1 mm, which tools write that lost it; store the true one, mm a pixel")
     low, high = _FIELD_OF_VIEW_MM
@@ -74,7 +75,8 @@ def _whole_labels(path: Path, pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
     return labels
 
 
-def _check_grey_levels(path: Path, pixels: NDArray[np.generic]) -> None:
+def check_grey_levels(path: Path, pixels: NDArray[np.generic]) -> None:
+    """Raise DataError, which names `path`, unless the grey levels are 0 to 255 and not all dark."""
     low, high = float(pixels.min()), float(pixels.max())  # type: ignore[attr-defined]
     if low < 0 or high > 255:
         raise DataError(f"{path}: grey levels from {low:g} to {high:g}, expected 0 to 255")

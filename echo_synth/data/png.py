@@ -40,6 +40,21 @@ def read_grey_png(path: Path) -> NDArray[np.uint8]:
         return np.asarray(image.convert("L"), dtype=np.uint8)
 
 
+def read_ids_png(path: Path) -> NDArray[np.uint8]:
+    """Numbers (rows, columns) uint8 of a PNG mask: grey, palette indices, or three equal channels.
+
+    Raises DataError when it is missing, damaged, of another depth, truly in colour, or too large.
+    """
+    with _opened(path) as image:
+        _check(path, image, ("L", "P", "RGB"), None)
+        pixels = np.asarray(image, dtype=np.uint8)
+    if pixels.ndim == 2:
+        return pixels
+    if not (pixels == pixels[..., :1]).all():
+        raise DataError(f"{path}: is in colour, expected numbers of tissues (grey levels, or three equal channels)")
+    return np.ascontiguousarray(pixels[..., 0])
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:

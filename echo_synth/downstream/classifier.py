@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from echo_synth import checksums
 from echo_synth.claims import claim, lock_in
 from echo_synth.data.augment import ColourRanges, GeometricRanges, colour, draw_affine, draw_colour, warp
 from echo_synth.data.png import read_grey_png
@@ -201,7 +202,9 @@ def train_classifier(
             settings.device,
             validations=10,
         )
-        return engine.run(resume)
+        best = engine.run(resume)
+        checksums.record(folder)
+        return best
 
 
 def estimate_classifier(settings: ClassifierSettings) -> Estimate:

@@ -130,7 +130,7 @@ def is_planned(dataset_id: int) -> bool:
     folder = plans_file(dataset).parent
     for name in ("dataset.json", "splits_final.json"):
         raw, copied = dataset.path / name, folder / name
-        if raw.is_file() and not (copied.is_file() and read_json(copied, LISTS_CASES) == read_json(raw, LISTS_CASES)):
+        if raw.is_file() and not (copied.is_file() and _used(copied) == _used(raw)):
             return False
     try:
         plans = read_plans(plans_file(dataset))
@@ -141,6 +141,14 @@ def is_planned(dataset_id: int) -> bool:
     files = cases.raw_files(dataset.path, nnunet_raw.describe(dataset))
     preprocessed = folder / whole_images.identifier(plans, CONFIGURATION)
     return cases.is_preprocessed(files, plans, CONFIGURATION, preprocessed)
+
+
+def _used(file: Path) -> Any:
+    """What a training uses of dataset.json or splits_final.json."""
+    from nnunet_plugin import cases
+
+    content = read_json(file, LISTS_CASES)
+    return cases.without_facts(content) if isinstance(content, dict) else content
 
 
 def plan_and_preprocess(dataset_id: int, log: Path) -> None:

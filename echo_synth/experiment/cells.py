@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from echo_synth.errors import SpecError
 from echo_synth.experiment.spec import ExtraCell, ModelGrid, SweepSpec
-from echo_synth.experiment.stages import DRAWN_KINDS, Cell, Setting, Stage
+from echo_synth.experiment.stages import DRAWN_KINDS, IMPORTED, Cell, Setting, Stage, imported_name
 from echo_synth.generation.physics import RENDERER
 
 Solvers = Mapping[tuple[str, int], str]
@@ -123,6 +123,10 @@ class _Builder:
             renderer: dict[str, Setting] = {"renderer": RENDERER} if extra.kind == "bmode" else {}
             config = columns | renderer | {"maps": self.fingerprints["maps"]}
             return _CellData(Stage("data", config), columns, name)
+        if extra.kind == IMPORTED:
+            own: dict[str, Setting] = {"kind": IMPORTED, "dataset": extra.dataset}
+            content = self.fingerprints[imported_name(extra.dataset or 0)]
+            return _CellData(Stage("data", own | {"content": content}), own, name)
         base = _base_of(name, extra, before)
         columns |= {"base": extra.base} | {k: base.columns.get(k) for k in ("row", "model", "nfe")}
         if extra.kind == "pretrain":
@@ -197,7 +201,7 @@ class _Builder:
     def _classifier(self, data: _CellData) -> Stage | None:
         # Mixtures and filtered datasets refer to files; they have no classification folder of their own.
         config = data.stage.config
-        own_images = config["kind"] in ("real", *DRAWN_KINDS) and not config.get("patients")
+        own_images = config["kind"] in ("real", IMPORTED, *DRAWN_KINDS) and not config.get("patients")
         if self.spec.classifier is None or not own_images:
             return None
         init = self._classifier(data.pretrained_on) if data.pretrained_on else None

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from echo_synth.data import nnunet_raw
 from echo_synth.experiment.inputs import SweepInputs
-from echo_synth.experiment.stages import DRAWN_KINDS, Setting, Stage
+from echo_synth.experiment.stages import DRAWN_KINDS, IMPORTED, Setting, Stage
 from echo_synth.experiment.workspace import DERIVED_ID, DRAWN_ID, Workspace
 from echo_synth.home import home
 from echo_synth.runs.folder import STATE
@@ -45,6 +46,8 @@ class StageCommands:
         """Datasets that the stage's commands expect beside what they make, in its own folder."""
         if stage.kind != "data" or stage.config["kind"] in DRAWN_KINDS:
             return []
+        if stage.config["kind"] == IMPORTED:
+            return [nnunet_raw.find(self.workspace.dataset_id(stage)).path]
         base = [self.workspace.drawn(stage.needs["base"]).path] if "base" in stage.needs else []
         return [self.workspace.real.path, *base]
 
@@ -70,6 +73,8 @@ class StageCommands:
             return [["noise-dataset", *self._without_network(stage)]]
         if kind == "filtered":
             return [self._filter(stage)]
+        if kind == IMPORTED:
+            return []  # it is there
         if kind == "mix" or stage.config["patients"] is not None:
             return [self._mix(stage)]
         return []  # all real patients: the converted dataset itself

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from echo_synth import specs
+from echo_synth import checksums, specs
 from echo_synth.data import nnunet_raw
-from echo_synth.data.leakage import refuse_test_patients
+from echo_synth.data.facts import content_of
+from echo_synth.data.leakage import refuse_patients_of, refuse_test_patients
 from echo_synth.data.maps import MapFolder, open_maps
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.downstream import nnunet
-from echo_synth.errors import LeakageError
+from echo_synth.errors import DataError, LeakageError
 from echo_synth.experiment.spec import ModelGrid, SweepSpec
+from echo_synth.experiment.stages import imported_name
 from echo_synth.generation.solver_choice import choose_solver
 from echo_synth.generation.sources import newest_maps, vae_run
 from echo_synth.home import home
@@ -31,7 +33,7 @@ class SweepInputs:
         real: dataset of real patients.
         maps: folder of condition maps.
         checkpoints: run folders by the fingerprint of their weights, which the stages' hashes hold.
-        fingerprints: of the real data ("real"), the maps ("maps"), the trainer ("trainer"), and of the weights of each row.
+        fingerprints: of imported datasets, of the real data ("real"), the maps ("maps"), the trainer ("trainer"), and of the weights of each row.
         solvers: by row and NFE, "auto" resolved; it stays where a run's own noise levels come with it.
         levels: those noise levels, as text.
     """
@@ -58,6 +60,9 @@ def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInp
     fingerprints = {"real": file_hash(real.path / "cases.csv"), "maps": file_hash(maps / "index.parquet")}
     if spec.segmenter:
         fingerprints["trainer"] = json.dumps(asdict(nnunet.trainer_budget(spec.segmenter.trainer)), sort_keys=True)
+    for cell in spec.cells.values():
+        if cell.dataset is not None:
+            fingerprints[imported_name(cell.dataset)] = _imported(cell.dataset, real)
     checkpoints: dict[str, Path] = {}
     solvers: dict[tuple[str, int], str] = {}
     levels: dict[tuple[str, int], str] = {}
@@ -73,6 +78,21 @@ def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInp
         solvers |= {key: "auto" if key in levels else choice.solver for key, choice in chosen.items()}
         say(f"{row}: {run.folder}{'' if grid.checkpoint else ', the newest run of ' + model}")
     return SweepInputs(real, maps, checkpoints, fingerprints, solvers, levels)
+
+
+def _imported(dataset_id: int, real: RawDataset) -> str:
+    """Hash of all files of an imported dataset, which knows nobody whom `real` holds out.
+
+    Raises DataError where there is none, or no hashes were recorded; LeakageError.
+    """
+    dataset = nnunet_raw.find(dataset_id, "cells: dataset")
+    refuse_patients_of(real, dataset.cases()["patient"], f"images in {dataset.name}")
+    content = content_of(dataset.path)
+    if content is None:
+        raise DataError(
+            f"{dataset.path}: no {checksums.SUMS}; expected a dataset that 'echosynth import-images' has finished"
+        )
+    return content
 
 
 def _run_of(model: str, grid: ModelGrid) -> DiffusionRun:

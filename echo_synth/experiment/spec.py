@@ -80,7 +80,8 @@ class ModelGrid(Strict):
 class ExtraCell(Strict):
     """A cell beside the grid: `base` names a cell of the grid where one is needed."""
 
-    kind: Literal["real", "bmode", "noise", "mix", "filtered", "pretrain"]
+    kind: Literal["real", "bmode", "noise", "mix", "filtered", "pretrain", "imported"]
+    dataset: int | None = Field(default=None, ge=1, le=999, description="imported: id of the dataset of import-images")
     base: str | None = Field(default=None, description="mix, filtered and pretrain: the cell whose images are used")
     epochs: Count | None = Field(
         default=None, description="of this cell's segmenter (pretrain: after it); None: the sweep's"
@@ -145,6 +146,11 @@ def read_sweep(path: Path) -> SweepSpec:
         specs.diffusion_model(spec.model_of(name))
         if name in RESERVED_ROWS:
             raise SpecError(f"{file}: models.{name}: the name is taken; choose another for the row")
+    for name, cell in spec.cells.items():
+        if (cell.kind == "imported") != (cell.dataset is not None):
+            raise SpecError(
+                f"{file}: cells.{name}.dataset: {cell.dataset}; expected an id with kind imported, none with others"
+            )
     if spec.segmenter and spec.segmenter.seeds and spec.segmenter.seed is not None:
         raise SpecError(f"{file}: segmenter: seed and seeds; expected one of them")
     return spec

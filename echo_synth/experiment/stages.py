@@ -13,6 +13,7 @@ HASH_DIGITS = 12
 StageKind = Literal["data", "segmenter", "predict", "classifier", "evaluate"]
 # Kinds of data that are drawn from maps into a dataset of their own: by a trained model, by physics, by noise.
 DRAWN_KINDS = ("synthetic", "bmode", "noise")
+IMPORTED = "imported"  # kind of data that is there already, by import-images
 Setting = str | int | float | None  # a value of JSON
 
 
@@ -64,6 +65,11 @@ class Cell:
     def stage(self, kind: StageKind) -> Stage | None:
         """The stage of that kind."""
         return next((s for s in self.stages if s.kind == kind), None)
+
+
+def imported_name(dataset_id: int) -> str:
+    """Under which the fingerprint of an imported dataset is kept; no row can have that name."""
+    return f"dataset {dataset_id}"
 
 
 def in_order(stages: Sequence[Stage]) -> list[Stage]:

@@ -10,8 +10,10 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from echo_synth.claims import Claim, claim, lock_beside
+from echo_synth.data import nnunet_raw
+from echo_synth.data.facts import pictures_of
 from echo_synth.data.nnunet_raw import RawDataset
-from echo_synth.experiment.stages import DRAWN_KINDS, Cell, Stage
+from echo_synth.experiment.stages import DRAWN_KINDS, IMPORTED, Cell, Stage
 from echo_synth.files import write_json
 from echo_synth.generation.timing import seconds_per_image
 from echo_synth.home import classification
@@ -82,6 +84,8 @@ class Workspace:
         kind = data.config["kind"]
         if kind == "real" and data.config["patients"] is None:
             return self.real.id
+        if kind == IMPORTED:
+            return int(data.config["dataset"] or 0)
         return DRAWN_ID if kind in DRAWN_KINDS else DERIVED_ID
 
     def drawn(self, data: Stage) -> RawDataset:
@@ -90,6 +94,8 @@ class Workspace:
 
     def images(self, data: Stage) -> Path:
         """Classification folder of a data stage."""
+        if data.config["kind"] == IMPORTED:
+            return pictures_of(nnunet_raw.find(self.dataset_id(data)))
         return self.real_images if data.config["kind"] == "real" else self.folder(data) / "classification"
 
     @property

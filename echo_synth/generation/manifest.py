@@ -40,7 +40,7 @@ def plan_images(index: pd.DataFrame, count: int | None, seed: int) -> pd.DataFra
     result = rows[kept].copy()
     result.insert(0, "index", np.arange(count))
     result.insert(0, "case", names)
-    return _with_validation(result)
+    return with_validation(result)
 
 
 def fingerprint(maps: MapFolder, rows: pd.DataFrame) -> str:
@@ -58,7 +58,7 @@ def fingerprint(maps: MapFolder, rows: pd.DataFrame) -> str:
     return digest.hexdigest()[:16]
 
 
-def _with_validation(rows: pd.DataFrame) -> pd.DataFrame:
+def with_validation(rows: pd.DataFrame) -> pd.DataFrame:
     """nnU-Net needs validation cases: where no source patient is one, every tenth patient becomes one."""
     patients = sorted(set(rows["patient"]))
     if (rows["split"] == "val").any() or len(patients) < 2:

@@ -13,6 +13,7 @@ from echo_synth.data.leakage import refuse_patients_of
 from echo_synth.data.maps import MapFolder, open_maps
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings
+from echo_synth.generation.facts import dataset_facts, learnt_from
 from echo_synth.generation.manifest import fingerprint, plan_images
 from echo_synth.generation.solver_choice import SolverChoice, choose_solver
 from echo_synth.generation.sources import TrainedModel, newest_maps
@@ -109,6 +110,11 @@ class Generation:
         """Settings that decide the files' content: a dataset is completed with the same ones only."""
         computed = {"batch": self.batch, "fast": self.fast, "compile": self.compiled}
         return self.recorded() | self.plan.identity() | computed
+
+    def facts(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """What dataset.json and CARD.md say; `identity` is `self.identity()`, which takes a while."""
+        maps, learnt = self.plan.maps.path, learnt_from(self.model.run)
+        return dataset_facts("generate", self.recorded(), self.plan.rows, maps, identity["maps_hash"], learnt)
 
     def load(self) -> ImageGenerator:
         """The networks, ready to draw."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,9 +18,8 @@ from echo_synth.data.maps import MapFolder
 from echo_synth.data.nifti import read_pixels
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.files import write_png
-from echo_synth.generation.targets import PREVIEW
 from echo_synth.generation.timing import Attempt, record_attempt
-from echo_synth.generation.writer import DatasetWriter
+from echo_synth.generation.writer import PREVIEW, DatasetWriter
 from echo_synth.progress import Meter
 from echo_synth.types import frame_number
 
@@ -69,7 +69,13 @@ class Drawn:
 
 
 def generate(
-    source: ImageSource, maps: MapFolder, writer: DatasetWriter, seed: int, batch: int, recorded: Mapping[str, Any]
+    source: ImageSource,
+    maps: MapFolder,
+    writer: DatasetWriter,
+    seed: int,
+    batch: int,
+    recorded: Mapping[str, Any],
+    facts: Mapping[str, Any] | None = None,
 ) -> Drawn:
     """Draw every image of `writer.rows` that is missing and belongs to this shard.
 
@@ -79,8 +85,10 @@ def generate(
 
     Args:
         recorded: columns of the manifest that are the same for all images.
+        facts: see `DatasetWriter.finish`.
     """
     start, drawn = time.monotonic(), 0
+    writer.forget_lost()
     restore_lost(writer, maps, batch)
     try:
         with closing(_Chunks(writer, batch)) as chunks:
@@ -98,9 +106,10 @@ def generate(
         if drawn:
             attempt = Attempt(drawn, round(seconds, 3), source.device, source.precision, str(writer.shard))
             record_attempt(writer.raw, attempt)
-    complete = writer.finish(recorded)
+    complete = writer.finish(recorded, facts)
     if complete:
         write_preview(writer, maps)
+        writer.record_sums()
     return Drawn(drawn, seconds, complete)
 
 
@@ -165,14 +174,21 @@ def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 def write_preview(writer: DatasetWriter, maps: MapFolder) -> None:
     """preview.png: the first sixteen images above their maps."""
-    dataset, columns = RawDataset(writer.raw), _PREVIEW_COLUMNS
-    tiles = [
-        _tile(np.asarray(read_pixels(dataset.image_path(r["case"], "train"))), maps.read(r["map"]))
-        for r in _records(writer.rows.head(2 * columns))
+    dataset = RawDataset(writer.raw)
+    pairs = [
+        (np.asarray(read_pixels(dataset.image_path(r["case"], "train"))), maps.read(r["map"]))
+        for r in _records(writer.rows.head(2 * _PREVIEW_COLUMNS))
     ]
+    save_preview(writer.raw / PREVIEW, pairs)
+
+
+def save_preview(path: Path, pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) -> None:
+    """Images above their tissue maps, both (256, 256) uint8, eight a line, at half their size."""
+    columns = _PREVIEW_COLUMNS
+    tiles = [_tile(image, tissues) for image, tissues in pairs]
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     lines = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
-    write_png(writer.raw / PREVIEW, np.concatenate(lines, axis=0))
+    write_png(path, np.concatenate(lines, axis=0))
 
 
 def _tile(image: NDArray[np.uint8], tissues: NDArray[np.uint8]) -> NDArray[np.uint8]:

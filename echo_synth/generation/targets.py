@@ -15,10 +15,10 @@ from echo_synth.files import PARTIAL, check_writable, disk_error, read_json, wri
 from echo_synth.folders import MARKER
 from echo_synth.generation.manifest import MANIFEST
 from echo_synth.generation.shards import is_held, is_held_or_left
+from echo_synth.generation.writer import PREVIEW
 from echo_synth.home import classification, nnunet_folder
 
 FIRST_ID = 601
-PREVIEW = "preview.png"
 _SETTINGS = "settings.json"
 _WAIT_SECONDS = 120.0  # for another command that chooses an id
 

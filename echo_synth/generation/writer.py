@@ -22,13 +22,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from echo_synth import checksums
 from echo_synth.claims import Claim
 from echo_synth.data import nnunet_raw
+from echo_synth.data.facts import CARD, DATASET, facts_in, write_facts
 from echo_synth.data.nifti import write_image
+from echo_synth.errors import DataError
 from echo_synth.files import PARTIAL, disk_error, write_bytes
 from echo_synth.generation.manifest import MANIFEST, write_manifest
 from echo_synth.generation.shards import WHOLE, Shard, hold_shard, remove_dead_shards
 
+PREVIEW = "preview.png"
+_INDEXES = (DATASET, CARD, "splits_final.json", "cases.csv", "settings.json", MANIFEST, PREVIEW)
 _WAITING = 32  # images that may wait to be written
 _SIDE = 256  # pixels of an image, a label and a picture
 _PNG_END = b"IEND\xaeB`\x82"
@@ -88,11 +93,27 @@ class DatasetWriter:
 
     def missing(self) -> NDArray[np.bool_]:
         """Which rows of the plan are not finished: image, label or picture is not there or cut, (N,) bool."""
+        return ~(self.has_image() & self._has_label() & self._has_picture())
+
+    def _has_label(self) -> NDArray[np.bool_]:
+        return self._present(self.raw / "labelsTr", nnunet_raw.ENDING)
+
+    def _has_picture(self) -> NDArray[np.bool_]:
         pictures = np.zeros(len(self.rows), bool)
         for (split, view), folder in self._class_folders().items():
             belongs = (self.rows["split"] == split) & (self.rows["view"] == view)
             pictures |= belongs.to_numpy() & self._present(folder, ".png")
-        return ~(self.has_image() & self._present(self.raw / "labelsTr", nnunet_raw.ENDING) & pictures)
+        return pictures
+
+    def forget_lost(self) -> None:
+        """Files that are to be made again count no longer in SHA256SUMS; others keep their lines, damaged ones too."""
+        images = self.rows.loc[~self.has_image(), "case"]
+        labels = self.rows.loc[~self._has_label(), "case"]
+        lost = [f"imagesTr/{c}_0000{nnunet_raw.ENDING}" for c in images]
+        checksums.drop_lines(self.raw, [*lost, *(f"labelsTr/{c}{nnunet_raw.ENDING}" for c in labels)])
+        pictures = self.rows[~self._has_picture()]
+        names = zip(pictures["split"], pictures["view"], pictures["case"], strict=True)
+        checksums.drop_lines(self.classification, [f"{split}/{view}/{case}.png" for split, view, case in names])
 
     def _present(self, folder: Path, ending: str) -> NDArray[np.bool_]:
         files = os.scandir(folder) if folder.is_dir() else ()
@@ -131,15 +152,36 @@ class DatasetWriter:
         for future in pending:
             future.result()
 
-    def finish(self, recorded: Mapping[str, Any]) -> bool:
-        """Write index files and manifest once no image is missing. Any shard may be the last; all write the same."""
+    def finish(self, recorded: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> bool:
+        """Write index files and manifest once no image is missing. Any shard may be the last; all write the same.
+
+        Args:
+            recorded: columns of the manifest that are the same for all images.
+            facts: what dataset.json and CARD.md say of the dataset, see `data.facts`; privacy, once measured, stays.
+        """
         if self.missing().any():
             return False
         cases = self.rows.drop(columns=["index"]).assign(rows=_SIDE, columns=_SIDE)
+        privacy = self._privacy()
         nnunet_raw.write_index(self.raw, cases)
+        if facts is not None:
+            write_facts(self.raw, {**facts, **privacy})
         write_bytes(self.classification / "cases.csv", (self.raw / "cases.csv").read_bytes())
         write_manifest(self.raw / MANIFEST, self.rows, recorded)
         return True
+
+    def _privacy(self) -> dict[str, Any]:
+        """What `quality` measured on these images before."""
+        try:
+            known = facts_in(self.raw)
+        except DataError:  # not there yet, or damaged: it is written anew
+            return {}
+        return {"privacy": known["privacy"]} if "privacy" in known else {}
+
+    def record_sums(self) -> None:
+        """SHA256SUMS of both folders, once all else is there; images that were recorded before keep their lines."""
+        checksums.record(self.raw, _INDEXES)
+        checksums.record(self.classification, ["cases.csv"])
 
 
 def _is_whole(file: Path) -> bool:

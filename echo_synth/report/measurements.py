@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from echo_synth import specs
+from echo_synth import checksums, specs
 from echo_synth.errors import DataError
 from echo_synth.evaluation.latent_prior import Counts
 from echo_synth.evaluation.solver_study import SolverStudy
@@ -83,6 +83,7 @@ def write_solver_study(study: SolverStudy, title: str, folder: Path) -> None:
         for name, table in study.tables.items():
             write_text(new / name, table.to_csv(index=False, float_format=_DIGITS))
         write_json(new / "solvers.json", study.summary())
+    checksums.renew(folder, _SOLVER_FILES)
 
 
 def write_benchmark(measured: Benchmark, folder: Path, settings: Mapping[str, Any]) -> None:

@@ -19,12 +19,14 @@ class TrainingData:
         dataset: name of the raw dataset.
         fingerprint: of its prepared pixels; changes when any image or label does.
         train, val: patients.
+        source: where they come from, see `data.facts`; "unknown" where runs of earlier versions do not say.
     """
 
     dataset: str
     fingerprint: str
     train: tuple[str, ...]
     val: tuple[str, ...]
+    source: str = "unknown"
 
     @property
     def patients(self) -> tuple[str, ...]:
@@ -43,9 +45,10 @@ def training_data_of(folder: Path) -> TrainingData | None:
         return None
     content = read_json(file)
     try:
-        data = TrainingData(content["dataset"], content["fingerprint"], tuple(content["train"]), tuple(content["val"]))
-    except (KeyError, TypeError):
+        patients = tuple(content["train"]), tuple(content["val"])
+        data = TrainingData(content["dataset"], content["fingerprint"], *patients, content.get("source", "unknown"))
+    except (KeyError, TypeError, AttributeError):
         raise RunError(f"{file}: expected dataset, fingerprint, train and val") from None
-    if not all(isinstance(v, str) for v in (data.dataset, data.fingerprint, *data.patients)):
+    if not all(isinstance(v, str) for v in (data.dataset, data.fingerprint, data.source, *data.patients)):
         raise RunError(f"{file}: expected names of patients, found something else")
     return data

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from echo_synth import home
+from echo_synth import checksums, home
 from echo_synth.claims import LOCK, claim, holder_of, lock_in
 from echo_synth.errors import ExistsError, HeldError, RunError
 from echo_synth.files import PARTIAL, check_writable, disk_error, write_json
@@ -203,6 +203,7 @@ def start_run(
     """
     if resume:
         check_resumable(folder, identity)
+    checksums.forget(folder)
     if not resume or not (folder / STATE).is_file():
         _set_aside(folder)
     write_json(folder / DESCRIPTION, description.as_json())

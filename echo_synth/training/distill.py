@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from echo_synth import specs
+from echo_synth import checksums, specs
 from echo_synth.data.nnunet_raw import RawDataset, find_by_name
 from echo_synth.data.prepared import prepare
 from echo_synth.diffusion.consistency import ConsistencyLevels
@@ -140,7 +140,9 @@ def distill(
     task = consistency_task(settings, options, teacher, fields, codec, folder / "samples")
     start = partial(start_run, folder, description, resolved, identity, resume, training_data(dataset, data))
     on_main(settings.device, start)
-    return run_engine(settings, module, task, folder, resume, identity)
+    best = run_engine(settings, module, task, folder, resume, identity)
+    on_main(settings.device, partial(checksums.record, folder))
+    return best
 
 
 def consistency_task(

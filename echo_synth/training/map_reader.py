@@ -10,21 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from monai.networks.nets import UNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from echo_synth.diffusion.map_reading import reading_loss
 from echo_synth.errors import RunError
-from echo_synth.masked import sector_mean
 from echo_synth.progress import Meter
 from echo_synth.runs.tensors import load_tensors, load_weights, save_tensors
 from echo_synth.training.streams import Stream, generator, normal, sample_indices
-
-if TYPE_CHECKING:
-    from echo_synth.training.tasks.diffusion import DiffusionTask
+from echo_synth.training.tasks.diffusion import DiffusionTask
 
 READER = "map_reader.safetensors"
 _TISSUES = 5
@@ -35,22 +33,6 @@ _BLUR, _NOISE = 1.5, 0.1  # most of both that it learns to read through: early i
 def build_reader() -> nn.Module:
     """A U-Net of 48 000 weights: (N, 1, R, R) fields in [−1, 1] to (N, 5, R, R) logits of tissues."""
     return UNet(2, 1, _TISSUES, channels=(16, 32, 64), strides=(2, 2), num_res_units=1, norm="instance")
-
-
-def reading_loss(reader: nn.Module, fields: Tensor, tissues: Tensor, sector: Tensor) -> Tensor:
-    """Cross-entropy, in nats, of the tissues that `reader` sees in `fields` against those of the map; (N,) float32.
-
-    The least that it can be, the entropy of mixed cells, is taken off: 0 is a map that is read exactly.
-
-    Args:
-        fields: (N, 1, R, R) in [−1, 1].
-        tissues: (N, 5, R, R), shares of tissues in each cell.
-        sector: (N, 1, R, R), 0 or 1.
-    """
-    logs = F.log_softmax(reader(fields).float(), dim=1)
-    cross = -(tissues * logs).sum(1, keepdim=True)
-    entropy = -torch.special.xlogy(tissues, tissues).sum(1, keepdim=True)
-    return sector_mean(cross - entropy, sector)
 
 
 def train_reader(task: DiffusionTask, folder: Path, identity: Mapping[str, Any]) -> nn.Module:

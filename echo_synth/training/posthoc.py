@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from echo_synth import checksums
 from echo_synth.errors import RunError
 from echo_synth.files import write_json
-from echo_synth.folders import new_folder
+from echo_synth.folders import mark, new_folder
 from echo_synth.runs.folder import AVERAGES, DESCRIPTION, WEIGHTS, Run, VaeRun
 from echo_synth.runs.tensors import load_tensors, save_tensors
 from echo_synth.training.ema import PowerEma, gamma_of_std
@@ -126,4 +127,6 @@ def write_average(source: Run, std: float, out: Path, overwrite: bool, settings:
         save_tensors(new / WEIGHTS, kept | averaged)
         write_json(new / DESCRIPTION, description.as_json())
         write_json(new / "settings.json", settings)
+        mark(new, AVERAGED)
+        checksums.record(new)
     return step

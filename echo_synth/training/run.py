@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from echo_synth import checksums
 from echo_synth.data.augment import ColourRanges, GeometricRanges
+from echo_synth.data.facts import origin_of_dataset
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.data.prepared import Prepared, prepare
 from echo_synth.errors import RunError
@@ -208,6 +210,7 @@ def train_gamma_vae(
         finish = FinishSettings(training, settings.seed, settings.precision, settings.device, settings.micro_batch)
         best = finish_decoder(module, task, finish, folder)
     on_main(settings.device, partial(write_texture, folder, module, data, settings.device))
+    on_main(settings.device, partial(checksums.record, folder))
     return best
 
 
@@ -242,7 +245,9 @@ def train_diffusion(
     on_main(settings.device, start)
     if settings.training.map_loss:
         task.map_loss, task.reader = settings.training.map_loss, _reader(task, settings, folder, identity)
-    return run_engine(settings, module, task, folder, resume, identity)
+    best = run_engine(settings, module, task, folder, resume, identity)
+    on_main(settings.device, partial(checksums.record, folder))
+    return best
 
 
 def _reader(task: DiffusionTask, settings: TrainingSettings, folder: Path, identity: Mapping[str, Any]) -> nn.Module:
@@ -272,4 +277,4 @@ def training_data(dataset: RawDataset, data: Prepared) -> TrainingData:
     patients = {
         split: tuple(sorted(set(data.cases["patient"][data.cases["split"] == split]))) for split in ("train", "val")
     }
-    return TrainingData(dataset.name, data.fingerprint, **patients)
+    return TrainingData(dataset.name, data.fingerprint, **patients, source=origin_of_dataset(dataset.path))

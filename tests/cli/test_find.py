@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from echo_synth import doctor, inventory, specs
+from echo_synth import doctor, inventory
 
 
 def _run(*arguments: str, code: int = 0) -> str:
@@ -63,7 +63,7 @@ def test_doctor_finds_a_whole_installation(tmp_path: Path, monkeypatch: pytest.M
     assert findings["ECHOSYNTH_HOME"]["found"].endswith("will be made")
     assert findings["bundled edm-l64"]["found"].endswith("trained on phantoms")
     assert findings["trained edm"]["mend"] == "echosynth train --model edm --dataset-id 501"
-    assert {f"trained {m}" for m in specs.diffusion_models()} <= findings.keys()
+    assert {f"trained {m}" for m in doctor.diffusion_models()} <= findings.keys()
     assert not (tmp_path / "home").exists()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cli.data_commands import make_maps
 from echo_synth import specs
-from echo_synth.data import nnunet_raw
+from echo_synth.data import nnunet_raw, splits
 from echo_synth.data.deformation import Transformation, apply, displacement, draw, min_jacobian, stretch
 from echo_synth.data.heart_shape import heart_shape
 from echo_synth.data.maps import load_whole, open_maps, read_map, write_map
@@ -266,6 +266,6 @@ def test_each_bound_refuses_what_it_is_for() -> None:
 def test_the_bundled_people_are_no_patients_of_a_dataset() -> None:
     """They are simulated: the patients of CAMUS have other names, so neither a leak is seen that is none, nor one missed."""
     bundled = open_maps(specs.root() / "bundled" / "maps")
-    official = {patient for patients in specs.official_split().values() for patient in patients}
+    official = {patient for patients in splits.official_split().values() for patient in patients}
     assert not set(bundled.index["patient"]) & official
     assert not any(re.fullmatch(specs.camus().patient_pattern, patient) for patient in bundled.index["patient"])

@@ -102,6 +102,19 @@ def test_a_name_without_seeds_stands_for_all_repeats() -> None:
     assert repeats_of("none", cells) == []
 
 
+def test_an_imported_dataset_is_a_cell_that_is_there_already() -> None:
+    changes = {"cells": {"real": {"kind": "real"}, "sdm": {"kind": "imported", "dataset": 650}}}
+    cells = cells_of(changes, **{"dataset 650": "a"})
+    assert [s.kind for s in cells["sdm"].stages] == ["data", "segmenter", "predict", "classifier", "evaluate"]
+    data, runner = cells["sdm"].stages[0], runner_in(Path("out"))
+    assert runner.commands.of(data) == []
+    assert runner.workspace.dataset_id(data) == 650
+    assert cells["sdm"].stages[1].needs["data"] == data
+    other = cells_of(changes, **{"dataset 650": "b"})
+    assert keys_of(other)["sdm", "segmenter"] != keys_of(cells)["sdm", "segmenter"]
+    assert keys_of(other)["real", "segmenter"] == keys_of(cells)["real", "segmenter"]
+
+
 def test_simulated_physics_is_a_cell_without_a_network() -> None:
     cells = cells_of({"cells": GRID["cells"] | {"bmode": {"kind": "bmode", "count": 5}, "noise": {"kind": "noise"}}})  # type: ignore[operator]
     assert [s.kind for s in cells["bmode"].stages] == ["data", "segmenter", "predict", "classifier", "evaluate"]

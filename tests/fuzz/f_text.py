@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from echo_synth import files, specs
-from echo_synth.data import camus
+from echo_synth.data import camus, splits
 from echo_synth.evaluation.latent_prior import read_prior
 from echo_synth.experiment.cells import build_cells
 from echo_synth.experiment.spec import read_sweep
@@ -92,7 +92,7 @@ def _split(base: Path, scratch: Path) -> Kind:
     def read(damaged: dict[str, bytes]) -> None:
         for name, data in damaged.items():
             (scratch / name).write_bytes(data)
-        split = camus.assign_splits(patients, specs.read_split(scratch))
+        split = camus.assign_splits(patients, splits.read_split(scratch))
         assert "val" in camus.hold_out_validation(split).values()
 
     return Kind("split", make, read)

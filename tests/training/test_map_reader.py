@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from cli.train_commands import train
 from echo_synth import specs
+from echo_synth.diffusion.map_reading import reading_loss
 from echo_synth.runs.tensors import load_tensors
 from echo_synth.training import map_reader
-from echo_synth.training.map_reader import READER, _blurred, build_reader, reading_loss, train_reader
+from echo_synth.training.map_reader import READER, _blurred, build_reader, train_reader
 from echo_synth.training.tasks.diffusion import DiffusionTask, Fields
 
 BUNDLED_VAE = specs.root() / "bundled" / "gamma-vae-64"

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from echo_synth.diffusion.denoiser import Denoiser, Guided
 from echo_synth.diffusion.labels import TISSUES, semantic_classes, semantic_shares
 from echo_synth.diffusion.loss import denoise
+from echo_synth.diffusion.map_reading import reading_loss
 from echo_synth.files import write_png
 from echo_synth.sampling import sample
 from echo_synth.training.history import History
-from echo_synth.training.map_reader import reading_loss
 from echo_synth.training.streams import normal, sample_indices, spread, uniform
 from echo_synth.vae.codec import Codec
 

@@ -1,0 +1,1 @@
+"""Synthetic images of other programs, with masks, into datasets like our own."""
