@@ -47,9 +47,9 @@ def _draw(dataset_id: int | None = 601, **options: object) -> None:
 
 
 def _digest(folder: Path) -> dict[str, str]:
-    files = [
-        p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in ("settings.json", "manifest.parquet")
-    ]
+    """Hashes of what is drawn; what names the dataset and its settings, which differ in id, is left out."""
+    named = ("settings.json", "manifest.parquet", "CARD.md", "SHA256SUMS")
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in named]
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
