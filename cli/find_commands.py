@@ -62,21 +62,14 @@ def list_(
 
 def _lines(entry: Entry) -> list[str]:
     from echo_synth.estimate import format_bytes
+    from echo_synth.progress import format_seconds
 
     unit = {"maps": "maps", "predictions": "masks"}.get(entry.kind, "images")
     facts = [entry.what, f"{entry.count} {unit}" if entry.count is not None else ""]
-    facts += [format_bytes(entry.size), f"{_age(entry.modified)} old" if entry.modified else ""]
+    facts += [format_bytes(entry.size), f"{format_seconds(time.time() - entry.modified)} old" if entry.modified else ""]
     lines = [entry.name, f"  {', '.join(filter(None, facts))}"]
     lines += [f"  from {entry.made_from}"] if entry.made_from else []
     return lines + ([f"  {entry.state}"] if entry.state else [])
-
-
-def _age(modified: float) -> str:
-    seconds = max(0.0, time.time() - modified)
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 def doctor(as_json: Json = False) -> None:

@@ -12,7 +12,7 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from echo_synth.errors import DataError
+from echo_synth.errors import DataError, EchoSynthError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -153,6 +153,26 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Atomic JSON with a final newline; NaN is refused because it is not JSON."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+
+
+def read_short(path: Path, most: int, expected: str, error: type[EchoSynthError] = DataError) -> bytes:
+    """Content of a file of at most `most` bytes. Raises `error` when it cannot be read or is longer than `expected`."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(most + 1)
+    except OSError as e:
+        raise error(f"{path}: cannot be read ({e.strerror or e})") from None
+    if len(data) > most:
+        raise error(f"{path}: more than {most} bytes, expected {expected}")
+    return data
+
+
+def read_short_text(path: Path, most: int, expected: str, error: type[EchoSynthError] = DataError) -> str:
+    """`read_short` of UTF-8, with or without the mark that Windows puts at its beginning."""
+    try:
+        return read_short(path, most, expected, error).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise error(f"{path}: not UTF-8 text; save it as UTF-8, not UTF-16 or a code page") from None
 
 
 def read_json(path: Path, most: int = MOST_JSON) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from echo_synth.errors import SpecError
+from echo_synth.files import read_short
 
 _MOST_BYTES = 1 << 20
 _DEEPEST = 32  # levels of lists and names inside each other
@@ -42,13 +43,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 def read_yaml(path: Path) -> YamlValue:
     """Content of a YAML file. Raises SpecError, in one line, when it is missing, unreadable, too long or not plain data."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-    except OSError as e:
-        raise SpecError(f"{path}: cannot be read ({e.strerror or e})") from None
-    if len(data) > _MOST_BYTES:
-        raise SpecError(f"{path}: more than {_MOST_BYTES} bytes, expected a short file of settings")
+    data = read_short(path, _MOST_BYTES, "a short file of settings", SpecError)
     try:
         content: YamlValue = yaml.load(data.decode("utf-8-sig"), Loader=_PlainLoader)
         return content

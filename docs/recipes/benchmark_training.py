@@ -55,7 +55,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(denoiser.parameters(), 1e-4)
 
     def train(clean: Tensor) -> None:
-        denoising_loss(denoiser, clean, labels, inside, u, noise).mean().backward()  # type: ignore[arg-type]
+        denoising_loss(denoiser, clean, labels, inside, u, noise)[0].mean().backward()  # type: ignore[arg-type]
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

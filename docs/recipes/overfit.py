@@ -50,7 +50,7 @@ def curve(name: str, size: str, dataset_id: int, steps: int, lr: float, until: f
     losses = []
     for _ in range(steps):
         with torch.autocast("cpu", torch.bfloat16):
-            loss = denoising_loss(module, clean, labels, sector, levels, noise).mean()  # type: ignore[arg-type]
+            loss = denoising_loss(module, clean, labels, sector, levels, noise)[0].mean()  # type: ignore[arg-type]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from echo_synth import specs
 from echo_synth.errors import DataError
+from echo_synth.files import read_short_text
 
 CfgValue = int | float | str
 
@@ -22,7 +23,7 @@ def read_cfg(path: Path) -> dict[str, CfgValue]:
     """
     fields = specs.camus().cfg_fields
     result: dict[str, CfgValue] = {}
-    for line in _read_text(path).splitlines():
+    for line in read_short_text(path, _MOST_BYTES, "a few lines such as 'EF: 50'").splitlines():
         if not line.strip():
             continue
         key, separator, text = (part.strip() for part in line.partition(":"))
@@ -32,20 +33,6 @@ def read_cfg(path: Path) -> dict[str, CfgValue]:
         if result.setdefault(key, value) != value:
             raise DataError(f"{path}: {key} is given twice, as {result[key]} and as {value}")
     return result
-
-
-def _read_text(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-    except OSError as e:
-        raise DataError(f"{path}: cannot be read ({e.strerror})") from None
-    if len(data) > _MOST_BYTES:
-        raise DataError(f"{path}: more than {_MOST_BYTES} bytes, expected a few lines such as 'EF: 50'")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: not UTF-8 text; save it as UTF-8, not UTF-16 or a code page") from None
 
 
 def _shown(text: str) -> str:

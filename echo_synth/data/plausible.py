@@ -25,21 +25,22 @@ class Plausible:
 
     masks: Sequence[NDArray[np.uint8]]
     bounds: AnatomyBounds
+    _sectors: list[NDArray[np.bool_]] = field(init=False, repr=False)
     _before: list[HeartShape] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_sectors", [visible(m) > 0 for m in self.masks])
         object.__setattr__(self, "_before", [heart_shape(visible(m)) for m in self.masks])
 
     def __call__(self, transformation: Transformation) -> bool:
         """The cheap questions first: a draw is mostly refused for its stretch."""
         moved = [move(mask, transformation) for mask in self.masks]
-        sectors = [visible(mask) > 0 for mask in self.masks]
         heart = np.any([m > 0 for m in moved], axis=0)
         if stretch(transformation, heart) > self.bounds.stretch:
             return False
-        if any(self._leaves(m, sector) for m, sector in zip(moved, sectors, strict=True)):
+        if any(self._leaves(m, sector) for m, sector in zip(moved, self._sectors, strict=True)):
             return False
-        after = (heart_shape(tissue_map(m, sector)) for m, sector in zip(moved, sectors, strict=True))
+        after = (heart_shape(tissue_map(m, sector)) for m, sector in zip(moved, self._sectors, strict=True))
         return all(self._keeps(old, new) for old, new in zip(self._before, after, strict=True))
 
     def _leaves(self, moved: NDArray[np.uint8], sector: NDArray[np.bool_]) -> bool:

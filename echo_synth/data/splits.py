@@ -7,6 +7,7 @@ from pathlib import Path
 
 from echo_synth import specs
 from echo_synth.errors import SpecError
+from echo_synth.files import read_short_text
 
 _MOST_LIST = 1 << 20  # bytes of a list of patients
 
@@ -30,7 +31,7 @@ def read_split(folder: Path) -> dict[str, list[str]]:
             raise SpecError(
                 f"{path}: missing; --split expects a folder with {', '.join(specs.camus().split_files.values())}"
             )
-        patients = _read_list(path).split()
+        patients = read_short_text(path, _MOST_LIST, "one patient a line", SpecError).split()
         for p in patients:
             if not re.fullmatch(specs.camus().patient_pattern, p, re.ASCII):
                 raise SpecError(f"{path}: {f'{p:.60}'!a} is not a patient id such as patient0001")
@@ -39,18 +40,3 @@ def read_split(folder: Path) -> dict[str, list[str]]:
             seen[p] = filename
         result[name] = sorted(patients)
     return result
-
-
-def _read_list(path: Path) -> str:
-    """Text of a short list: UTF-8, with or without the mark that Windows puts at its beginning."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_MOST_LIST + 1)
-    except OSError as e:
-        raise SpecError(f"{path}: cannot be read ({e.strerror or e})") from None
-    if len(data) > _MOST_LIST:
-        raise SpecError(f"{path}: more than {_MOST_LIST} bytes, expected one patient a line")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise SpecError(f"{path}: not UTF-8 text; save it as UTF-8, not UTF-16 or a code page") from None

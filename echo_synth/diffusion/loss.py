@@ -11,13 +11,6 @@ from echo_synth.masked import sector_mean
 
 def denoising_loss(
     denoiser: Denoiser, clean: Tensor, labels: Tensor, sector: Tensor, uniform: Tensor, noise: Tensor
-) -> Tensor:
-    """The first of `denoise`."""
-    return denoise(denoiser, clean, labels, sector, uniform, noise)[0]
-
-
-def denoise(
-    denoiser: Denoiser, clean: Tensor, labels: Tensor, sector: Tensor, uniform: Tensor, noise: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """λ(σ) |D(clean + σ n; σ, m) − clean|², averaged over in-sector pixels, per image (Karras 2022, eq. 108).
 

@@ -17,6 +17,7 @@ from echo_synth import specs
 from echo_synth.data.maps import MapFolder
 from echo_synth.data.nifti import read_pixels
 from echo_synth.data.nnunet_raw import RawDataset
+from echo_synth.data.tissues import anatomy, visible
 from echo_synth.files import write_png
 from echo_synth.generation.timing import Attempt, record_attempt
 from echo_synth.generation.writer import PREVIEW, DatasetWriter
@@ -93,12 +94,13 @@ def generate(
     try:
         with closing(_Chunks(writer, batch)) as chunks:
             for chunk, missing in chunks:
-                tissues, frames = read_batch(maps, chunk)
+                whole = [maps.read_whole(name) for name in chunk["map"]]
+                tissues, frames = np.stack([visible(map_) for map_ in whole]), frames_of(chunk)
                 tick = chunks.ticker(source.evaluations)
                 images = source.draw(tissues, frames, seed, chunk["index"].tolist(), tick)
                 for i, row in enumerate(_records(chunk)):
                     if missing[i]:
-                        writer.submit(row, images[i], maps.read_labels(row["map"]))
+                        writer.submit(row, images[i], anatomy(whole[i]))
                         drawn += 1
         writer.flush()
     finally:
@@ -164,8 +166,12 @@ class _Chunks:
 
 def read_batch(maps: MapFolder, rows: pd.DataFrame) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Tissue maps (N, 256, 256) uint8 and frames (N,) uint8 of some rows (columns map, view, phase) of an index or plan."""
-    tissues = np.stack([maps.read(name) for name in rows["map"]])
-    return tissues, np.asarray([frame_number(v, p) for v, p in zip(rows["view"], rows["phase"], strict=True)], np.uint8)
+    return np.stack([maps.read(name) for name in rows["map"]]), frames_of(rows)
+
+
+def frames_of(rows: pd.DataFrame) -> NDArray[np.uint8]:
+    """Frames (N,) uint8, see `diffusion.labels`, of rows with columns view and phase."""
+    return np.asarray([frame_number(v, p) for v, p in zip(rows["view"], rows["phase"], strict=True)], np.uint8)
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:

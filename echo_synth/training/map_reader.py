@@ -77,14 +77,13 @@ def _kept(file: Path, made: Mapping[str, Any]) -> nn.Module | None:
 
 
 def _step(reader: nn.Module, task: DiffusionTask, positions: range) -> Tensor:
-    clean, tissues, sector = task.fields_and_tissues(
-        task.train, sample_indices(task.seed, positions, len(task.train.clean))
-    )
+    rows = sample_indices(task.seed, positions, len(task.train.clean))
+    clean, _, sector = task.load(task.train, rows)
     draw = partial(torch.rand, (len(clean), 1, 1, 1), generator=generator(task.seed, positions[0], Stream.STEP))
     width, level = (draw() * _BLUR).to(clean), (draw() * _NOISE).to(clean)
     noise = normal(task.seed, positions, clean.shape[1:]).to(clean)
     seen = torch.where(sector > 0, _blurred(clean, width) + level * noise, -1.0)
-    return reading_loss(reader, seen, tissues, sector).mean()
+    return reading_loss(reader, seen, task.tissues(task.train, rows), sector).mean()
 
 
 def _blurred(fields: Tensor, width: Tensor) -> Tensor:

@@ -146,7 +146,7 @@ def test_the_loss_ignores_the_outside() -> None:
     labels, noise, u = torch.zeros(1, 64, 64, dtype=torch.long), torch.randn(1, 1, 64, 64), torch.tensor([0.5])
     captured: list[torch.Tensor] = []
     d.network.out_conv.register_full_backward_hook(lambda m, i, o: captured.append(o[0]))
-    denoising_loss(d, clean, labels, sector, u, noise).mean().backward()
+    denoising_loss(d, clean, labels, sector, u, noise)[0].mean().backward()
     assert (captured[0][sector == 0] == 0).all()
     assert (captured[0][sector == 1] != 0).any()
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from echo_synth.diffusion.denoiser import Denoiser, Guided
 from echo_synth.diffusion.labels import TISSUES, semantic_classes, semantic_shares
-from echo_synth.diffusion.loss import denoise
+from echo_synth.diffusion.loss import denoising_loss
 from echo_synth.diffusion.map_reading import reading_loss
 from echo_synth.files import write_png
 from echo_synth.sampling import sample
@@ -88,8 +88,7 @@ class DiffusionTask:
         sector = (tissues > 0).float()[:, None]
         if fields.shares is None:
             return clean, semantic_classes(tissues, frames, self.classes), sector
-        shares = torch.from_numpy(np.ascontiguousarray(fields.shares[rows])).to(self.device).float() / 255
-        return clean, semantic_shares(shares, frames, self.classes), sector
+        return clean, semantic_shares(self.tissues(fields, rows), frames, self.classes), sector
 
     def batch(self, positions: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """clean, labels and sector of `load`, unit normal noise like clean, and (N,) of (0, 1) that become noise levels."""
@@ -101,29 +100,28 @@ class DiffusionTask:
     def loss(self, module: nn.Module, positions: Sequence[int]) -> Mapping[str, Tensor]:
         """Mean denoising loss of one micro-batch, and what the reader says of the denoised fields."""
         clean, labels, sector, noise, u = self.batch(positions)
-        loss, denoised, sigma = denoise(module, clean, labels, sector, u, noise)  # type: ignore[arg-type]
+        loss, denoised, sigma = denoising_loss(module, clean, labels, sector, u, noise)  # type: ignore[arg-type]
         if self.reader is None:
             return {"loss": loss.mean()}
         rows = sample_indices(self.seed, positions, len(self.train.clean))
-        read = self._reading(denoised, sigma, self.train, rows)
+        read = self._reading(denoised, sigma, sector, self.train, rows)
         return {"loss": (loss + self.map_loss * read).mean(), "denoising": loss.mean(), "reading": read.mean()}
 
-    def _reading(self, denoised: Tensor, sigma: Tensor, fields: Fields, rows: NDArray[np.intp]) -> Tensor:
+    def _reading(
+        self, denoised: Tensor, sigma: Tensor, sector: Tensor, fields: Fields, rows: NDArray[np.intp]
+    ) -> Tensor:
         """How badly the reader sees the maps of `rows` in fields denoised from noise of σ, (N,)."""
         assert self.reader is not None
-        _, tissues, sector = self.fields_and_tissues(fields, rows)
         # A field denoised from much noise is the mean of many images: what cannot be read in it is not the network's fault.
         seen = torch.where(sector > 0, denoised, -1.0)
-        return reading_loss(self.reader, seen, tissues, sector) / (1 + sigma**2)
+        return reading_loss(self.reader, seen, self.tissues(fields, rows), sector) / (1 + sigma**2)
 
-    def fields_and_tissues(self, fields: Fields, rows: NDArray[np.intp]) -> tuple[Tensor, Tensor, Tensor]:
-        """clean and sector as `load`, and between them the tissues (N, 5, R, R) float32: shares of them, or one of them."""
-        clean, _, sector = self.load(fields, rows)
+    def tissues(self, fields: Fields, rows: NDArray[np.intp]) -> Tensor:
+        """Shares of tissues in each cell of some rows, (N, 5, R, R) float32: of soft maps, or 1 for the one of hard ones."""
         if fields.shares is not None:
-            shares = torch.from_numpy(np.ascontiguousarray(fields.shares[rows])).to(self.device).float() / 255
-            return clean, shares, sector
-        tissues = torch.from_numpy(np.ascontiguousarray(fields.tissues[rows])).to(self.device)
-        return clean, F.one_hot(tissues.long(), TISSUES).permute(0, 3, 1, 2).float(), sector
+            return torch.from_numpy(np.ascontiguousarray(fields.shares[rows])).to(self.device).float() / 255
+        ids = torch.from_numpy(np.ascontiguousarray(fields.tissues[rows])).to(self.device)
+        return F.one_hot(ids.long(), TISSUES).permute(0, 3, 1, 2).float()
 
     def validate(self, module: nn.Module) -> Mapping[str, float]:
         """The same loss on validation cases at fixed noise and evenly spread noise levels."""
@@ -135,10 +133,10 @@ class DiffusionTask:
             noise = normal(0, [VAL_POSITION + int(i) for i in chunk], clean.shape[1:]).to(self.device)
             # A golden-ratio sequence spreads σ evenly over each chunk and over the whole set.
             u = torch.as_tensor(((chunk + 0.5) * 0.6180339887) % 1, device=self.device)
-            loss, denoised, sigma = denoise(module, clean, labels, sector, u, noise)  # type: ignore[arg-type]
+            loss, denoised, sigma = denoising_loss(module, clean, labels, sector, u, noise)  # type: ignore[arg-type]
             total += float(loss.sum())
             if self.reader is not None:
-                reading += float(self._reading(denoised, sigma, self.val, rows[chunk]).sum())
+                reading += float(self._reading(denoised, sigma, sector, self.val, rows[chunk]).sum())
         return {"loss": total / count} | ({"reading": reading / count} if self.reader is not None else {})
 
     def preview(self, module: nn.Module, history: History, images_seen: int) -> None:
