@@ -37,16 +37,8 @@ def list_(
     from echo_synth import inventory
     from echo_synth.home import home
 
-    kinds = (
-        inventory.DATASETS,
-        inventory.MAPS,
-        inventory.RUNS,
-        inventory.SEGMENTERS,
-        inventory.PREDICTIONS,
-        inventory.RESULTS,
-    )
-    chosen = kinds if kind is None else (one_of("KIND", kind, kinds),)
-    entries = [e for e in inventory.inventory() if e.kind in chosen]
+    chosen = inventory.KINDS if kind is None else (one_of("KIND", kind, inventory.KINDS),)
+    entries = list(inventory.inventory(chosen))
     if as_json:
         typer.echo(json.dumps([e.as_dict() for e in entries], indent=2))
         return
@@ -88,6 +80,5 @@ def doctor(as_json: Json = False) -> None:
                 typer.echo(f"{'':8}  {finding.mend}")
     if as_json:
         typer.echo(json.dumps([f.as_dict() for f in found], indent=2))
-    broken = sum(f.state == BROKEN for f in found)
-    if broken:
+    if any(f.state == BROKEN for f in found):
         raise typer.Exit(1)

@@ -6,7 +6,7 @@ Nothing is opened but small files of ours, and nothing is believed: what cannot 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from echo_synth.runs.progress import progress_of
 
 DATASETS, MAPS, RUNS, SEGMENTERS = "datasets", "maps", "runs", "segmenters"
 PREDICTIONS, RESULTS = "predictions", "results"
+KINDS = (DATASETS, MAPS, RUNS, SEGMENTERS, PREDICTIONS, RESULTS)
 _RESULT_FILES = {
     "metrics.json": "evaluation",
     "quality.json": "quality",
@@ -60,9 +61,11 @@ class Entry:
         return asdict(self)
 
 
-def inventory() -> Iterator[Entry]:
-    """Everything of this ECHOSYNTH_HOME and of nnU-Net's folders, kind by kind, by name."""
+def inventory(kinds: Collection[str] = KINDS) -> Iterator[Entry]:
+    """Everything of these kinds in ECHOSYNTH_HOME and nnU-Net's folders, kind by kind, by name."""
     for parent, kind, describe in _places():
+        if kind not in kinds:
+            continue
         try:
             folders = sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
         except OSError:
