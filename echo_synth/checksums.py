@@ -2,6 +2,9 @@
 
 The format is that of the program sha256sum, so that `sha256sum --check SHA256SUMS` tells altered and missing files
 without EchoSynth. A folder that is being filled has none; whoever changes a finished one renews its lines.
+
+settings.json, at the top, has no line: it names folders of the machine, and the same work done elsewhere, or
+interrupted and continued, must give the same SHA256SUMS.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from echo_synth.parallel import available_cores
 from echo_synth.progress import track
 
 SUMS = "SHA256SUMS"
+_WITHOUT_LINE = (SUMS, "settings.json")
 Kind = Literal["missing", "altered", "extra", "unreadable"]
 _MOST_BYTES = 1 << 29  # of SHA256SUMS: three files for each of a million images
 _AT_ONCE = 4096  # files that wait for a thread
@@ -55,7 +59,7 @@ class Comparison:
 
 
 def record(folder: Path, changed: Iterable[str] | None = None) -> None:
-    """Write SHA256SUMS of all files in `folder` and below.
+    """Write SHA256SUMS of all files in `folder` and below but settings.json.
 
     Args:
         changed: files, relative to `folder`, that were written since the last time; the lines of the others stay
@@ -146,7 +150,8 @@ def read(folder: Path) -> dict[str, str] | None:
     for number, line in enumerate(lines, start=1):
         if line:
             name, digest = _parsed(file, number, line)
-            sums[name] = digest
+            if name not in _WITHOUT_LINE:
+                sums[name] = digest
     return sums
 
 
@@ -182,7 +187,7 @@ def _files(folder: Path) -> Iterator[str]:
         linked = [f for f in folders if os.path.islink(os.path.join(where, f))]
         for name in (*names, *linked):
             relative = os.path.relpath(os.path.join(where, name), folder)
-            if not _is_passing(name) and relative != SUMS:
+            if not _is_passing(name) and relative not in _WITHOUT_LINE:
                 yield relative
 
 

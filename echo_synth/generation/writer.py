@@ -33,7 +33,7 @@ from echo_synth.generation.manifest import MANIFEST, write_manifest
 from echo_synth.generation.shards import WHOLE, Shard, hold_shard, remove_dead_shards
 
 PREVIEW = "preview.png"
-_INDEXES = (DATASET, CARD, "splits_final.json", "cases.csv", "settings.json", MANIFEST, PREVIEW)
+_INDEXES = (DATASET, CARD, "splits_final.json", "cases.csv", MANIFEST, PREVIEW)
 _WAITING = 32  # images that may wait to be written
 _SIDE = 256  # pixels of an image, a label and a picture
 _PNG_END = b"IEND\xaeB`\x82"

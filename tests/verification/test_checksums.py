@@ -51,6 +51,15 @@ def test_missing_altered_and_extra_files_at_once(folder: Path) -> None:
     ]
 
 
+def test_what_names_folders_of_the_machine_has_no_line_in_old_files_either(folder: Path) -> None:
+    before = (folder / SUMS).read_bytes()
+    (folder / "settings.json").write_text('{"run": "/elsewhere"}')
+    checksums.record(folder)
+    assert (folder / SUMS).read_bytes() == before
+    (folder / SUMS).write_bytes(before + b"0" * 64 + b"  settings.json\n")
+    assert _faults(folder) == []
+
+
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum")
 @pytest.mark.parametrize("name", ["plain", "line\nbreak", "back\\slash", "spa ces  two", "é", os.fsdecode(b"\xff")])
 def test_hostile_names_are_read_as_they_were_written(tmp_path: Path, name: str) -> None:

@@ -43,7 +43,6 @@ def dataset(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     shutil.copytree(drawn, home)
     settings = home / "nnunet/raw/Dataset601_Noise/settings.json"
     settings.write_text(settings.read_text().replace(str(drawn), str(home)))
-    checksums.renew(settings.parent, ["settings.json"])
     monkeypatch.setenv("ECHOSYNTH_HOME", str(home))
     return settings.parent
 
@@ -94,9 +93,7 @@ def test_one_flipped_byte_one_missing_and_one_extra_file(dataset: Path) -> None:
     assert "not whole: 1 altered, 1 extra, 1 missing" in result.stdout
 
 
-@pytest.mark.parametrize(
-    "name", ["dataset.json", "cases.csv", "manifest.parquet", "settings.json", "CARD.md", "preview.png"]
-)
+@pytest.mark.parametrize("name", ["dataset.json", "cases.csv", "manifest.parquet", "CARD.md", "preview.png"])
 def test_tables_and_the_card_count(dataset: Path, name: str) -> None:
     _flip(dataset / name)
     assert ("altered", name) in _found(dataset)
