@@ -67,6 +67,10 @@ MicroBatch = Annotated[
 Posterior = Annotated[
     str, typer.Option(help="gamma, or gaussian: the standard KL-VAE of the same size, to compare with.")
 ]
+LatentChannels = Annotated[
+    int,
+    typer.Option(min=1, max=16, help="Channels of the latent; with several it is not held to look like the image."),
+]
 Kl = Annotated[
     str | None,
     typer.Option(help="prior-posterior (the paper's, default) or posterior-prior (the usual ELBO's)."),
@@ -99,6 +103,7 @@ def train_vae(
     lr: Rate = None,
     micro_batch: MicroBatch = None,
     posterior: Posterior = "gamma",
+    latent_channels: LatentChannels = 1,
     kl: Kl = None,
     prior: Prior = None,
     perceptual: Perceptual = None,
@@ -136,8 +141,8 @@ def train_vae(
     settings = TrainingSettings(model, size, training, seed, precision, device, micro_batch, init=init, compile=compile)
     family = one_of("--posterior", posterior, POSTERIOR_FAMILIES)
     direction = one_of("--kl", kl, DIRECTIONS) if kl else None
-    options = VaeOptions(family, direction, read_prior(prior) if prior else None, perceptual_weights)
-    stem = f"{vae_name(model, family)}_{size}_{nnunet_raw.find(dataset_id).name}"
+    options = VaeOptions(family, direction, read_prior(prior) if prior else None, perceptual_weights, latent_channels)
+    stem = f"{vae_name(model, family, latent_channels)}_{size}_{nnunet_raw.find(dataset_id).name}"
     _train_vae(settings, options, dataset_id, RunRequest("train-vae", stem, out, resume, overwrite), dry_run)
 
 
@@ -145,12 +150,11 @@ def _train_vae(
     settings: TrainingSettings, options: VaeOptions, dataset_id: int, request: RunRequest, dry_run: bool
 ) -> None:
     from echo_synth.data import nnunet_raw
-    from echo_synth.runs.description import describe_vae
     from echo_synth.training.estimate import estimate_vae
     from echo_synth.training.run import train_gamma_vae, training_folder
 
     dataset = nnunet_raw.find(dataset_id)
-    description = describe_vae(settings.model, settings.size, options.posterior, options.prior)
+    description = options.describe(settings.model, settings.size)
     announce_unfinished(request)
     with training_folder(request, settings.device, dry_run) as folder:
         say_how_long(lambda: estimate_vae(settings, options, description), settings.training.images, dry_run)
@@ -216,7 +220,8 @@ def train(
             say(f"Γ-VAE: {describe_choice(vae_run)}")
         extra = {"vae": vae_run.folder if vae_run else None}
         cases = nnunet_raw.training_count(dataset)
-        description = describe_diffusion(model, size, None, conditions)
+        channels = vae_run.description.network.latent_channels if vae_run else 1
+        description = describe_diffusion(model, size, None, conditions, channels)
         say_how_long(lambda: estimate_diffusion(settings, description, cases), training.images, dry_run)
         resolved = begin("train", {"run": folder, "dataset": dataset.path, **extra, **settings.as_dict()}, dry_run)
         best = train_diffusion(settings, dataset, vae_run, folder, resume, resolved)

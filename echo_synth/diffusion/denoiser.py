@@ -48,12 +48,12 @@ class Denoiser(nn.Module):
         """Denoised x.
 
         Args:
-            x: (N, 1, R, R) float32 or float64, clean data plus noise of standard deviation σ.
+            x: (N, C, R, R) float32 or float64, clean data plus noise of standard deviation σ.
             sigma: (N,) float.
             modulations: of the label maps, from `modulate`.
 
         Returns:
-            (N, 1, R, R) in x's dtype.
+            (N, C, R, R) in x's dtype.
         """
         c = self.precond.scalings(sigma.to(x.dtype).reshape(-1, 1, 1, 1))
         dtype = next(self.network.parameters()).dtype
@@ -89,6 +89,6 @@ class Guided:
         self.denoiser, self.modulations, self.inside = denoiser, modulations, inside
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """(N, 1, R, R) float64 of x (N, 1, R, R) at the scalar σ; the network itself runs on float32 input."""
+        """(N, C, R, R) float64 of x (N, C, R, R) at the scalar σ; the network itself runs on float32 input."""
         denoised = self.denoiser(x.float(), sigma.float().expand(len(x)), self.modulations)
         return torch.where(self.inside, denoised, -1.0).double()

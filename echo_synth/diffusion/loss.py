@@ -15,14 +15,14 @@ def denoising_loss(
     """λ(σ) |D(clean + σ n; σ, m) − clean|², averaged over in-sector pixels, per image (Karras 2022, eq. 108).
 
     Args:
-        clean: (N, 1, R, R) in [−1, 1].
+        clean: (N, C, R, R) in [−1, 1].
         labels: (N, R, R) semantic classes.
         sector: (N, 1, R, R), 0 or 1.
         uniform: (N,) in (0, 1); becomes σ.
         noise: unit normal, like `clean`.
 
     Returns:
-        that loss, (N,) float32; the denoised fields, (N, 1, R, R) float32; and their noise levels σ, (N,) float32.
+        that loss, (N,) float32; the denoised fields, (N, C, R, R) float32; and their noise levels σ, (N,) float32.
     """
     sigma = denoiser.precond.training_sigma(uniform.float())
     level = sigma.reshape(-1, 1, 1, 1)

@@ -29,6 +29,7 @@ class UNetShape:
         dropout: probability, inside every residual block.
         spade_hidden: see `Spade`.
         embedding_mult: width of the noise embedding, in `channels`.
+        image_channels: C of x: one, or the channels of a VAE's latents.
         map_input: whether the label map also enters as channels beside x, as SegGuidedDiff does (Konz et al. 2024);
             the paper's maps act through SPADE alone.
         soft_maps: label maps are shares of classes, and coarser levels get their means; the paper's
@@ -47,11 +48,12 @@ class UNetShape:
     embedding_mult: int = 4
     map_input: bool = False
     soft_maps: bool = False
+    image_channels: int = 1
 
     @property
     def in_channels(self) -> int:
         """Of the first convolution."""
-        return 1 + (self.classes if self.map_input else 0)
+        return self.image_channels + (self.classes if self.map_input else 0)
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class Modulations:
 
 
 class SemanticUNet(nn.Module):
-    """F(x, noise label, modulations): (N, 1, R, R) to (N, out_channels, R, R).
+    """F(x, noise label, modulations): (N, C, R, R) to (N, out_channels, R, R).
 
     Keys of `enc` and `dec` name resolution and role ("64x64_block0"); they are those of the
     reference networks, so that published weights fit.
@@ -140,7 +142,7 @@ class SemanticUNet(nn.Module):
         coarsest = shape.resolution >> (len(shape.channel_mult) - 1)
         if coarsest << (len(shape.channel_mult) - 1) != shape.resolution or coarsest < 1:
             raise ValueError(f"resolution {shape.resolution} cannot be halved {len(shape.channel_mult) - 1} times")
-        self.resolution, self.classes = shape.resolution, shape.classes
+        self.resolution, self.classes, self.image_channels = shape.resolution, shape.classes, shape.image_channels
         self.map_input, self.soft_maps = shape.map_input, shape.soft_maps
         embedding = shape.channels * shape.embedding_mult
         self.map_noise = map_noise
@@ -207,7 +209,7 @@ class SemanticUNet(nn.Module):
         """F, (N, out_channels, R, R) in the weights' dtype.
 
         Args:
-            x: (N, 1, R, R), same dtype.
+            x: (N, C, R, R), same dtype.
             noise_label: (N,) float32, c_noise(σ).
             modulations: of N label maps, from `modulate`.
         """

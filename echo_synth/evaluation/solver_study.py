@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
-from echo_synth.generation.engine import ImageGenerator, SamplerSettings, image_noise
+from echo_synth.generation.engine import ImageGenerator, SamplerSettings
 from echo_synth.progress import Meter
 from echo_synth.sampling import SOLVERS
 
@@ -80,7 +80,7 @@ class Yardstick:
     ) -> None:
         self.generator, self.discretization, self.on_evaluation = generator, discretization, on_evaluation
         numbers = range(first, first + len(tissues))
-        self.noise = np.stack([image_noise(seed, i, generator.resolution) for i in numbers])
+        self.noise = generator.noise(seed, numbers)
         self.guided = generator.guide(tissues, frames)
         self.truth: Tensor | None = None
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from echo_synth import specs
 from echo_synth.data.nifti import write_image
 from echo_synth.diffusion.denoiser import Guided
-from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings, image_noise
+from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings
 from echo_synth.runs.description import build_model, describe_diffusion, describe_vae
 
 SDM_NFE = 1000  # of the paper's figure 4: speeds are counted in SDM's at this many evaluations
@@ -134,7 +134,7 @@ def time_stages(
         torch.cuda.reset_peak_memory_stats()
     labels, inside = generator.labels(tissues, frames)
     modulations = generator.modulate(labels)
-    x = torch.from_numpy(np.stack([image_noise(0, i, generator.resolution) for i in range(n)])).to(device)
+    x = torch.from_numpy(generator.noise(0, range(n))).to(device)
     guided = Guided(generator.denoiser, modulations, inside)
     level = torch.tensor(1.0, dtype=torch.float64, device=device)
     images = generator.images(x * 0.2, tissues)

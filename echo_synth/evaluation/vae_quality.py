@@ -81,7 +81,7 @@ def measure(vae: GammaVAE, data: Prepared, split: str, pictures: int = 4) -> Vae
     grain_ratio, axial_ratio and lateral_ratio, amplitude and reach of the reconstruction's grain over
     the image's (see `metrics.speckle`);
     background_max, the largest value outside the sector; latent_r, Pearson's correlation of the
-    latent with the image averaged to its grid; latent_rmse of the same; latent_std; prior_ks,
+    latent (the mean of its channels) with the image averaged to its grid; latent_rmse of the same; latent_std; prior_ks,
     the Kolmogorov distance of all in-sector latents from the prior.
 
     Raises DataError when the split is empty.
@@ -97,12 +97,13 @@ def measure(vae: GammaVAE, data: Prepared, split: str, pictures: int = 4) -> Vae
         sector = torch.from_numpy(np.ascontiguousarray(data.tissues[row] > 0))[None, None].float()
         latent, drawn = vae.latent(image, sector), reconstruct(vae, image, sector)
         small, target = vae.latent_mask(sector) > 0, F.interpolate(image, size=latent.shape[-2:], mode="area")
-        z, t = latent[small].numpy(), target[small].numpy()
+        grey = latent.mean(1, keepdim=True)
+        z, t = grey[small].numpy(), target[small].numpy()
         texture = _texture(image, drawn, sector, spacing_of(data, int(row)))
         per_image.append(_reconstruction(image, drawn, sector) | texture | _latent(z, t))
-        latents.append(z)
+        latents.append(latent[small.expand_as(latent)].numpy())
         if i in show:
-            enlarged = F.interpolate(latent, size=image.shape[-2:], mode="nearest").clamp(0, 1)
+            enlarged = F.interpolate(grey, size=image.shape[-2:], mode="nearest").clamp(0, 1)
             shown.append((torch.cat([image, enlarged, drawn])[:, 0] * 255).round().byte().numpy())
     pooled = np.concatenate(latents)
     means = {k: float(np.mean([values[k] for values in per_image])) for k in per_image[0]}

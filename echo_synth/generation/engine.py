@@ -42,10 +42,10 @@ class SamplerSettings:
     sigmas: tuple[float, ...] | None = None
 
 
-def image_noise(seed: int, index: int, resolution: int) -> NDArray[np.float32]:
-    """Unit normal (1, R, R) of image `index` of a dataset: depends on (seed, index) only, on any device."""
+def image_noise(seed: int, index: int, resolution: int, channels: int = 1) -> NDArray[np.float32]:
+    """Unit normal (channels, R, R) of image `index` of a dataset: depends on (seed, index) only, on any device."""
     rng = np.random.Generator(np.random.Philox(key=[seed, index]))
-    return rng.standard_normal((1, resolution, resolution), dtype=np.float32)
+    return rng.standard_normal((channels, resolution, resolution), dtype=np.float32)
 
 
 def step_noise(seed: int, indices: Sequence[int], device: str) -> Draw:
@@ -103,6 +103,11 @@ class ImageGenerator:
             for part in (self.denoiser.network, *([decoder.decoder] if decoder else [])):
                 part.compile(mode=mode)
 
+    def noise(self, seed: int, indices: Sequence[int]) -> NDArray[np.float32]:
+        """`image_noise` of images number `indices`, (N, C, R, R)."""
+        channels = self.denoiser.network.image_channels
+        return np.stack([image_noise(seed, i, self.resolution, channels) for i in indices])
+
     def labels(self, tissues: NDArray[np.uint8], frames: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         """What conditions the network, and sectors (N, 1, R, R) bool, of tissue maps (N, 256, 256) and frames (N,).
 
@@ -128,12 +133,12 @@ class ImageGenerator:
         draw: Draw = torch.randn_like,
         on_evaluation: Callable[[], None] = _nothing,
     ) -> Tensor:
-        """Denoised fields (N, 1, R, R) float32 in [−1, 1]: latents, or pixels.
+        """Denoised fields (N, C, R, R) float32 in [−1, 1]: latents, or pixels.
 
         Args:
             tissues: (N, 256, 256) tissue ids.
             frames: (N,) 0 to 3, see `diffusion.labels`.
-            noise: (N, 1, R, R) unit normal.
+            noise: (N, C, R, R) unit normal.
             draw: more of it, for stochastic solvers.
             on_evaluation: called after each of the network's evaluations.
         """
@@ -206,7 +211,7 @@ class ImageGenerator:
         on_evaluation: Callable[[], None] = _nothing,
     ) -> NDArray[np.uint8]:
         """Images (N, 256, 256) uint8 number `indices` of a dataset with that seed."""
-        noise = np.stack([image_noise(seed, i, self.resolution) for i in indices])
+        noise = self.noise(seed, indices)
         draw = step_noise(seed, indices, self.device)
         images = self.images(self.fields(tissues, frames, noise, settings, draw, on_evaluation), tissues)
         if self.texture is None:

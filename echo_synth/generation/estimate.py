@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import torch
 
 from echo_synth.data.maps import MapFolder
 from echo_synth.estimate import Estimate, measured_seconds
-from echo_synth.generation.engine import ImageGenerator, SamplerSettings, image_noise
+from echo_synth.generation.engine import ImageGenerator, SamplerSettings
 from echo_synth.generation.run import read_batch
 
 _IMAGE_BYTES = 90_000  # image, label and picture on disk
@@ -22,7 +21,7 @@ def estimate_generation(
 ) -> Estimate:
     """Of drawing all `rows` (a plan, see `manifest.plan_images`) in one process, in batches of `batch`."""
     tissues, frames = read_batch(maps, rows.head(min(_AT_ONCE, batch)))
-    noise = np.stack([image_noise(0, i, generator.resolution) for i in range(len(tissues))])
+    noise = generator.noise(0, range(len(tissues)))
     one = SamplerSettings(1, "euler", settings.discretization)
 
     def decode() -> None:

@@ -31,6 +31,7 @@ Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
 Pixels = Annotated[int, Field(ge=1, le=512)]
 Width = Annotated[int, Field(ge=1, le=4096)]  # channels of a layer
 Blocks = Annotated[int, Field(ge=1, le=16)]  # of a level
+Channels = Annotated[int, Field(ge=1, le=16)]  # of latents
 Levels = Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 PriorParameter = Annotated[float, Field(gt=0, le=1e6)]
@@ -95,6 +96,7 @@ class VaeNetwork(_Record):
     projection: bool = True
     posterior: PosteriorFamily = "gamma"
     subpixel: int = Field(default=1, ge=1, le=8)
+    latent_channels: Channels = 1
 
     @model_validator(mode="after")
     def _groups_divide(self) -> Self:
@@ -138,9 +140,16 @@ class UNetNetwork(_Record):
     dropout: Probability
     spade_hidden: Width
     embedding_mult: int = Field(default=4, ge=1, le=64)
-    out_channels: int = Field(default=1, ge=1, le=2)
+    out_channels: int = Field(default=1, ge=1, le=32)
+    image_channels: Channels = 1
     map_input: bool = False
     soft_maps: bool = False
+
+    @model_validator(mode="after")
+    def _gives_what_it_gets(self) -> Self:
+        if self.out_channels not in (self.image_channels, 2 * self.image_channels):
+            raise ValueError(f"{self.image_channels} image channels in and {self.out_channels} out")
+        return self
 
     @model_validator(mode="after")
     def _classes_are_known(self) -> Self:
@@ -284,7 +293,11 @@ def _brief(value: Any) -> str:
 
 
 def describe_vae(
-    name: str, size: str, posterior: PosteriorFamily = "gamma", prior: tuple[float, float] | None = None
+    name: str,
+    size: str,
+    posterior: PosteriorFamily = "gamma",
+    prior: tuple[float, float] | None = None,
+    latent_channels: int = 1,
 ) -> VaeDescription:
     """Description of a new Γ-VAE, or its Gaussian twin; `prior`: shape and rate, default the preset's."""
     spec = specs.vae_model(name)
@@ -295,10 +308,11 @@ def describe_vae(
         beta_prior=beta,
         activation="silu",
         posterior=posterior,
+        latent_channels=latent_channels,
     )
     return VaeDescription(
         kind="vae",
-        model=vae_name(name, posterior),
+        model=vae_name(name, posterior, latent_channels),
         size=size,
         resolution=spec.resolution,
         latent_resolution=spec.latent_resolution,
@@ -306,19 +320,20 @@ def describe_vae(
     )
 
 
-def vae_name(name: str, posterior: PosteriorFamily) -> str:
-    """gamma-vae-64, or gaussian-vae-64 for its twin, so that neither is taken for the other."""
-    return name.replace("gamma", posterior)
+def vae_name(name: str, posterior: PosteriorFamily, latent_channels: int = 1) -> str:
+    """gamma-vae-64, gaussian-vae-64 for its twin, …-64-4ch with four channels, so that none is taken for another."""
+    return name.replace("gamma", posterior) + (f"-{latent_channels}ch" if latent_channels > 1 else "")
 
 
 def describe_diffusion(
-    name: str, size: str, vae: str | None, conditions: specs.Conditions | None = None
+    name: str, size: str, vae: str | None, conditions: specs.Conditions | None = None, channels: int = 1
 ) -> DiffusionDescription:
     """Description of a new diffusion model.
 
     Args:
         vae: hash of the weights whose latents it sees, or None for pixels.
         conditions: how label maps reach the network; None: as in the paper.
+        channels: of that VAE's latents.
     """
     spec = specs.diffusion_model(name)
     asked = conditions or specs.Conditions()
@@ -327,7 +342,8 @@ def describe_diffusion(
         resolution=spec.resolution,
         classes=specs.labels().semantic_classes * (2 if asked.phase else 1),
         **specs.size_of(spec, size).model_dump(),
-        out_channels=2 if spec.precond == "iddpm" else 1,
+        out_channels=channels * (2 if spec.precond == "iddpm" else 1),
+        image_channels=channels,
         **chosen,
     )
     return DiffusionDescription(

@@ -64,13 +64,16 @@ def estimate_distillation(
 def _random_fields(description: DiffusionDescription) -> Fields:
     side = description.resolution
     rng = np.random.default_rng(0)
-    clean = rng.standard_normal((2, side, side)).astype(np.float32)
+    channels = description.network.image_channels
+    shape = (2, channels, side, side) if channels > 1 else (2, side, side)
+    clean = rng.standard_normal(shape).astype(np.float32)
     shares = np.full((2, TISSUES, side, side), 51, np.uint8) if description.network.soft_maps else None
     return Fields(clean, np.full((2, side, side), 4, np.uint8), np.zeros(2, np.uint8), shares)
 
 
 def _kept_bytes(settings: TrainingSettings, description: DiffusionDescription, cases: int) -> float:
-    kept = 3 + (TISSUES if description.network.soft_maps else 0)  # bytes a pixel
+    network = description.network
+    kept = 2 * network.image_channels + 1 + (TISSUES if network.soft_maps else 0)  # bytes a pixel
     return kept * settings.copies * cases * description.resolution**2
 
 

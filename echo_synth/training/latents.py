@@ -67,7 +67,7 @@ def kept_fields(
     identity = {**recipe.as_dict(), "data": data.fingerprint, "rows": hashlib.sha256(rows.tobytes()).hexdigest()}
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     folder = home() / "prepared" / f"{name}_fields{recipe.resolution}_{digest}"
-    shape = (recipe.copies * len(rows), recipe.resolution, recipe.resolution)
+    shape = _shape(recipe, len(rows), codec)
     try:
         arrays = _open(folder, shape, recipe.soft)
     except DataError:  # none, or damaged
@@ -79,27 +79,29 @@ def kept_fields(
 
 
 def _open(
-    folder: Path, shape: tuple[int, int, int], soft: bool
+    folder: Path, shape: tuple[int, ...], soft: bool
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8], NDArray[np.uint8] | None]:
     """Clean fields, tissues and their shares. Raises DataError where there are none, or not all, or damaged ones."""
     read_json(folder / "fields.json")
+    count, grid = shape[0], shape[-2:]
     clean, tissues = (
         open_array(folder / "clean.npy", np.float16, shape),
-        open_array(folder / "tissues.npy", np.uint8, shape),
+        open_array(folder / "tissues.npy", np.uint8, (count, *grid)),
     )
-    shares = open_array(folder / "shares.npy", np.uint8, (shape[0], TISSUES, *shape[1:])) if soft else None
+    shares = open_array(folder / "shares.npy", np.uint8, (count, TISSUES, *grid)) if soft else None
     return clean, tissues, shares
 
 
 def _write(
     data: Prepared, rows: NDArray[np.intp], codec: Codec, recipe: FieldRecipe, folder: Path, device: str
 ) -> None:
-    shape = (recipe.copies * len(rows), recipe.resolution, recipe.resolution)
-    meter, cut = Meter(shape[0], "latents" if recipe.vae else "fields", "images"), 0
+    shape = _shape(recipe, len(rows), codec)
+    count, grid = shape[0], shape[-2:]
+    meter, cut = Meter(count, "latents" if recipe.vae else "fields", "images"), 0
     with new_folder(folder, "latents", overwrite=True, wait=_WAIT_SECONDS) as new:
         clean = new_array(new / "clean.npy", np.float16, shape)
-        tissues = new_array(new / "tissues.npy", np.uint8, shape)
-        shares = new_array(new / "shares.npy", np.uint8, (shape[0], TISSUES, *shape[1:])) if recipe.soft else None
+        tissues = new_array(new / "tissues.npy", np.uint8, (count, *grid))
+        shares = new_array(new / "shares.npy", np.uint8, (count, TISSUES, *grid)) if recipe.soft else None
         for copy in range(recipe.copies):
             for start in range(0, len(rows), _BATCH):
                 chunk = rows[start : start + _BATCH]
@@ -107,7 +109,7 @@ def _write(
                 images, maps = _moved(data, chunk, recipe, at if copy else None, device)
                 here = slice(at, at + len(chunk))
                 clean[here], tissues[here] = _fields(images, maps, codec, recipe)
-                cut += int((np.abs(clean[here]) == _LARGEST).any(axis=(1, 2)).sum())
+                cut += int((np.abs(clean[here]) == _LARGEST).reshape(len(chunk), -1).any(axis=1).sum())
                 if shares is not None:
                     shares[here] = (tissue_shares(maps[:, 0], recipe.resolution) * 255).byte().cpu().numpy()
                 meter.update(len(chunk))
@@ -116,8 +118,14 @@ def _write(
                 kept.flush()
     meter.close()
     if cut:
-        told = f"latents of {cut} of {shape[0]} images are cut at {_LARGEST:g}, expected about 1"
+        told = f"latents of {cut} of {count} images are cut at {_LARGEST:g}, expected about 1"
         print(f"note: {told}; the Γ-VAE has learnt too little", file=sys.stderr)
+
+
+def _shape(recipe: FieldRecipe, cases: int, codec: Codec) -> tuple[int, ...]:
+    """Of the clean fields: (N, R, R), or (N, C, R, R) of latents with several channels."""
+    side, several = recipe.resolution, (codec.channels,) if codec.channels > 1 else ()
+    return (recipe.copies * cases, *several, side, side)
 
 
 def _moved(
@@ -150,4 +158,5 @@ def _fields(
         field = codec.encode(images, (maps > 0).float())
     if not math.isfinite(float(field.abs().max())):
         raise RunError("the Γ-VAE's latents are not finite; train it anew, or name another with --vae")
-    return field[:, 0].clamp(-_LARGEST, _LARGEST).cpu().numpy().astype(np.float16), small[:, 0].byte().cpu().numpy()
+    kept = field[:, 0] if codec.channels == 1 else field
+    return kept.clamp(-_LARGEST, _LARGEST).cpu().numpy().astype(np.float16), small[:, 0].byte().cpu().numpy()

@@ -30,9 +30,9 @@ _IMAGES, _BATCH, _RATE = 9600, 32, 3e-3  # its loss on validation patients is fl
 _BLUR, _NOISE = 1.5, 0.1  # most of both that it learns to read through: early in a trajectory fields are blurred means
 
 
-def build_reader() -> nn.Module:
-    """A U-Net of 48 000 weights: (N, 1, R, R) fields in [−1, 1] to (N, 5, R, R) logits of tissues."""
-    return UNet(2, 1, _TISSUES, channels=(16, 32, 64), strides=(2, 2), num_res_units=1, norm="instance")
+def build_reader(channels: int = 1) -> nn.Module:
+    """A U-Net of 48 000 weights: (N, channels, R, R) fields in [−1, 1] to (N, 5, R, R) logits of tissues."""
+    return UNet(2, channels, _TISSUES, channels=(16, 32, 64), strides=(2, 2), num_res_units=1, norm="instance")
 
 
 def train_reader(task: DiffusionTask, folder: Path, identity: Mapping[str, Any]) -> nn.Module:
@@ -43,11 +43,11 @@ def train_reader(task: DiffusionTask, folder: Path, identity: Mapping[str, Any])
         identity: what decides its weights, as JSON holds it.
     """
     file, made = folder / READER, {"identity": dict(identity)}
-    if (kept := _kept(file, made)) is not None:
+    if (kept := _kept(file, made, task.channels)) is not None:
         return kept.to(task.device).eval().requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(task.seed)
-        reader = build_reader().to(task.device)
+        reader = build_reader(task.channels).to(task.device)
     optimizer = torch.optim.AdamW(reader.parameters(), lr=_RATE)
     steps = _IMAGES // _BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
@@ -64,9 +64,9 @@ def train_reader(task: DiffusionTask, folder: Path, identity: Mapping[str, Any])
     return reader.eval().requires_grad_(False)
 
 
-def _kept(file: Path, made: Mapping[str, Any]) -> nn.Module | None:
+def _kept(file: Path, made: Mapping[str, Any], channels: int) -> nn.Module | None:
     """The reader in `file`, where it is whole and was `made` as this one would be; it can always be made again."""
-    reader = build_reader()
+    reader = build_reader(channels)
     try:
         if load_tensors(file)[1] != made:
             return None
@@ -87,7 +87,7 @@ def _step(reader: nn.Module, task: DiffusionTask, positions: range) -> Tensor:
 
 
 def _blurred(fields: Tensor, width: Tensor) -> Tensor:
-    """`fields` (N, 1, R, R) by Gaussians of `width` (N, 1, 1, 1) cells."""
+    """`fields` (N, C, R, R) by Gaussians of `width` (N, 1, 1, 1) cells."""
     n, reach = len(fields), 4
     offsets = torch.arange(-reach, reach + 1, device=fields.device, dtype=fields.dtype)
     kernel = torch.exp(-(offsets**2) / (2 * width.reshape(n, 1).clamp_min(1e-2) ** 2))

@@ -22,6 +22,7 @@ from echo_synth.runs.data import TrainingData
 from echo_synth.runs.description import (
     DescriptionT,
     InitialWeights,
+    VaeDescription,
     build_model,
     describe_diffusion,
     describe_vae,
@@ -58,12 +59,18 @@ class VaeOptions:
         direction: of the KL; None is the paper's for Γ, the usual ELBO's for the twin.
         prior: shape and rate of the Γ prior; None is the preset's.
         perceptual_weights: file of the perceptual network, where it is not a package's.
+        latent_channels: of E[z]; several are not held to look like the image, see `vae_loss`.
     """
 
     posterior: PosteriorFamily = "gamma"
     direction: Direction | None = None
     prior: tuple[float, float] | None = None
     perceptual_weights: Path | None = None
+    latent_channels: int = 1
+
+    def describe(self, model: str, size: str) -> VaeDescription:
+        """The new VAE that is asked for."""
+        return describe_vae(model, size, self.posterior, self.prior, self.latent_channels)
 
     def resolved_direction(self) -> Direction:
         return self.direction or ("prior-posterior" if self.posterior == "gamma" else "posterior-prior")
@@ -185,9 +192,9 @@ def train_gamma_vae(
     perceptual = build_perceptual(training.perceptual, options.perceptual_weights)
     with main_first(settings.device):
         data = prepare(dataset)
-    fresh = describe_vae(settings.model, settings.size, options.posterior, options.prior)
-    told = {"trained_on": dataset.name, "decoder_finish": training.decoder_finish}
-    module, description = _new_network(fresh.model_copy(update=told), settings)
+    fresh = options.describe(settings.model, settings.size)
+    facts = {"trained_on": dataset.name, "decoder_finish": training.decoder_finish}
+    module, description = _new_network(fresh.model_copy(update=facts), settings)
     task = VaeTask(
         data,
         settings.device,
@@ -201,7 +208,9 @@ def train_gamma_vae(
     )
     network = description.network
     prior = [network.alpha_prior, network.beta_prior]
-    identity = run_identity(settings, data.fingerprint, posterior=options.posterior, kl=direction, prior=prior)
+    several = {"latent_channels": network.latent_channels} if network.latent_channels > 1 else {}
+    told = {"posterior": options.posterior, "kl": direction, "prior": prior, **several}
+    identity = run_identity(settings, data.fingerprint, **told)
     start = partial(start_run, folder, description, resolved, identity, resume, training_data(dataset, data))
     on_main(settings.device, start)
     best = run_engine(settings, module, task, folder, resume, identity)
@@ -230,7 +239,8 @@ def train_diffusion(
     with main_first(settings.device):
         data = prepare(dataset)
     vae_hash = vae_run.hash() if vae_run else None
-    fresh = describe_diffusion(settings.model, settings.size, vae_hash, settings.conditions)
+    channels = vae_run.description.network.latent_channels if vae_run else 1
+    fresh = describe_diffusion(settings.model, settings.size, vae_hash, settings.conditions, channels)
     asked = {name: True for name, value in settings.conditions.model_dump().items() if value}
     identity = run_identity(settings, data.fingerprint, vae=vae_hash, **asked)
     if resume:  # before latents are computed for nothing

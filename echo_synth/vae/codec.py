@@ -24,12 +24,14 @@ class Codec(Protocol):
 
     Attributes:
         resolution: R, side of the fields in pixels.
+        channels: C of the fields.
     """
 
     resolution: int
+    channels: int
 
     def encode(self, images: Tensor, sector: Tensor) -> Tensor:
-        """Fields (N, 1, R, R) float32 in [−1, 1], −1 outside the sector.
+        """Fields (N, C, R, R) float32 in [−1, 1], −1 outside the sector.
 
         Args:
             images: (N, 1, H, W) float32 in [0, 1].
@@ -41,7 +43,7 @@ class Codec(Protocol):
         """Images (N, 1, H, W) float32 in [0, 1], 0 outside the sector; NaN where a network gave no finite number.
 
         Args:
-            fields: (N, 1, R, R) in [−1, 1]; what lies beyond is clipped.
+            fields: (N, C, R, R) in [−1, 1]; what lies beyond is clipped.
             sector: (N, 1, H, W) 0 or 1, or bool.
         """
         ...
@@ -49,6 +51,8 @@ class Codec(Protocol):
 
 class PixelCodec:
     """The field is 2 · image − 1 at R x R: shrunk by area, enlarged bilinearly."""
+
+    channels = 1
 
     def __init__(self, resolution: int) -> None:
         self.resolution = resolution
@@ -73,7 +77,7 @@ class LatentCodec:
     """
 
     def __init__(self, vae: GammaVAE, resolution: int) -> None:
-        self.vae, self.resolution = vae, resolution
+        self.vae, self.resolution, self.channels = vae, resolution, vae.latent_channels
 
     def encode(self, images: Tensor, sector: Tensor) -> Tensor:
         """See `Codec.encode`."""

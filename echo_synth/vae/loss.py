@@ -29,6 +29,8 @@ def vae_loss(
 ) -> dict[str, Tensor]:
     """Terms of the loss and their weighted sum under "loss"; means over the batch, float32 scalars.
 
+    Latents of several channels are not compared with the image: there is no term "latent". Their KL is the sum over channels.
+
     Each image's terms depend on that image and its generator alone, so neither micro-batches nor
     processes change the sum.
 
@@ -44,14 +46,16 @@ def vae_loss(
     small = vae.latent_mask(sector)
     z = sample_each(posterior, generators) * small
     reconstruction = vae.decode(z, sector)
-    target = F.interpolate(images, size=z.shape[-2:], mode="area")
     terms = {
         "reconstruction": sector_mean((reconstruction - images) ** 2, sector),
-        "latent": sector_mean((z - target) ** 2, small),
-        "kl": sector_mean(posterior.kl(direction), small),
+        "kl": sector_mean(posterior.kl(direction).sum(1, keepdim=True), small),
     }
     loss = weights.reconstruction * terms["reconstruction"] + weights.kl * terms["kl"]
-    late = weights.latent * terms["latent"]
+    late = torch.zeros_like(loss)
+    if vae.latent_channels == 1:
+        target = F.interpolate(images, size=z.shape[-2:], mode="area")
+        terms["latent"] = sector_mean((z - target) ** 2, small)
+        late = weights.latent * terms["latent"]
     if perceptual is not None and bool(warm.any()):
         terms["perceptual"] = perceptual(reconstruction, images, sector)
         late = late + weights.perceptual * terms["perceptual"]

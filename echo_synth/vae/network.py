@@ -88,9 +88,15 @@ def _bottleneck(channels: int, style: Style, attention: bool) -> list[nn.Module]
 
 
 def encoder(
-    channels: Sequence[int], blocks: int, style: Style, level_attention: bool, mid_attention: bool, subpixel: int = 1
+    channels: Sequence[int],
+    blocks: int,
+    style: Style,
+    level_attention: bool,
+    mid_attention: bool,
+    subpixel: int = 1,
+    latent_channels: int = 1,
 ) -> nn.Sequential:
-    """(N, 1, H, W) to (N, 1, H / (subpixel · 2^(levels - 1)), …)."""
+    """(N, 1, H, W) to (N, latent_channels, H / (subpixel · 2^(levels - 1)), …)."""
     layers: list[nn.Module] = [nn.PixelUnshuffle(subpixel)] if subpixel > 1 else []
     layers.append(_conv3(subpixel**2, channels[0]))
     width = channels[0]
@@ -104,15 +110,21 @@ def encoder(
         if not last:
             layers.append(Downsample(width))
     layers += _bottleneck(width, style, mid_attention)
-    return nn.Sequential(*layers, nn.GroupNorm(style.groups, width, _EPS), _conv3(width, 1))
+    return nn.Sequential(*layers, nn.GroupNorm(style.groups, width, _EPS), _conv3(width, latent_channels))
 
 
 def decoder(
-    channels: Sequence[int], blocks: int, style: Style, level_attention: bool, mid_attention: bool, subpixel: int = 1
+    channels: Sequence[int],
+    blocks: int,
+    style: Style,
+    level_attention: bool,
+    mid_attention: bool,
+    subpixel: int = 1,
+    latent_channels: int = 1,
 ) -> nn.Sequential:
-    """(N, 1, h, w) to (N, 1, h · subpixel · 2^(levels - 1), …)."""
+    """(N, latent_channels, h, w) to (N, 1, h · subpixel · 2^(levels - 1), …)."""
     width = channels[-1]
-    layers: list[nn.Module] = [_conv3(1, width), *_bottleneck(width, style, mid_attention)]
+    layers: list[nn.Module] = [_conv3(latent_channels, width), *_bottleneck(width, style, mid_attention)]
     for level, outputs in reversed(list(enumerate(channels))):
         for _ in range(blocks):
             layers.append(ResidualBlock(width, outputs, style))
@@ -128,7 +140,7 @@ def decoder(
 
 
 class GammaVAE(nn.Module):
-    """Γ-VAE with a single latent channel (paper section 2.2 and 2.3), and its Gaussian twin.
+    """Γ-VAE with a single latent channel (paper section 2.2 and 2.3), its Gaussian twin, and both with several channels.
 
     Args:
         channels: width of each level, finest first; the grid halves between levels.
@@ -139,6 +151,7 @@ class GammaVAE(nn.Module):
         activation, projection: see `Style`; "none" and False for weights of the reference code.
         subpixel: s; the finest level sees s x s pixels as channels of one, so that no layer works on the full grid.
             At the same number of weights a step takes a third of the time; 1 is the paper's.
+        latent_channels: C of the latents; the paper's has one, as an image has, the VAE that it is compared with several.
         posterior: "gamma", or "gaussian" for the standard KL-VAE of the same size (its prior is N(0, 1)).
     """
 
@@ -155,24 +168,28 @@ class GammaVAE(nn.Module):
         projection: bool = True,
         posterior: PosteriorFamily = "gamma",
         subpixel: int = 1,
+        latent_channels: int = 1,
     ) -> None:
         super().__init__()
         functions: dict[str, Activation] = {"silu": F.silu, "none": _identity}
         function = functions[activation]
         style = Style(norm_groups, function, projection)
-        shape = (channels, blocks, style, level_attention, mid_attention, subpixel)
+        shape = (channels, blocks, style, level_attention, mid_attention, subpixel, latent_channels)
         self.encoder, self.decoder = encoder(*shape), decoder(*shape)
-        self.to_alpha, self.to_beta, self.from_latent = (nn.Conv2d(1, 1, 1) for _ in range(3))
+        self.to_alpha, self.to_beta, self.from_latent = (
+            nn.Conv2d(latent_channels, latent_channels, 1) for _ in range(3)
+        )
         self.alpha_prior, self.beta_prior, self.family = alpha_prior, beta_prior, posterior
+        self.latent_channels = latent_channels
         self.downsampling = subpixel * 2 ** (len(channels) - 1)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw maps a and b, (N, 1, h, w), of images (N, 1, H, W) in [0, 1]."""
+        """Raw maps a and b, (N, C, h, w), of images (N, 1, H, W) in [0, 1]."""
         h = self.encoder(images)
         return self.to_alpha(h), self.to_beta(h)
 
     def posterior(self, images: Tensor) -> Posterior:
-        """q(z | x) of images (N, 1, H, W) in [0, 1]; its tensors (N, 1, h, w), float32."""
+        """q(z | x) of images (N, 1, H, W) in [0, 1]; its tensors (N, C, h, w), float32."""
         a, b = self.encode(images)
         if self.family == "gaussian":
             return GaussianPosterior.of_maps(a, b)
@@ -183,7 +200,7 @@ class GammaVAE(nn.Module):
         return F.interpolate(sector, scale_factor=1 / self.downsampling, mode="nearest-exact")
 
     def latent(self, images: Tensor, sector: Tensor) -> Tensor:
-        """E[z] (N, 1, h, w) float32, zero outside the sector. Deterministic."""
+        """E[z] (N, C, h, w) float32, zero outside the sector. Deterministic."""
         return self.posterior(images).mean * self.latent_mask(sector)
 
     def admissible(self, latent: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ POSTERIOR_FAMILIES: tuple[PosteriorFamily, ...] = get_args(PosteriorFamily)
 
 
 class Posterior(ABC):
-    """q(z | x) of a batch; every tensor (N, 1, h, w), float32 or wider."""
+    """q(z | x) of a batch; every tensor (N, C, h, w), float32 or wider."""
 
     @property
     @abstractmethod
@@ -34,7 +34,7 @@ class Posterior(ABC):
 
     @abstractmethod
     def at(self, i: int) -> Posterior:
-        """Posterior of image i alone, its tensors (1, 1, h, w)."""
+        """Posterior of image i alone, its tensors (1, C, h, w)."""
 
     @abstractmethod
     def kl(self, direction: Direction) -> Tensor:
@@ -96,5 +96,5 @@ class GaussianPosterior(Posterior):
 
 
 def sample_each(posterior: Posterior, generators: Sequence[torch.Generator | None]) -> Tensor:
-    """One draw of every image's z, (N, 1, h, w), image i from generator i: batches do not change it."""
+    """One draw of every image's z, (N, C, h, w), image i from generator i: batches do not change it."""
     return torch.cat([posterior.at(i).sample(g) for i, g in enumerate(generators)])

@@ -21,6 +21,8 @@ RECIPE = FieldRecipe(64, "0123456789abcdef", 1, GeometricRanges(), 0, bf16=False
 class _Codec:
     """Encodes every image as one number."""
 
+    channels = 1
+
     def __init__(self, value: float) -> None:
         self.value = value
 

@@ -96,5 +96,5 @@ class ConsistencyTask(DiffusionTask):
         return sample(guided, noise, nfe=nfe, solver="consistency", sigmas=sigmas, draw=again)
 
     def _sample(self, denoiser: Denoiser, noise: Tensor, labels: Tensor, sector: Tensor) -> Tensor:
-        """Fields (N, 1, R, R) from `noise` of that shape, in two evaluations."""
+        """Fields (N, C, R, R) from `noise` of that shape, in two evaluations."""
         return self._draw(denoiser, noise, labels, sector, 2, [VAL_POSITION + i for i in range(len(noise))])

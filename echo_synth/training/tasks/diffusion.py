@@ -31,7 +31,7 @@ class Fields:
     """Clean training data on the network's grid.
 
     Attributes:
-        clean: (N, R, R) float16 or float32 in [−1, 1], −1 outside the sector.
+        clean: (N, R, R) float16 or float32 in [−1, 1], −1 outside the sector; (N, C, R, R) of latents with C channels.
         tissues: (N, R, R) uint8, ids 0..4.
         frames: (N,) uint8, 0 to 3: view + 2 x phase.
         shares: (N, 5, R, R) uint8, tissues' shares of each cell in 255ths, for networks of soft maps.
@@ -41,6 +41,11 @@ class Fields:
     tissues: NDArray[np.uint8]
     frames: NDArray[np.uint8]
     shares: NDArray[np.uint8] | None = None
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return 1 if self.clean.ndim == 3 else self.clean.shape[1]
 
 
 class DiffusionTask:
@@ -77,12 +82,18 @@ class DiffusionTask:
         self.train, self.val, self.device, self.seed, self.classes = train, val, device, seed, classes
         self.codec, self.samples, self.stratum = codec, samples, stratum
 
+    @property
+    def channels(self) -> int:
+        """Of the fields."""
+        return self.train.channels
+
     def load(self, fields: Fields, rows: NDArray[np.intp]) -> tuple[Tensor, Tensor, Tensor]:
-        """clean (N, 1, R, R) float32, labels and sector (N, 1, R, R) float32 of some rows.
+        """clean (N, C, R, R) float32, labels and sector (N, 1, R, R) float32 of some rows.
 
         Labels are classes (N, R, R), or shares of them (N, classes, R, R) float32 where the fields hold shares.
         """
-        clean = torch.from_numpy(np.ascontiguousarray(fields.clean[rows])).to(self.device).float()[:, None]
+        clean = torch.from_numpy(np.ascontiguousarray(fields.clean[rows])).to(self.device).float()
+        clean = clean.reshape(len(clean), fields.channels, *clean.shape[-2:])
         tissues = torch.from_numpy(np.ascontiguousarray(fields.tissues[rows])).to(self.device)
         frames = torch.from_numpy(fields.frames[rows]).to(self.device)
         sector = (tissues > 0).float()[:, None]
@@ -156,7 +167,7 @@ class DiffusionTask:
         write_png(self.samples / f"{images_seen:09d}.png", pixels)
 
     def _sample(self, denoiser: Denoiser, noise: Tensor, labels: Tensor, sector: Tensor) -> Tensor:
-        """Fields (N, 1, R, R) from `noise` of that shape, few steps of Heun."""
+        """Fields (N, C, R, R) from `noise` of that shape, few steps of Heun."""
         guided = Guided(denoiser, denoiser.modulate(labels), sector > 0)
         precond = denoiser.precond
         known = (precond.sigma_min, precond.sigma_max)

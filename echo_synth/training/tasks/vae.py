@@ -98,11 +98,11 @@ class VaeTask:
         return {"mse": mse, "mae": absolute / len(rows), "psnr_db": -10 * float(np.log10(mse))}
 
     def preview(self, module: nn.Module, history: History, images_seen: int) -> None:
-        """Original, E[z] and reconstruction of four validation images."""
+        """Original, E[z] (the mean of its channels) and reconstruction of four validation images."""
         images, tissues = self.load(self._some_validation_rows(4))
         sector = (tissues > 0).float()
         latent = module.latent(images, sector)  # type: ignore[operator]
-        enlarged = torch.nn.functional.interpolate(latent, size=images.shape[-2:], mode="nearest")
+        enlarged = torch.nn.functional.interpolate(latent.mean(1, keepdim=True), size=images.shape[-2:], mode="nearest")
         grid = torch.cat([images, enlarged, reconstruct(module, images, sector).float()], dim=2)  # type: ignore[arg-type]
         picture = (torch.cat(list(grid[:, 0]), dim=1).clamp(0, 1) * 255).byte().cpu().numpy()
         history.image("reconstruction", picture, images_seen)
