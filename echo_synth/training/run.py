@@ -108,7 +108,7 @@ def run_engine(
     identity: Mapping[str, Any],
 ) -> Mapping[str, float]:
     """Train `module` on `task`, or go on, in `folder`; returns the best validation's numbers."""
-    module.to(settings.device).to(memory_format=memory_format(settings.device))
+    module.to(settings.device).to(memory_format=memory_format(settings.device, settings.compile))
     parts = [getattr(module, name) for name in ("encoder", "decoder", "network") if hasattr(module, name)]
     engine = Engine(
         module,
@@ -127,10 +127,11 @@ def run_engine(
     return engine.run(resume)
 
 
-def memory_format(device: str) -> torch.memory_format:
-    """Layout to train in: channels last for tensor cores; on a CPU, where the backward pass of a
-    channels-last GroupNorm takes thirty times that of a contiguous one, plain."""
-    return torch.channels_last if device.startswith("cuda") else torch.contiguous_format
+def memory_format(device: str, compiled: bool = False) -> torch.memory_format:
+    """Layout to train in: channels last for tensor cores, and where torch.compile writes the GroupNorms (EDM-L64 tiny on
+    a CPU: 1.28 times the images a second); plain on a CPU otherwise, where the backward pass of torch's own
+    channels-last GroupNorm takes thirty times that of a contiguous one."""
+    return torch.channels_last if compiled or device.startswith("cuda") else torch.contiguous_format
 
 
 def run_identity(settings: TrainingSettings, data: str, **more: Any) -> dict[str, Any]:
