@@ -8,6 +8,7 @@ import sys
 import typer
 
 from cli import (
+    browse_commands,
     classifier_commands,
     data_commands,
     demo,
@@ -64,6 +65,7 @@ for group in (
     sweep_commands,
     find_commands,
     verify_commands,
+    browse_commands,
     demo,
 ):
     group.register(app)

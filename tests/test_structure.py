@@ -34,7 +34,7 @@ ROOMS = [
     ),
     *("metrics", "data", "phantom", "vae", "sampling", "diffusion", "runs", "compat", "generation", "foreign"),
     *("training", "verification"),
-    *("downstream", "evaluation", "report", "experiment", "inventory", "doctor", "cli"),
+    *("downstream", "evaluation", "report", "experiment", "browse", "inventory", "doctor", "cli"),
 ]
 PURE = ("vae", "diffusion", "sampling", "metrics")  # arrays and tensors in, arrays and tensors out
 FILES = sorted([*(ROOT / "echo_synth").rglob("*.py"), *(ROOT / "cli").rglob("*.py")])

@@ -1,0 +1,1 @@
+"""Leafing through a dataset in the browser: the cases, their pictures, and a server for this machine alone."""
