@@ -11,6 +11,7 @@ import typer
 
 from cli import (
     classifier_commands,
+    convert_commands,
     data_commands,
     demo,
     distill_commands,
@@ -52,6 +53,7 @@ app = Application(
 )
 for group in (
     data_commands,
+    convert_commands,
     train_commands,
     distill_commands,
     generate_commands,
