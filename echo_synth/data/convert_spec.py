@@ -8,8 +8,7 @@ from pathlib import Path
 from echo_synth.data.camus import choose_some, hold_out_validation
 from echo_synth.data.convert import ConversionPlan, ConvertJob, Origin
 from echo_synth.data.dataset_spec import SpecFile
-from echo_synth.data.facts import terms
-from echo_synth.data.sources import OTHER, SIMULATED
+from echo_synth.data.sources import OTHER
 from echo_synth.data.spec_cases import find_spec_cases, split_patients
 from echo_synth.data.spec_pair import read_spec_case
 
@@ -43,5 +42,5 @@ def plan_spec(src: Path, file: SpecFile, allow_missing: bool, patients: int | No
 def origin_of_spec(file: SpecFile) -> Origin:
     """Whose cases they are, as `convert.convert` needs it."""
     spec = file.spec
-    stated = terms([SIMULATED]) if spec.simulated else {"source": OTHER, "licence": spec.licence}
-    return Origin(MADE_BY, partial(read_spec_case, file=file), spec.subject(), {"title": spec.title, **stated})
+    stated = {"title": spec.title, "source": OTHER, "licence": spec.licence}
+    return Origin(MADE_BY, partial(read_spec_case, file=file), spec.subject(), stated)

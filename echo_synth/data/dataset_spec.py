@@ -103,12 +103,10 @@ class DatasetSpec(Strict):
         structures: unions of labels that are judged; default: each label.
         spacing: mm a pixel, (row, column); None, "file" in YAML, where NIfTI or .mhd files state it.
         sector: "frame", or "found" as in CAMUS's images.
-        simulated: no real person is in the images.
     """
 
     title: Annotated[str, Field(min_length=1, max_length=200)]
     licence: Annotated[str, Field(min_length=1, max_length=200)] = "unknown"
-    simulated: bool = False
     images: Pattern
     masks: Pattern
     views: Annotated[_Texts, BeforeValidator(_texts), Field(min_length=1, max_length=MOST_VIEWS)]
