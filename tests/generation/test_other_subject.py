@@ -190,7 +190,7 @@ def test_recipes_that_measure_hearts(recipe: str, heads: Path, tmp_path: Path) -
         (tmp_path / "own.yaml").write_text(text)
         recipe = str(tmp_path / "own.yaml")
     with pytest.raises(
-        DataError, match="--recipe with measure_ef: is for hearts .*'fetal head'; choose --recipe paper"
+        DataError, match=r"--recipe with measure_ef: is for hearts .*'fetal head'; choose --recipe paper"
     ):
         make_maps(510, recipe=recipe, out=tmp_path / "maps")
     assert not (tmp_path / "maps").exists()
@@ -233,21 +233,26 @@ def test_the_key_of_a_subject_changes_with_its_classes() -> None:
     assert heart().key() == ""
 
 
+_DAMAGED = {
+    "a path": {"views": ["../a"]},
+    "a gap": {"labels": {"l": 2}, "structures": {"l": [2]}},
+    "unknown label": {"structures": {"l": [3]}},
+    "twice": {"views": ["a", "a"]},
+    "three views": {"views": ["a", "b", "c"]},
+    "unknown key": {"heart": True},
+}
+_WHOLE = {"title": "x", "views": ["a"], "phases": ["p"], "labels": {"l": 1}, "structures": {"l": [1]}}
+
+
 @pytest.mark.parametrize(
-    "text",
-    [
-        "{}",
-        "[]",
-        "not JSON",
-        '{"title": "x", "views": ["../a"], "phases": ["p"], "labels": {"l": 1}, "structures": {"l": [1]}}',
-    ]
-    + ['{"title": "x", "views": ["a"], "phases": ["p"], "labels": {"l": 2}, "structures": {"l": [2]}}']
-    + ['{"title": "x", "views": ["a"], "phases": ["p"], "labels": {"l": 1}, "structures": {"l": [3]}}']
-    + ['{"title": "x", "views": ["a", "a"], "phases": ["p"], "labels": {"l": 1}, "structures": {"l": [1]}}'],
+    "text", ["{}", "[]", "not JSON", *(json.dumps(_WHOLE | change) for change in _DAMAGED.values())]
 )
 def test_a_damaged_subject_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / SUBJECT).write_text(json.dumps(_WHOLE))
+    assert subject_of(tmp_path / "whole").views == ("a",)
     (tmp_path / SUBJECT).write_text(text)
-    with pytest.raises(DataError, match="subject.json"):
+    with pytest.raises(DataError, match=r"subject\.json"):
         subject_of(tmp_path)
 
 
