@@ -130,12 +130,13 @@ def make_maps(
     """
     from echo_synth import specs
     from echo_synth.data import nnunet_raw
-    from echo_synth.data.maps import MADE_BY, make_maps, select_sources
+    from echo_synth.data.maps import MADE_BY, check_recipe, make_maps, select_sources
     from echo_synth.folders import check_target
     from echo_synth.home import maps as maps_home
 
     dataset = nnunet_raw.find(dataset_id)
     spec = specs.maps(recipe).model_copy(update={"repeats": repeats} if repeats else {})
+    check_recipe(dataset.subject, spec)
     folder = out or maps_home() / dataset.name
     check_target(folder, MADE_BY, overwrite, [dataset.path], "another --out")
     wanted = [p.strip() for p in patients.split(",")] if patients else None

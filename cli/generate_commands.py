@@ -87,7 +87,7 @@ def generate(
     Example: echosynth generate --model edm-l64 --nfe 100
     """
     from echo_synth.generation import physics
-    from echo_synth.generation.request import Generation, plan_from, sampler_for
+    from echo_synth.generation.request import Generation, plan_from, refuse_other_subject, sampler_for
     from echo_synth.generation.shards import parse_shard
     from echo_synth.generation.solver_choice import check_solver
     from echo_synth.generation.sources import choose_model
@@ -111,6 +111,7 @@ def generate(
     one_of("--texture", texture, ("auto", "on", "off"))
     chosen = choose_model(model, checkpoint, vae, device, precision).with_texture(texture)
     plan = plan_from(maps, count, seed, chosen.run.description.trained_on)
+    refuse_other_subject(chosen.run, plan.maps)
     sampler = sampler_for(chosen, nfe, solver)
     work = Generation(chosen, sampler, plan, batch, fast == "on", compiled, modulation_memory << 20)
     request = TargetRequest(dataset_id, work.name, work.identity(), classification)
@@ -137,7 +138,7 @@ def _draw(work: Generation, request: TargetRequest, part: Shard, dry_run: bool) 
         settings_of(target)
     target = on_main(work.model.device, lambda: make_target(request, settings_of))
     rows, seed = work.plan.rows, work.plan.seed
-    writer = DatasetWriter(target.raw, target.classification, rows, part)
+    writer = DatasetWriter(target.raw, target.classification, rows, part, work.plan.maps.subject)
     with writer.opened(), resume_hint(continue_with(), lambda: _saved(writer)):
         check_ours(target, request)
         generator = work.load()
@@ -212,11 +213,13 @@ def _render(
     dry_run: bool,
 ) -> None:
     """A dataset by simulated physics; every image by itself, so that neither batch nor shards change it."""
+    from echo_synth.data.subject import need_heart
     from echo_synth.generation import physics
     from echo_synth.generation.request import plan_from
     from echo_synth.generation.targets import TargetRequest
 
     plan = plan_from(maps, count, seed)
+    need_heart(plan.maps.subject, f"--model {physics.MODEL}", "train a model, or take noise-dataset")
     recorded = {"model": physics.MODEL, "model_hash": physics.RENDERER, "nfe": 0, "seed": seed}
     request = TargetRequest(dataset_id, "Bmode", recorded | plan.identity(), classification)
     say(f"maps: {plan.maps.path}")
@@ -247,7 +250,7 @@ def _fill(
     if dry_run:
         settings_of(choose_target(request))
     target = on_main("cpu", lambda: make_target(request, settings_of))
-    writer = DatasetWriter(target.raw, target.classification, plan.rows, part)
+    writer = DatasetWriter(target.raw, target.classification, plan.rows, part, plan.maps.subject)
     facts = dataset_facts(command, recorded, plan.rows, plan.maps.path, str(request.identity["maps_hash"]))
     with writer.opened(), resume_hint(continue_with(), lambda: _saved(writer)):
         check_ours(target, request)

@@ -86,6 +86,7 @@ def import_images(
     """
     from echo_synth.data import nnunet_raw
     from echo_synth.data.sources import sources
+    from echo_synth.data.subject import need_heart
     from echo_synth.folders import check_apart, check_target
     from echo_synth.foreign import importing
     from echo_synth.foreign.labels import choose_labels
@@ -97,6 +98,8 @@ def import_images(
     if source is not None:
         one_of("--source", source, tuple(sources()))
     truth = nnunet_raw.find(real, "--real") if real is not None else None
+    if truth is not None:
+        need_heart(truth.subject, f"--real {real}", "images of such datasets cannot be imported yet")
     read = [folder, *([table] if table else []), *([truth.path] if truth else [])]
     number = nnunet_raw.next_free_id(FIRST_ID) if dataset_id is None else dataset_id
     target = nnunet_raw.target(number, name, overwrite, importing.MADE_BY, read)

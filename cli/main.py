@@ -10,6 +10,7 @@ import typer
 from cli import (
     browse_commands,
     classifier_commands,
+    convert_commands,
     data_commands,
     demo,
     distill_commands,
@@ -51,6 +52,7 @@ app = Application(
 )
 for group in (
     data_commands,
+    convert_commands,
     train_commands,
     distill_commands,
     generate_commands,

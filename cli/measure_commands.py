@@ -97,12 +97,13 @@ def _search(
     from functools import partial
 
     from echo_synth.evaluation import level_search, solver_study
-    from echo_synth.generation.request import refuse_held_out
+    from echo_synth.generation.request import refuse_held_out, refuse_other_subject
 
     few = [n for n in budgets if n in level_search.SEARCHED]
     if not few:
         raise typer.BadParameter("none from 2 to 12; expected some, which --search is for", param_hint="--nfe")
     refuse_held_out(maps, chosen.run.description.trained_on)
+    refuse_other_subject(chosen.run, maps)
     make = partial(solver_study.Yardstick, chosen.load(), discretization=chosen.spec.precond, seed=seed)
     searched_on, judged_on = level_search.yardsticks(make, maps, count, converged)
     table = solver_study.measure(judged_on, budgets)

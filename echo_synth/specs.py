@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_args, overloa
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from echo_synth.errors import SpecError
-from echo_synth.yaml_file import read_yaml
+from echo_synth.yaml_file import Lines, read_yaml
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -217,8 +217,12 @@ def _known_keys(model: object, location: tuple[int | str, ...]) -> list[str]:
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
 
 
-def _explain(error: ErrorDetails, model: object, source: str) -> str:
-    where = f"{'.'.join(str(p) for p in error['loc']):.200}"
+def _explain(error: ErrorDetails, model: object, source: str, lines: Lines | None = None) -> str:
+    location = error["loc"]
+    if lines:
+        source = f"{source}, line {lines.find(location)}"
+        location = (*lines.present(location[:-1]), *location[-1:])
+    where = f"{'.'.join(str(p) for p in location):.200}"
     if error["type"] != "extra_forbidden":
         given = error["input"]
         shown = f"{given!r:.60}" if isinstance(given, (str, int, float, bool, type(None))) else type(given).__name__
@@ -230,23 +234,27 @@ def _explain(error: ErrorDetails, model: object, source: str) -> str:
 
 
 def first_error(e: ValidationError) -> ErrorDetails:
-    """The first of what is wrong. Of very many, their number alone: to list them takes minutes and gigabytes."""
+    """The first of what is wrong, a key that is unknown before others: it may be the one that seems to be missing.
+
+    Of very many, their number alone: to list them takes minutes and gigabytes.
+    """
     count = e.error_count()
     if count > _MOST_ERRORS:
         return {"type": "too_many", "loc": ("content",), "msg": "is none of ours", "input": f"{count} wrong values"}
-    return e.errors(include_url=False)[0]
+    errors = e.errors(include_url=False)
+    return next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
 
 
-def validate(model: type[T], data: object, source: str) -> T:
-    """`data` as a `model`. Raises SpecError that names `source`, the key and the nearest known one."""
-    return _validated(TypeAdapter(model), model, data, source)
+def validate(model: type[T], data: object, source: str, lines: Lines | None = None) -> T:
+    """`data` as a `model`. Raises SpecError that names `source`, the line if given, the key and the nearest known one."""
+    return _validated(TypeAdapter(model), model, data, source, lines)
 
 
-def _validated(adapter: TypeAdapter[T], model: object, data: object, source: str) -> T:
+def _validated(adapter: TypeAdapter[T], model: object, data: object, source: str, lines: Lines | None = None) -> T:
     try:
         return adapter.validate_python(data)
     except ValidationError as e:
-        raise SpecError(_explain(first_error(e), model, source)) from None
+        raise SpecError(_explain(first_error(e), model, source, lines)) from None
 
 
 def load(relative: str, model: type[T]) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from echo_synth.errors import DataError
@@ -28,15 +29,26 @@ class CaseId:
         return f"{self.patient}_{self.view}_{self.phase}"
 
     @classmethod
-    def parse(cls, name: str) -> CaseId:
+    def parse(cls, name: str, views: Sequence[str] = VIEWS, phases: Sequence[str] = PHASES) -> CaseId:
         """Case of a name such as patient0001_2CH_ED or patient0001_2CH_ED_aug3_seed0.
+
+        Args:
+            views, phases: of the dataset; CAMUS's by default.
 
         Raises DataError when the name does not start with patient, view and phase.
         """
         parts = name.split("_")
-        if len(parts) < 3 or parts[1] not in VIEWS or parts[2] not in PHASES:
+        if len(parts) < 3 or parts[1] not in views or parts[2] not in phases:
             raise DataError(
-                f"'{name:.100}' is not a case name such as patient0001_2CH_ED; "
-                f"views are {', '.join(VIEWS)}, phases {', '.join(PHASES)}"
+                f"'{name:.100}' is not a case name such as patient0001_{views[0]}_{phases[0]}; "
+                f"views are {', '.join(views)}, phases {', '.join(phases)}"
             )
+        return cls(parts[0], parts[1], parts[2])
+
+    @classmethod
+    def of(cls, name: str) -> CaseId:
+        """Case of a name that was checked before, whatever its dataset's views and phases are. Raises DataError for no case name."""
+        parts = name.split("_")
+        if len(parts) < 3:
+            raise DataError(f"'{name:.100}' is not a case name such as patient0001_2CH_ED")
         return cls(parts[0], parts[1], parts[2])

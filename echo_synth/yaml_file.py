@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 
@@ -12,6 +15,7 @@ from echo_synth.files import read_short
 _MOST_BYTES = 1 << 20
 _DEEPEST = 32  # levels of lists and names inside each other
 
+T = TypeVar("T")
 YamlValue = str | int | float | bool | None | list["YamlValue"] | dict["YamlValue", "YamlValue"]
 
 
@@ -41,12 +45,63 @@ class _PlainLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+@dataclass(frozen=True)
+class Lines:
+    """On which line of a YAML file what stands, counted from 1; by names and positions from the outside in, as text."""
+
+    known: Mapping[tuple[str, ...], int] = field(repr=False)
+
+    def find(self, location: Sequence[int | str]) -> int:
+        """Line of `location`, or of the innermost part of it that the file has."""
+        return self.known.get(self.present(location), 1)
+
+    def present(self, location: Sequence[int | str]) -> tuple[str, ...]:
+        """The parts of `location` that the file has; a tag that a schema adds is left out."""
+        place: tuple[str, ...] = ()
+        for part in location:
+            if (*place, str(part)) in self.known:
+                place = (*place, str(part))
+        return place
+
+
 def read_yaml(path: Path) -> YamlValue:
     """Content of a YAML file. Raises SpecError, in one line, when it is missing, unreadable, too long or not plain data."""
+    return _read(path, lambda loader: loader.get_single_data())
+
+
+def read_yaml_lines(path: Path) -> tuple[YamlValue, Lines]:
+    """`read_yaml`, and on which line each of its parts begins."""
+    return _read(path, _with_lines)
+
+
+def _with_lines(loader: _PlainLoader) -> tuple[YamlValue, Lines]:
+    node: yaml.Node | None = loader.get_single_node()  # type: ignore[no-untyped-call]
+    if node is None:
+        return None, Lines({})
+    content: YamlValue = loader.construct_document(node)  # type: ignore[no-untyped-call]
+    lines: dict[tuple[str, ...], int] = {}
+    _note_lines(node, (), node.start_mark.line + 1, lines)
+    return content, Lines(lines)
+
+
+def _note_lines(node: yaml.Node, place: tuple[str, ...], line: int, lines: dict[tuple[str, ...], int]) -> None:
+    lines[place] = line
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            _note_lines(value, (*place, str(key.value)), key.start_mark.line + 1, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for position, value in enumerate(node.value):
+            _note_lines(value, (*place, str(position)), value.start_mark.line + 1, lines)
+
+
+def _read(path: Path, construct: Callable[[_PlainLoader], T]) -> T:
     data = read_short(path, _MOST_BYTES, "a short file of settings", SpecError)
     try:
-        content: YamlValue = yaml.load(data.decode("utf-8-sig"), Loader=_PlainLoader)
-        return content
+        loader = _PlainLoader(data.decode("utf-8-sig"))
+        try:
+            return construct(loader)
+        finally:
+            loader.dispose()  # type: ignore[no-untyped-call]
     except yaml.MarkedYAMLError as e:
         line = f", line {e.problem_mark.line + 1}" if e.problem_mark else ""
         raise SpecError(f"{path}{line}: not readable as YAML ({e.problem or e.context})") from None

@@ -35,6 +35,11 @@ class CamusCase:
     image: Path
     mask: Path
 
+    @property
+    def name(self) -> str:
+        """patient0001_2CH_ED."""
+        return str(self.id)
+
 
 @dataclass(frozen=True)
 class CamusDatabase:
@@ -139,9 +144,16 @@ def read_info(folder: Path, view: str) -> dict[str, CfgValue]:
 
 
 def assign_splits(
-    patients: Iterable[str], split: dict[str, list[str]], allow_missing: bool = False, source: str = "--split"
+    patients: Iterable[str],
+    split: dict[str, list[str]],
+    allow_missing: bool = False,
+    source: str = "--split",
+    otherwise: str = "another --split",
 ) -> dict[str, str]:
     """Split name of each patient that is both on disk and in the split's lists.
+
+    Args:
+        source, otherwise: where the lists come from, and what can be done about them, for errors.
 
     Raises DataError when a listed patient is not on disk or a patient on disk is in no list,
     unless `allow_missing`.
@@ -153,12 +165,12 @@ def assign_splits(
     if absent and not allow_missing:
         raise DataError(
             f"{source} lists {len(absent)} patient(s) that are not on disk ({_some(absent)}); "
-            "pass --allow-missing to go on without them, or another --split"
+            f"pass --allow-missing to go on without them, or {otherwise}"
         )
     if unlisted and not allow_missing:
         raise DataError(
             f"{len(unlisted)} patient(s) on disk are in no list of {source} ({_some(unlisted)}); "
-            "pass --allow-missing to leave them out, or another --split"
+            f"pass --allow-missing to leave them out, or {otherwise}"
         )
     if not on_disk & set(of_patient):
         raise DataError(f"no patient on disk is in {source}; expected at least one in common")

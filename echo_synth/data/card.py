@@ -52,7 +52,7 @@ def card(name: str, facts: Mapping[str, Any]) -> str:
     rows = [f"| {words} | {_cell(facts[key])} |" for key, words in _WORDS.items() if facts.get(key) not in (None, "")]
     parts = [
         f"# {name}",
-        "Synthetic echocardiograms with their label maps. No image is a recording of a patient.",
+        f"{_what(facts)} with their label maps. No image is a recording of a patient.",
         "## How it was made",
         "\n".join(["| | |", "| --- | --- |", *rows]),
         "## Training data and licence",
@@ -63,12 +63,18 @@ def card(name: str, facts: Mapping[str, Any]) -> str:
         "## Intended use",
         _USE,
         "## Not to be used for",
-        "\n".join(_NOT_FOR),
+        "\n".join(
+            _NOT_FOR if "shows" not in facts else (line.replace("a real heart", "a real body") for line in _NOT_FOR)
+        ),
         "## Whether it is whole",
         f"`echosynth verify` with this folder, or `sha256sum -c SHA256SUMS` in it. The same facts stand in "
         f'dataset.json under "{KEY}".',
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _what(facts: Mapping[str, Any]) -> str:
+    return f"Synthetic ultrasound images ({_cell(facts['shows'])})" if "shows" in facts else "Synthetic echocardiograms"
 
 
 def _origins(facts: Mapping[str, Any]) -> str:

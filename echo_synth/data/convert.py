@@ -1,9 +1,9 @@
-"""CAMUS to nnU-Net's raw format and to a classification folder."""
+"""CAMUS, or what a spec describes, to nnU-Net's raw format and to a classification folder."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,12 +22,14 @@ from echo_synth.data.facts import terms
 from echo_synth.data.nifti import Image2D, write_image
 from echo_synth.data.pair import read_case
 from echo_synth.data.sources import CAMUS, SIMULATED
+from echo_synth.data.spec_cases import SpecCase
+from echo_synth.data.subject import Subject, heart, write_subject
 from echo_synth.data.tissues import Case2D, derive_case
 from echo_synth.files import write_json
 from echo_synth.folders import maker, mark, new_folders
 from echo_synth.parallel import parallel_map
 from echo_synth.progress import track
-from echo_synth.types import SPLITS, VIEWS
+from echo_synth.types import SPLITS
 
 MADE_BY = "convert-camus"
 _FROM_CFG = ("sex", "age", "quality", "ef", "frame_rate", "edv", "esv")
@@ -35,11 +37,37 @@ _FROM_CFG = ("sex", "age", "quality", "ef", "frame_rate", "edv", "esv")
 
 @dataclass(frozen=True)
 class ConvertJob:
-    """One case on its way: everything a worker process needs."""
+    """One case on its way: everything a worker process needs.
 
-    case: CamusCase
+    Attributes:
+        info: clinical fields, see `camus.read_info`; None for a dataset that has none.
+    """
+
+    case: CamusCase | SpecCase
     split: str
-    info: Mapping[str, CfgValue]
+    info: Mapping[str, CfgValue] | None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Whose cases are converted.
+
+    Attributes:
+        made_by: the command that does.
+        read: image and mask of one case, checked; runs in worker processes.
+        subject: what is seen in the images.
+        terms: source and licence, for settings.json; None: CAMUS's, or those of simulated patients.
+    """
+
+    made_by: str
+    read: Callable[[Any], tuple[Image2D, Image2D]]
+    subject: Subject
+    terms: Mapping[str, str] | None = None
+
+
+def of_camus() -> Origin:
+    """CAMUS, in either of its releases."""
+    return Origin(MADE_BY, read_case, heart())
 
 
 @dataclass(frozen=True)
@@ -92,12 +120,12 @@ def plan(src: Path, split: str | None, allow_missing: bool, patients: int | None
 
 
 def _convert_one(
-    job: ConvertJob, size: int | None, raw: Path, classification: Path | None
+    job: ConvertJob, size: int | None, raw: Path, classification: Path | None, origin: Origin
 ) -> tuple[dict[str, Any], bytes]:
     """Worker: read, convert and write one case; returns its row of cases.csv, and a SHA-256 of what was read."""
-    image, mask = read_case(job.case)
+    image, mask = origin.read(job.case)
     derived = derive_case(image, mask, size)
-    dataset, name = nnunet_raw.RawDataset(raw), str(job.case.id)
+    dataset, name = nnunet_raw.RawDataset(raw), job.case.name
     write_image(dataset.image_path(name, job.split), derived.image, derived.spacing)
     write_image(dataset.label_path(name, job.split), derived.labels, derived.spacing)
     if classification is not None:
@@ -117,12 +145,18 @@ def _digest(name: str, image: Image2D, mask: Image2D) -> bytes:
 def _case_row(job: ConvertJob, source: Image2D, derived: Case2D) -> dict[str, Any]:
     """A row of cases.csv, see `tables.CASES`."""
     case = job.case.id
-    identity = {"case": str(case), "patient": case.patient, "view": case.view, "phase": case.phase, "split": job.split}
+    identity = {
+        "case": job.case.name,
+        "patient": case.patient,
+        "view": case.view,
+        "phase": case.phase,
+        "split": job.split,
+    }
     (rows, columns), (native_rows, native_columns) = derived.image.shape, source.pixels.shape
     pixel_mm2 = derived.spacing[0] * derived.spacing[1]
     return {
         **identity,
-        **{key: job.info.get(key) for key in _FROM_CFG},
+        **({} if job.info is None else {key: job.info.get(key) for key in _FROM_CFG}),
         "rows": rows,
         "columns": columns,
         "spacing_row_mm": derived.spacing[0],
@@ -144,6 +178,7 @@ def convert(
     overwrite: bool = False,
     workers: int | None = None,
     inputs: Sequence[Path] = (),
+    origin: Origin | None = None,
 ) -> pd.DataFrame:
     """Convert `jobs` into the raw dataset folder `raw` and the folder `classification`.
 
@@ -153,6 +188,7 @@ def convert(
         size: rows and columns of the grid; None keeps each image's own.
         settings: written to settings.json.
         inputs: folders that the jobs are read from, which are never replaced.
+        origin: whose cases they are; CAMUS's by default.
 
     Returns:
         the rows of cases.csv, see `tables.CASES`.
@@ -162,36 +198,38 @@ def convert(
         ExistsError: a folder exists and may not be replaced.
     """
     targets = ([classification] if classification else []) + [raw]
-    with new_folders(targets, MADE_BY, overwrite, inputs) as folders:
+    origin = origin or of_camus()
+    with new_folders(targets, origin.made_by, overwrite, inputs) as folders:
         new_raw, new_class = folders[-1], folders[0] if classification else None
         for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
             (new_raw / name).mkdir()
         if new_class:
-            for folder in (new_class / split / view for split in SPLITS for view in VIEWS):
+            for folder in (new_class / split / view for split in SPLITS for view in origin.subject.views):
                 folder.mkdir(parents=True)
-        work = partial(_convert_one, size=size, raw=new_raw, classification=new_class)
+        work = partial(_convert_one, size=size, raw=new_raw, classification=new_class, origin=origin)
         made = list(track(parallel_map(work, jobs, workers), len(jobs), "convert", "cases"))
         cases = pd.DataFrame([row for row, _ in made])
-        nnunet_raw.write_index(new_raw, cases)
-        facts = _facts(cases, [digest for _, digest in made], inputs)
+        nnunet_raw.write_index(new_raw, cases, origin.subject)
+        facts = _facts(cases, [digest for _, digest in made], inputs, origin)
         write_json(new_raw / "settings.json", {**settings, KEY: facts})
         if new_class:
             cases.sort_values("case").to_csv(new_class / "cases.csv", index=False)
         for folder in folders:
-            mark(folder, MADE_BY)
+            write_subject(folder, origin.subject)
+            mark(folder, origin.made_by)
             checksums.record(folder)
     return cases
 
 
-def _facts(cases: pd.DataFrame, digests: Sequence[bytes], inputs: Sequence[Path]) -> dict[str, Any]:
+def _facts(cases: pd.DataFrame, digests: Sequence[bytes], inputs: Sequence[Path], origin: Origin) -> dict[str, Any]:
     """What settings.json says of where the cases come from, and a hash of all that was read."""
     simulated = any("phantom" in (maker(p), maker(p.absolute().parent)) for p in inputs)
     return {
-        "made_by": MADE_BY,
+        "made_by": origin.made_by,
         "version": __version__,
         "kind": "converted",
         "images": len(cases),
         "patients": int(cases["patient"].nunique()),
         "source_hash": hashlib.sha256(b"".join(digests)).hexdigest()[:16],
-        **terms([SIMULATED if simulated else CAMUS]),
+        **(terms([SIMULATED if simulated else CAMUS]) if origin.terms is None else origin.terms),
     }

@@ -15,7 +15,7 @@ from echo_synth import checksums, specs
 from echo_synth.claims import claim, lock_in
 from echo_synth.data.card import KEY, card
 from echo_synth.data.nnunet_raw import RawDataset, describe
-from echo_synth.data.sources import CAMUS, SIMULATED, UNKNOWN, sources
+from echo_synth.data.sources import CAMUS, OTHER, SIMULATED, UNKNOWN, sources
 from echo_synth.errors import DataError
 from echo_synth.files import LISTS_CASES, read_json, write_json, write_text
 from echo_synth.folders import maker
@@ -29,7 +29,7 @@ _WAIT_SECONDS = 60.0  # for another command that adds a fact
 def strictest(origins: Iterable[str]) -> str:
     """Of origins, the one whose terms hold for what is made from data of all of them."""
     known = {o if o in sources() else UNKNOWN for o in origins}
-    return next(o for o in (CAMUS, UNKNOWN, SIMULATED) if o in known or o == SIMULATED)
+    return next(o for o in (CAMUS, UNKNOWN, OTHER, SIMULATED) if o in known or o == SIMULATED)
 
 
 def terms(origins: Iterable[str]) -> dict[str, str]:

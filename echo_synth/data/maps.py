@@ -27,6 +27,7 @@ from echo_synth.data.leakage import refuse_test_patients
 from echo_synth.data.plausible import Plausible
 from echo_synth.data.png import read_png
 from echo_synth.data.resize import rescale_spacing
+from echo_synth.data.subject import Subject, need_heart, subject_of, write_subject
 from echo_synth.data.tables import read_index
 from echo_synth.data.tissues import BEYOND, OTHER_TISSUE, anatomy, visible
 from echo_synth.errors import DataError
@@ -59,6 +60,13 @@ def select_sources(dataset: nnunet_raw.RawDataset, patients: Sequence[str] | Non
     if sources.empty:
         raise DataError(f"{dataset.path}: no training or validation case to make maps from")
     return sources
+
+
+def check_recipe(subject: Subject, spec: MapSpec) -> None:
+    """Raise DataError where a recipe measures hearts and `subject` is none."""
+    measures = {"measure_ef": spec.measure_ef, "ef_balance": spec.ef_balance, "anatomy": spec.anatomy}
+    for key in (key for key, value in measures.items() if value):
+        need_heart(subject, f"--recipe with {key}", "choose --recipe paper, or a recipe file without that key")
 
 
 def load_whole(dataset: nnunet_raw.RawDataset, case: str, split: str) -> NDArray[np.uint8]:
@@ -199,12 +207,14 @@ def make_maps(
         transformation from which `Transformation.from_record` makes the map again; where the recipe measures
         it, ef and source_ef (%).
     """
+    check_recipe(dataset.subject, spec)
     jobs = _jobs(sources, spec)
     with new_folder(folder, MADE_BY, overwrite, [dataset.path]) as new:
         work = partial(_make_patient, dataset=dataset, folder=new, spec=spec, seed=seed)
         parts = track(parallel_map(work, jobs, workers), len(jobs), "make-maps", "patients")
         index = pd.concat(list(parts), ignore_index=True)
         index.to_parquet(new / "index.parquet", index=False)
+        write_subject(new, dataset.subject)
         write_json(new / "held_out.json", sorted(nnunet_raw.test_patients(dataset)))
         write_json(new / "settings.json", {**settings, "source": origin_of_dataset(dataset.path)})
     return index
@@ -216,6 +226,11 @@ class MapFolder:
 
     path: Path
     index: pd.DataFrame
+
+    @property
+    def subject(self) -> Subject:
+        """What the dataset shows that the maps are of; raises DataError where subject.json is damaged."""
+        return subject_of(self.path)
 
     def read(self, name: str) -> NDArray[np.uint8]:
         """Tissue ids 0..4 (256, 256) uint8 of one map: what conditions a generator."""

@@ -48,11 +48,15 @@ def choose_patients(real: RawDataset, count: int | None, seed: int) -> pd.DataFr
 def plan(real: RawDataset, synthetic: Sequence[RawDataset], patients: int | None, seed: int) -> pd.DataFrame:
     """cases.csv of the mixture: split, and the source dataset of each case. Validation is real.
 
-    Raises DataError when two datasets hold a case of the same name, LeakageError when a synthetic
+    Raises DataError when two datasets hold a case of the same name or show different things, LeakageError when a synthetic
     one was drawn from maps of `real`'s test patients.
     """
     for dataset in synthetic:
         refuse_patients_of(real, dataset.cases()["patient"], f"part of {dataset.name}")
+    for dataset in synthetic:
+        if dataset.subject.key() != real.subject.key():
+            titles = f"'{dataset.subject.title}', {real.name} '{real.subject.title}'"
+            raise DataError(f"{dataset.name}: shows {titles}, with other views or labels; mix datasets of one kind")
     parts = [choose_patients(real, patients, seed).assign(source=real.name)]
     for dataset in synthetic:
         cases = dataset.cases()
@@ -93,8 +97,8 @@ def write(
         # Relative, so that nnUNet_raw can move.
         files[row["case"]] = {"images": [os.path.relpath(image, path)], "label": os.path.relpath(label, path)}
     with new_folder(path, MADE_BY, overwrite, [s.path for s in sources]) as folder:
-        nnunet_raw.write_index(folder, table)
-        described = nnunet_raw.dataset_json(len(table)) | {"dataset": files}
+        nnunet_raw.write_index(folder, table, sources[0].subject)
+        described = nnunet_raw.dataset_json(len(table), sources[0].subject) | {"dataset": files}
         if len(parts) > 1:
             described["sampling"] = _by_holder(parts, holders)
         write_json(folder / "dataset.json", described)

@@ -19,10 +19,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, NonNegativeInt
 
-from echo_synth import specs
 from echo_synth.data.folds import patient_folds
 from echo_synth.data.nifti import Image2D, read_image
 from echo_synth.data.resize import resize_grey
+from echo_synth.data.subject import Subject, heart, subject_of, write_subject
 from echo_synth.data.tables import read_cases
 from echo_synth.data.tissues import Case2D, derive_case
 from echo_synth.errors import DataError, ExistsError
@@ -49,6 +49,11 @@ class RawDataset:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def subject(self) -> Subject:
+        """What is seen in its images; raises DataError where subject.json is damaged."""
+        return subject_of(self.path)
 
     def cases(self) -> pd.DataFrame:
         """cases.csv, one row a case, columns of `tables.CASES`; raises DataError as `tables.read_cases`."""
@@ -164,7 +169,9 @@ def find(dataset_id: int, option: str = "--dataset-id") -> RawDataset:
     raw = nnunet_folder("nnUNet_raw")
     if not folders:
         have = ", ".join(p.name for p in sorted(raw.glob("Dataset*"))) or "none"
-        raise DataError(f"no Dataset{dataset_id:03d}_* in {raw} (there: {have}); run 'echosynth convert-camus' first")
+        raise DataError(
+            f"no Dataset{dataset_id:03d}_* in {raw} (there: {have}); run 'echosynth convert-camus' or 'convert' first"
+        )
     if len(folders) > 1:
         raise DataError(f"{raw}: {folders[0].name} and {folders[1].name} share an id; rename one")
     return RawDataset(folders[0])
@@ -219,25 +226,26 @@ def next_free_id(first: int) -> int:
     raise DataError(f"no free dataset id from {first} to {MAX_ID}; remove old datasets")
 
 
-def dataset_json(training_cases: int) -> dict[str, Any]:
-    """dataset.json with nnU-Net's required keys only, in their documented form."""
+def dataset_json(training_cases: int, subject: Subject | None = None) -> dict[str, Any]:
+    """dataset.json with nnU-Net's required keys only, in their documented form; labels of `subject`, by default CAMUS's."""
     return {
         "channel_names": {"0": "rescale_to_0_1"},  # nnU-Net's name for a normalisation that keeps black at 0
-        "labels": specs.labels().nnunet_labels,
+        "labels": (subject or heart()).nnunet_labels,
         "numTraining": training_cases,
         "file_ending": ENDING,
         "overwrite_image_reader_writer": "SimpleITKIO",
     }
 
 
-def write_index(folder: Path, cases: pd.DataFrame) -> None:
-    """dataset.json, splits_final.json and cases.csv for `cases` (columns case, split, …).
+def write_index(folder: Path, cases: pd.DataFrame, subject: Subject | None = None) -> None:
+    """dataset.json, splits_final.json, cases.csv and, unless `subject` is CAMUS's heart, subject.json for `cases` (columns case, split, …).
 
     Folds are by patient, see `folds.patient_folds`; nnU-Net's own would put the four images of a
     patient on both sides.
     """
     training = cases[cases["split"].isin(["train", "val"])]
-    write_json(folder / "dataset.json", dataset_json(len(training)))
+    write_subject(folder, subject or heart())
+    write_json(folder / "dataset.json", dataset_json(len(training), subject))
     folds = patient_folds(training)
     if folds:
         write_json(folder / "splits_final.json", folds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,20 +32,21 @@ def read_case(case: CamusCase) -> tuple[Image2D, Image2D]:
     image, mask = read_image(case.image), read_image(case.mask)
     if image.pixels.shape != mask.pixels.shape:
         raise DataError(f"{case.mask}: is {mask.pixels.shape}, its image {case.image.name} is {image.pixels.shape}")
-    _check_geometry(case, image, mask)
+    check_geometry(case.image, case.mask, image, mask)
+    check_field_of_view(case.image, image)
     check_grey_levels(case.image, image.pixels)
     return image, Image2D(_whole_labels(case.mask, mask.pixels), mask.spacing, mask.direction)
 
 
-def _check_geometry(case: CamusCase, image: Image2D, mask: Image2D) -> None:
+def check_geometry(image_path: Path, mask_path: Path, image: Image2D, mask: Image2D) -> None:
+    """Raise DataError, which names the files, where spacings or directions of image and mask differ."""
     if not np.allclose(image.spacing, mask.spacing, rtol=1e-3):
-        raise DataError(f"{case.mask}: spacing {mask.spacing} mm, its image has {image.spacing} mm")
-    check_field_of_view(case.image, image)
+        raise DataError(f"{mask_path}: spacing {mask.spacing} mm, its image has {image.spacing} mm")
     if image.direction is None or mask.direction is None:
         return
     if not np.allclose(image.direction, mask.direction, atol=1e-2):
         raise DataError(
-            f"{case.mask}: its direction (orientation) differs from that of {case.image.name}: rows or columns run "
+            f"{mask_path}: its direction (orientation) differs from that of {image_path.name}: rows or columns run "
             "another way; save the mask on its image's grid"
         )
 
@@ -53,26 +55,38 @@ def check_field_of_view(path: Path, image: Image2D) -> None:
     """Raise DataError, which names `path`, where the spacing cannot be that of an echo image, in mm."""
     if image.spacing == (1.0, 1.0):
         raise DataError(f"{path}: spacing 1 x 1 mm, which tools write that lost it; store the true one, mm a pixel")
+    check_extent(path, image, "is its spacing in millimetres?")
+
+
+def check_extent(path: Path, image: Image2D, question: str) -> None:
+    """Raise DataError, which names `path` and asks `question`, where an axis is too short or long for an echo image."""
     low, high = _FIELD_OF_VIEW_MM
     for length, spacing, axis in zip(image.pixels.shape, image.spacing, ("rows", "columns"), strict=True):
         if not low <= length * spacing <= high:
             raise DataError(
                 f"{path}: {length} {axis} of {spacing:g} mm are {length * spacing:g} mm, expected {low:g} to {high:g} mm; "
-                "is its spacing in millimetres?"
+                f"{question}"
             )
 
 
 def _whole_labels(path: Path, pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Labels of a mask as uint8; those within 0.001 of a whole number, as resamplers leave them, are rounded."""
-    known = sorted(specs.labels().nnunet_labels.values())
-    values = np.unique(pixels)
-    wrong = [v for v in values.tolist() if round(v) not in known or abs(v - round(v)) > 1e-3]
-    if wrong:
-        raise DataError(f"{path}: label {wrong[0]:g} found, expected {known}")
-    labels = np.rint(pixels).astype(np.uint8)  # type: ignore[call-overload]
+    labels = whole_numbers(path, pixels, sorted(specs.labels().nnunet_labels.values()))
     if not labels.any():
         raise DataError(f"{path}: the mask is empty (only background)")
     return labels
+
+
+def whole_numbers(path: Path, pixels: NDArray[np.generic], known: Sequence[int], hint: str = "") -> NDArray[np.uint8]:
+    """Values of a mask as uint8; those within 0.001 of a whole number, as resamplers leave them, are rounded.
+
+    Raises DataError, which names `path` and ends with `hint`, for a value that is not `known`.
+    """
+    values = np.unique(pixels)
+    wrong = [v for v in values.tolist() if round(v) not in known or abs(v - round(v)) > 1e-3]
+    if wrong:
+        shown = f"; {hint}" if hint else ""
+        raise DataError(f"{path}: label {wrong[0]:g} found, expected {list(known)}{shown}")
+    return np.rint(pixels).astype(np.uint8)  # type: ignore[call-overload,no-any-return]
 
 
 def check_grey_levels(path: Path, pixels: NDArray[np.generic]) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from echo_synth.data import nnunet_raw
+from echo_synth.data.subject import subject_of, write_subject
 from echo_synth.data.tables import read_cases
 from echo_synth.errors import DataError
 from echo_synth.files import new_array, open_array, write_json
@@ -21,7 +22,6 @@ from echo_synth.home import home
 from echo_synth.parallel import parallel_map
 from echo_synth.progress import track
 from echo_synth.records import read_json_as
-from echo_synth.types import frame_number
 
 MADE_BY = "prepare"
 _WAIT_SECONDS = 3600.0  # for another process that prepares the same dataset
@@ -78,7 +78,7 @@ def prepare(dataset: nnunet_raw.RawDataset, size: int = 256) -> Prepared:
 
 def _source_fingerprint(dataset: nnunet_raw.RawDataset, cases: pd.DataFrame) -> str:
     """Hash of the cases and of every byte of their images and labels. Raises DataError for a missing file."""
-    digest = hashlib.sha256(cases.to_csv(index=False).encode())
+    digest = hashlib.sha256(cases.to_csv(index=False).encode() + dataset.subject.key().encode())
     for row in cases.itertuples():
         case, split = str(row.case), str(row.split)
         for path in (dataset.image_path(case, split), dataset.label_path(case, split)):
@@ -104,6 +104,7 @@ def _write(dataset: nnunet_raw.RawDataset, cases: pd.DataFrame, folder: Path, si
             digest.update(tissue.tobytes())
         for array in (images, tissues):
             array.flush()
+        write_subject(new, dataset.subject)
         cases.to_csv(new / "cases.csv", index=False)
         write_json(new / "prepared.json", {"source": source, "fingerprint": digest.hexdigest()[:16], "size": size})
 
@@ -124,5 +125,6 @@ def _open(folder: Path, source: str) -> Prepared:
     cases = read_cases(folder / "cases.csv")
     shape = (len(cases), note.size, note.size)
     images, tissues = (open_array(folder / name, np.uint8, shape) for name in ("images.npy", "tissues.npy"))
-    frames = np.asarray([frame_number(v, p) for v, p in zip(cases["view"], cases["phase"], strict=True)], np.uint8)
+    subject = subject_of(folder)
+    frames = np.asarray([subject.frame(v, p) for v, p in zip(cases["view"], cases["phase"], strict=True)], np.uint8)
     return Prepared(images, tissues, frames, cases, note.fingerprint)

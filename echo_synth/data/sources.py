@@ -7,7 +7,7 @@ from functools import cache
 from echo_synth import specs
 from echo_synth.specs import Strict
 
-UNKNOWN, SIMULATED, CAMUS = "unknown", "simulated", "camus"
+UNKNOWN, SIMULATED, CAMUS, OTHER = "unknown", "simulated", "camus", "other"
 
 
 class Source(Strict):

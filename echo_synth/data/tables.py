@@ -10,13 +10,14 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from echo_synth.data.subject import subject_of
 from echo_synth.errors import DataError
 from echo_synth.types import PHASES, SPLITS, VIEWS
 
@@ -62,6 +63,7 @@ class Table:
 
 
 _PATIENT = Column("patient", "name", "patient0001", needed=True)
+# Of CAMUS; a dataset with a subject.json has its own.
 _VIEW = Column("view", "text", "apical view", needed=True, values=VIEWS)
 _PHASE = Column("phase", "text", "end-diastole or end-systole", needed=True, values=PHASES)
 
@@ -263,7 +265,7 @@ def validate(frame: pd.DataFrame, table: Table, path: Path, needed: Sequence[str
         raise DataError(f"{path}: column '{frame.columns[frame.columns.duplicated()][0]}' is there twice")
     if frame.empty:
         raise DataError(f"{path}: holds no row")
-    for column in table.columns:
+    for column in _named_by_subject(table, path.parent):
         if column.name in frame:
             frame = frame.assign(**{column.name: _checked(frame[column.name], column, column.name in wanted, path)})
     if table.key in frame and frame[table.key].duplicated().any():
@@ -271,6 +273,15 @@ def validate(frame: pd.DataFrame, table: Table, path: Path, needed: Sequence[str
     if {"patient", "split"} <= set(frame):
         _check_patients_apart(frame, path)
     return frame.reset_index(drop=True)
+
+
+def _named_by_subject(table: Table, folder: Path) -> tuple[Column, ...]:
+    """The columns of `table`; views and phases are those of the dataset in `folder`, where it is not CAMUS's heart."""
+    subject = subject_of(folder)
+    if subject.is_heart:
+        return table.columns
+    named = {_VIEW: replace(_VIEW, values=subject.views), _PHASE: replace(_PHASE, values=subject.phases)}
+    return tuple(named.get(column, column) for column in table.columns)
 
 
 def _check_patients_apart(frame: pd.DataFrame, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from echo_synth.claims import claim, lock_in
 from echo_synth.data.augment import ColourRanges, GeometricRanges, colour, draw_affine, draw_colour, warp
 from echo_synth.data.png import read_grey_png
 from echo_synth.data.resize import resize_grey
+from echo_synth.data.subject import Subject, heart, subject_of
 from echo_synth.errors import DataError, RunError
 from echo_synth.estimate import Estimate, measured_seconds
 from echo_synth.files import listed
@@ -38,11 +39,12 @@ _BYTES_PER_PIXEL = 2000  # that the backward pass of EfficientNetV2-S keeps of a
 
 @dataclass(frozen=True)
 class Pictures:
-    """A split of a classification folder in memory: pixels (N, R, R) uint8, classes (N,), names."""
+    """A split of a classification folder in memory: pixels (N, R, R) uint8, classes (N,), names, what is seen."""
 
     pixels: NDArray[np.uint8]
     classes: NDArray[np.int64]
     names: list[str]
+    subject: Subject = field(default_factory=heart)
 
     def fingerprint(self) -> str:
         """Changes when any pixel, class, name or the order does."""
@@ -52,28 +54,40 @@ class Pictures:
         return digest.hexdigest()[:16]
 
 
-def read_pictures(folder: Path, resolution: int) -> Pictures:
-    """All FOLDER/{2CH,4CH}/*.png on a square grid. Raises DataError when there are none, or one is unreadable."""
-    files = [(path, label) for label, view in enumerate(VIEWS) for path in listed(folder / view, "*.png")]
+def subject_of_pictures(images: Path) -> Subject:
+    """What a classification folder shows. Raises DataError where that is one view, from which nothing can be told."""
+    subject = subject_of(images)
+    if len(subject.views) < 2:
+        raise DataError(f"{images}: all images show the view '{subject.views[0]}'; a view classifier needs two")
+    return subject
+
+
+def read_pictures(folder: Path, resolution: int, subject: Subject | None = None) -> Pictures:
+    """All FOLDER/VIEW/*.png of the views of `subject`, by default 2CH and 4CH, on a square grid.
+
+    Raises DataError when there are none, or one is unreadable.
+    """
+    subject = subject or heart()
+    files = [(path, label) for label, view in enumerate(subject.views) for path in listed(folder / view, "*.png")]
     if not files:
-        raise DataError(f"{folder}: no images; expected {folder}/2CH/*.png and {folder}/4CH/*.png")
+        raise DataError(f"{folder}: no images; expected {' and '.join(f'{folder}/{v}/*.png' for v in subject.views)}")
     pixels = np.empty((len(files), resolution, resolution), np.uint8)
     for i, (path, _) in enumerate(files):
         pixels[i] = resize_grey(read_grey_png(path), (resolution, resolution))
-    return Pictures(pixels, np.asarray([label for _, label in files]), [path.stem for path, _ in files])
+    return Pictures(pixels, np.asarray([label for _, label in files]), [path.stem for path, _ in files], subject)
 
 
-def patient_of(name: str) -> str:
+def patient_of(name: str, subject: Subject) -> str:
     """Patient of an image's name. Raises DataError for a name that is no case's."""
     try:
-        return CaseId.parse(name).patient
+        return CaseId.parse(name, subject.views, subject.phases).patient
     except DataError as e:
         raise DataError(f"{name}.png: {e}; rename the images of the classification folder so") from None
 
 
 def check_patients_apart(train: Pictures, other: Pictures, what: str) -> None:
     """Raise DataError when a patient is in both sets."""
-    shared = {patient_of(n) for n in train.names} & {patient_of(n) for n in other.names}
+    shared = {patient_of(n, train.subject) for n in train.names} & {patient_of(n, other.subject) for n in other.names}
     if shared:
         raise DataError(
             f"{sorted(shared)[0]} and {len(shared) - 1} more are in train and in {what}; splits must not share patients"
@@ -82,10 +96,10 @@ def check_patients_apart(train: Pictures, other: Pictures, what: str) -> None:
 
 def _check_views(folder: Path, pictures: Pictures) -> None:
     """Raise DataError when there is nothing to tell apart."""
-    classes = set(pictures.classes.tolist())
-    if len(classes) < len(VIEWS):
-        lacking = next(view for label, view in enumerate(VIEWS) if label not in classes)
-        raise DataError(f"{folder / lacking}: no images; expected {' and '.join(VIEWS)} to learn from")
+    classes, views = set(pictures.classes.tolist()), pictures.subject.views
+    if len(classes) < len(views):
+        lacking = next(view for label, view in enumerate(views) if label not in classes)
+        raise DataError(f"{folder / lacking}: no images; expected {' and '.join(views)} to learn from")
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -172,11 +186,11 @@ def train_classifier(
         RunError: the run to be resumed was started with other settings or other images.
         HeldError: another process trains in `folder`.
     """
-    side = settings.resolution
-    train, val = read_pictures(images / "train", side), read_pictures(images / "val", side)
+    side, subject = settings.resolution, subject_of_pictures(images)
+    train, val = (read_pictures(images / split, side, subject) for split in ("train", "val"))
     check_patients_apart(train, val, "val")
     _check_views(images / "train", train)
-    description = describe_classifier(settings.architecture, side, VIEWS).model_copy(
+    description = describe_classifier(settings.architecture, side, subject.views).model_copy(
         update={"trained_on": images.resolve().name}
     )
     module = build_model(description, settings.seed)
@@ -274,22 +288,23 @@ def predict_views(run: ClassifierRun, images: Path, device: str) -> pd.DataFrame
     """Probability of each class for the test images below `images` (or `images`/test).
 
     Returns:
-        columns image, patient, view, probability_4CH.
+        columns image, patient, view, probability_4CH, or of the second view of another dataset.
 
     Raises:
-        RunError: the run's classes are in another order.
+        RunError: the run's classes are others, or in another order.
         DataError: no images.
     """
-    if run.description.classes != VIEWS:
-        raise RunError(f"{run.folder}: classes are {list(run.description.classes)}, expected {list(VIEWS)}")
+    subject = subject_of_pictures(images)
+    if run.description.classes != subject.views:
+        raise RunError(f"{run.folder}: classes are {list(run.description.classes)}, expected {list(subject.views)}")
     folder = images / "test" if (images / "test").is_dir() else images
-    pictures = read_pictures(folder, run.description.resolution)
+    pictures = read_pictures(folder, run.description.resolution, subject)
     module = run.load().to(device).to(memory_format=torch.channels_last)
     probability = probabilities(module, pictures.pixels, device)
     columns = {
         "image": pictures.names,
-        "patient": [patient_of(n) for n in pictures.names],
-        "view": [VIEWS[c] for c in pictures.classes],
-        "probability_4CH": probability,
+        "patient": [patient_of(n, subject) for n in pictures.names],
+        "view": [subject.views[c] for c in pictures.classes],
+        f"probability_{subject.views[1]}": probability,
     }
     return pd.DataFrame(columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypedDict
 
@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from echo_synth import specs
 from echo_synth.data.nifti import Image2D
+from echo_synth.data.subject import heart
 from echo_synth.metrics.components import count_components
 from echo_synth.metrics.overlap import dice, structure_mask
 from echo_synth.metrics.surface import surface_distances
@@ -70,13 +70,19 @@ class CaseScore(TypedDict):
     components: int
 
 
-def score_masks(case: str, prediction: Image2D, reference: Image2D) -> list[CaseScore]:
-    """Scores of every structure of one case; both masks on one grid (`masks.check_pair`)."""
-    identity = CaseId.parse(case)
+def score_masks(
+    case: str, prediction: Image2D, reference: Image2D, structures: Mapping[str, Sequence[int]] | None = None
+) -> list[CaseScore]:
+    """Scores of every structure of one case; both masks on one grid (`masks.check_pair`).
+
+    Args:
+        structures: labels of each; by default those of CAMUS's heart.
+    """
+    identity = CaseId.of(case)
     rows, columns = reference.pixels.shape
     pixel_grid = (PIXELS / rows, PIXELS / columns)
     scores = []
-    for name, values in specs.labels().structures.items():
+    for name, values in (structures or heart().structures).items():
         predicted = structure_mask(prediction.pixels, values)  # type: ignore[arg-type]
         truth = structure_mask(reference.pixels, values)  # type: ignore[arg-type]
         mm, px = _penalised(predicted, truth, reference.spacing), _penalised(predicted, truth, pixel_grid)

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from echo_synth import specs
 from echo_synth.data.nifti import read_pixels
 from echo_synth.data.nnunet_raw import ENDING, RawDataset
 from echo_synth.data.resize import resize_grey
@@ -150,7 +149,7 @@ def _agreement(job: tuple[str, str], dataset: RawDataset, predictions: Path) -> 
     mask = read_pixels(predictions / f"{case}{ENDING}")
     scores = {
         f"dice_{name}": dice(structure_mask(mask, values), structure_mask(guide, values))  # type: ignore[arg-type]
-        for name, values in specs.labels().structures.items()
+        for name, values in dataset.subject.structures.items()
     }
     areas = {"area_read": int((mask == _CAVITY).sum()), "area_map": int((guide == _CAVITY).sum())}
     return {"case": case} | scores | areas

@@ -105,7 +105,8 @@ def judge(inputs: QualityInputs) -> Judgement:
         table = table.merge(scores, on="case")
         table["low_agreement"] = table["agreement"] < inputs.low_agreement
         numbers["agreement"] = _agreement(table, inputs)
-        numbers["cavity_areas"] = dataset_quality.cavity_areas(table, inputs.seed)
+        if inputs.synthetic.subject.is_heart:
+            numbers["cavity_areas"] = dataset_quality.cavity_areas(table, inputs.seed)
     sets = _read(inputs)
     features = _features(inputs, sets)
     if features is not None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from echo_synth import specs
 from echo_synth.data.nifti import Image2D, read_image
 from echo_synth.data.nnunet_raw import ENDING
 from echo_synth.data.resize import resize_image
+from echo_synth.data.subject import Subject, heart, subject_of
 from echo_synth.errors import DataError
 from echo_synth.files import listed
 from echo_synth.types import CaseId
@@ -33,7 +33,7 @@ class CaseMasks:
 
     @property
     def identity(self) -> CaseId:
-        return CaseId.parse(self.case)
+        return CaseId.of(self.case)
 
 
 def pair_cases(predictions: Path, references: Path) -> list[str]:
@@ -41,7 +41,8 @@ def pair_cases(predictions: Path, references: Path) -> list[str]:
 
     Raises DataError when a folder has none, or a case is missing or extra on either side.
     """
-    predicted, wanted = _case_names(predictions), _case_names(references)
+    subject = subject_of(references.parent)
+    predicted, wanted = _case_names(predictions, subject), _case_names(references, subject)
     missing, extra = sorted(wanted - predicted), sorted(predicted - wanted)
     if missing:
         raise DataError(
@@ -52,24 +53,25 @@ def pair_cases(predictions: Path, references: Path) -> list[str]:
     return sorted(wanted)
 
 
-def _case_names(folder: Path) -> set[str]:
+def _case_names(folder: Path, subject: Subject) -> set[str]:
     names = {f.name.removesuffix(ENDING) for f in listed(folder, f"*{ENDING}")}
     if not names:
         raise DataError(f"{folder}: no *{ENDING} files; expected segmentations")
     for name in sorted(names):
         try:
-            CaseId.parse(name)
+            CaseId.parse(name, subject.views, subject.phases)
         except DataError as e:
             raise DataError(f"{folder}: {e}") from None
     return names
 
 
-def check_pair(case: str, prediction: Image2D, reference: Image2D) -> None:
+def check_pair(case: str, prediction: Image2D, reference: Image2D, subject: Subject | None = None) -> None:
     """Refuse masks that cannot be compared pixel by pixel.
 
     Args:
         case: named in the error.
         prediction, reference: pixels (H, W), labels of any dtype; spacing in mm, (row, column).
+        subject: whose labels are known; CAMUS's heart by default.
 
     Raises:
         DataError: shapes or spacings (by more than 0.1 %) differ, the reference has no spacing, or
@@ -85,7 +87,7 @@ def check_pair(case: str, prediction: Image2D, reference: Image2D) -> None:
         )
     if not np.allclose(prediction.spacing, reference.spacing, rtol=1e-3):
         raise DataError(f"{case}: prediction has spacing {prediction.spacing} mm, reference {reference.spacing} mm")
-    known = set(specs.labels().nnunet_labels.values())
+    known = set((subject or heart()).nnunet_labels.values())
     for side, mask in (("prediction", prediction), ("reference", reference)):
         unknown = sorted(set(np.unique(mask.pixels).tolist()) - known)
         if unknown:
@@ -94,17 +96,17 @@ def check_pair(case: str, prediction: Image2D, reference: Image2D) -> None:
 
 def read_masks(case: str, predictions: Sequence[Path], references: Path) -> CaseMasks:
     """Reference and predictions of one case. Raises DataError for what is damaged or `check_pair` refuses."""
-    reference = read_image(references / f"{case}{ENDING}")
+    reference, subject = read_image(references / f"{case}{ENDING}"), subject_of(references.parent)
     predicted = []
     for folder in predictions:
         predicted.append(read_image(folder / f"{case}{ENDING}"))
-        check_pair(case, predicted[-1], reference)
+        check_pair(case, predicted[-1], reference, subject)
     return CaseMasks(case, reference, tuple(predicted))
 
 
 def find_native(native: Path, case: str) -> Path:
     """The reference of a case on its own grid: NATIVE/CASE.nii.gz, or where CAMUS has it. Raises DataError where neither is."""
-    patient = CaseId.parse(case).patient
+    patient = CaseId.of(case).patient
     inside_camus = Path(patient) / f"{case}_gt{ENDING}"
     places = (native / f"{case}{ENDING}", native / inside_camus, native / "database_nifti" / inside_camus)
     for file in places:

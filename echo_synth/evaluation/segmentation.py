@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from echo_synth.data.nifti import read_image
+from echo_synth.data.subject import subject_of
 from echo_synth.evaluation import differences, patient_volumes, statistics, volume_statistics
 from echo_synth.evaluation.case_scores import METRICS, CaseScore, score_masks, score_table
 from echo_synth.evaluation.masks import CaseMasks, find_native, on_grid_of, pair_cases, read_masks
@@ -33,7 +34,7 @@ class ArmTables:
     Attributes:
         per_case: columns of `case_scores.CaseScore`.
         volumes: columns of `patient_volumes.compare_volumes`; empty without a patient of four masks.
-        lengths: columns of `patient_volumes.axis_lengths`.
+        lengths: columns of `patient_volumes.axis_lengths`; empty, as volumes, where no heart is seen.
         native: as per_case, on the images' own grid; None without such references.
     """
 
@@ -62,11 +63,11 @@ class SegmentationResult:
 
 @dataclass(frozen=True)
 class _Measured:
-    """One case: for each folder of predictions the scores, and the axes."""
+    """One case: for each folder of predictions the scores, and the axes of a heart's ventricle."""
 
     scores: tuple[list[CaseScore], ...]
     native: tuple[list[CaseScore], ...]
-    axes: VentricleAxes
+    axes: VentricleAxes | None
 
 
 def evaluate_segmentation(
@@ -126,13 +127,16 @@ def _measure_all(
 
 def _measure(case: str, folders: list[Path], references: Path, native: Path | None) -> tuple[_Measured, CaseMasks]:
     masks = read_masks(case, folders, references)
-    scores = tuple(score_masks(case, prediction, masks.reference) for prediction in masks.predictions)
+    subject = subject_of(references.parent)
+    score = partial(score_masks, case, structures=subject.structures)
+    scores = tuple(score(prediction, masks.reference) for prediction in masks.predictions)
     native_scores: tuple[list[CaseScore], ...] = ()
     if native is not None:
         truth = read_image(find_native(native, case))
         finer = (on_grid_of(case, prediction, truth) for prediction in masks.predictions)
-        native_scores = tuple(score_masks(case, prediction, truth) for prediction in finer)
-    return _Measured(scores, native_scores, patient_volumes.case_axes(masks)), masks
+        native_scores = tuple(score(prediction, truth) for prediction in finer)
+    axes = patient_volumes.case_axes(masks) if subject.is_heart else None
+    return _Measured(scores, native_scores, axes), masks
 
 
 def _mean_dice(scores: list[CaseScore]) -> float:
@@ -146,7 +150,7 @@ def _arm_tables(
 ) -> ArmTables:
     """Tables of the arm whose trainings are the folders from `first` on."""
     folders = range(first, first + len(trainings))
-    axes = [m.axes for m in measured]
+    axes = [m.axes for m in measured if m.axes is not None]
     per_case = with_seeds([score_table(row for m in measured for row in m.scores[k]) for k in folders], trainings)
     if case_facts is not None:
         per_case = per_case.merge(case_facts.drop(columns=["patient"]), on="case", how="left", validate="many_to_one")

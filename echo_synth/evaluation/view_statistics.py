@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from echo_synth.evaluation.results import Estimate, ViewScores
 from echo_synth.evaluation.statistics import Resampling, number, summarise
 from echo_synth.metrics import bootstrap, classification
+from echo_synth.types import VIEWS
 
 Statistic = Callable[[NDArray[np.int64], NDArray[np.float64]], float]
+PROBABILITY = "probability_"
 _STATISTICS: dict[str, Statistic] = {
     "auroc": classification.auroc,
     "f1": classification.f1,
@@ -83,6 +85,14 @@ def _open_interval(score: Estimate) -> None:
 
 
 def truth_and_probability(views: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Classes (N,), 1 for 4CH, and their probabilities, from columns view and probability_4CH."""
-    truth = (views["view"] == "4CH").to_numpy().astype(np.int64)
-    return truth, views["probability_4CH"].to_numpy(np.float64)
+    """Classes (N,), 1 for 4CH, and their probabilities, from columns view and probability_4CH; of other views accordingly."""
+    _, second = view_names(views)
+    truth = (views["view"] == second).to_numpy().astype(np.int64)
+    return truth, views[f"{PROBABILITY}{second}"].to_numpy(np.float64)
+
+
+def view_names(views: pd.DataFrame) -> tuple[str, str]:
+    """The two views of a table of `downstream.classifier.predict_views`: the second is the one whose probability it states."""
+    second = next(str(c).removeprefix(PROBABILITY) for c in views.columns if str(c).startswith(PROBABILITY))
+    others = [v for v in views["view"] if v != second]
+    return (others[0] if others else VIEWS[0]), second

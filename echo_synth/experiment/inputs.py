@@ -13,6 +13,7 @@ from echo_synth.data.facts import content_of
 from echo_synth.data.leakage import refuse_patients_of, refuse_test_patients
 from echo_synth.data.maps import MapFolder, open_maps
 from echo_synth.data.nnunet_raw import RawDataset
+from echo_synth.data.subject import need_heart
 from echo_synth.downstream import nnunet
 from echo_synth.errors import DataError, LeakageError
 from echo_synth.experiment.spec import ModelGrid, SweepSpec
@@ -53,6 +54,7 @@ def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInp
     the sweep evaluates.
     """
     real = nnunet_raw.find(spec.real)
+    need_heart(real.subject, f"real: {spec.real}", "run its commands one by one, as docs/other-datasets.md does")
     held_out = nnunet_raw.test_patients(real)
     opened = open_maps(home() / spec.maps if spec.maps else newest_maps())
     _check_maps(opened, real, held_out)

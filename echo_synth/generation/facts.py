@@ -11,6 +11,7 @@ import pandas as pd
 from echo_synth import __version__, specs
 from echo_synth.data.facts import origin_of_dataset, origin_of_maps, terms
 from echo_synth.data.sources import SIMULATED, UNKNOWN
+from echo_synth.data.subject import subject_of
 from echo_synth.home import nnunet_folder
 from echo_synth.runs.data import training_data_of
 from echo_synth.runs.folder import DiffusionRun
@@ -48,12 +49,13 @@ def dataset_facts(
         learnt: see `learnt_from`; None where nothing was learnt.
     """
     known = {key: value for key, value in recorded.items() if value is not None and key != "trained_on"}
-    guides = {"source": origin_of_maps(maps)}
+    guides, subject = {"source": origin_of_maps(maps)}, subject_of(maps)
     origins = [guides["source"], *([str(learnt["source"])] if learnt else [])]
     return {
         "made_by": made_by,
         "version": __version__,
         "kind": "synthetic",
+        **({} if subject.is_heart else {"shows": subject.title}),
         **known,
         "images": len(rows),
         "patients": int(rows["patient"].nunique()),

@@ -12,6 +12,7 @@ import pandas as pd
 from echo_synth.data.leakage import refuse_patients_of
 from echo_synth.data.maps import MapFolder, open_maps
 from echo_synth.data.nnunet_raw import RawDataset
+from echo_synth.errors import DataError
 from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings
 from echo_synth.generation.facts import dataset_facts, learnt_from
 from echo_synth.generation.manifest import fingerprint, plan_images
@@ -19,6 +20,8 @@ from echo_synth.generation.solver_choice import SolverChoice, choose_solver
 from echo_synth.generation.sources import TrainedModel, newest_maps
 from echo_synth.generation.targets import Target
 from echo_synth.home import nnunet_folder
+from echo_synth.runs.data import training_data_of
+from echo_synth.runs.folder import DiffusionRun
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,21 @@ def refuse_held_out(folder: MapFolder, trained_on: str | None) -> None:
     if trained_on is not None and (nnunet_folder("nnUNet_raw") / trained_on / "cases.csv").is_file():
         learnt = RawDataset(nnunet_folder("nnUNet_raw") / trained_on)
         refuse_patients_of(learnt, folder.index["patient"], f"condition maps in {folder.path}")
+
+
+def refuse_other_subject(run: DiffusionRun, maps: MapFolder) -> None:
+    """Raise DataError where a model learnt other views or labels than the maps have: its classes would mean other things.
+
+    Runs that do not say what they learnt (imported, of earlier versions, bundled) learnt CAMUS's heart.
+    """
+    known = training_data_of(run.folder)
+    learnt = known.subject if known else ""
+    if learnt != maps.subject.key():
+        what = "other views or labels" if learnt else "hearts"
+        raise DataError(
+            f"{run.folder}: learnt {what}, the maps in {maps.path} show '{maps.subject.title}'; pass --checkpoint of a run "
+            "that was trained on the maps' dataset, or --maps of the run's"
+        )
 
 
 @dataclass(frozen=True)

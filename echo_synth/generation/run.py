@@ -17,12 +17,12 @@ from echo_synth import specs
 from echo_synth.data.maps import MapFolder
 from echo_synth.data.nifti import read_pixels
 from echo_synth.data.nnunet_raw import RawDataset
+from echo_synth.data.subject import Subject
 from echo_synth.data.tissues import anatomy, visible
 from echo_synth.files import write_png
 from echo_synth.generation.timing import Attempt, record_attempt
 from echo_synth.generation.writer import PREVIEW, DatasetWriter
 from echo_synth.progress import Meter
-from echo_synth.types import frame_number
 
 _PREVIEW_COLUMNS = 8
 
@@ -95,7 +95,7 @@ def generate(
         with closing(_Chunks(writer, batch)) as chunks:
             for chunk, missing in chunks:
                 whole = [maps.read_whole(name) for name in chunk["map"]]
-                tissues, frames = np.stack([visible(map_) for map_ in whole]), frames_of(chunk)
+                tissues, frames = np.stack([visible(map_) for map_ in whole]), frames_of(chunk, maps.subject)
                 tick = chunks.ticker(source.evaluations)
                 images = source.draw(tissues, frames, seed, chunk["index"].tolist(), tick)
                 for i, row in enumerate(_records(chunk)):
@@ -166,12 +166,12 @@ class _Chunks:
 
 def read_batch(maps: MapFolder, rows: pd.DataFrame) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Tissue maps (N, 256, 256) uint8 and frames (N,) uint8 of some rows (columns map, view, phase) of an index or plan."""
-    return np.stack([maps.read(name) for name in rows["map"]]), frames_of(rows)
+    return np.stack([maps.read(name) for name in rows["map"]]), frames_of(rows, maps.subject)
 
 
-def frames_of(rows: pd.DataFrame) -> NDArray[np.uint8]:
-    """Frames (N,) uint8, see `diffusion.labels`, of rows with columns view and phase."""
-    return np.asarray([frame_number(v, p) for v, p in zip(rows["view"], rows["phase"], strict=True)], np.uint8)
+def frames_of(rows: pd.DataFrame, subject: Subject) -> NDArray[np.uint8]:
+    """Frames (N,) uint8, see `diffusion.labels`, of rows with columns view and phase, which are those of `subject`."""
+    return np.asarray([subject.frame(v, p) for v, p in zip(rows["view"], rows["phase"], strict=True)], np.uint8)
 
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:

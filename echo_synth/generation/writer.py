@@ -27,13 +27,14 @@ from echo_synth.claims import Claim
 from echo_synth.data import nnunet_raw
 from echo_synth.data.facts import CARD, DATASET, facts_in, write_facts
 from echo_synth.data.nifti import write_image
+from echo_synth.data.subject import SUBJECT, Subject, heart, write_subject
 from echo_synth.errors import DataError
 from echo_synth.files import PARTIAL, disk_error, write_bytes
 from echo_synth.generation.manifest import MANIFEST, write_manifest
 from echo_synth.generation.shards import WHOLE, Shard, hold_shard, remove_dead_shards
 
 PREVIEW = "preview.png"
-_INDEXES = (DATASET, CARD, "splits_final.json", "cases.csv", MANIFEST, PREVIEW)
+_INDEXES = (DATASET, CARD, SUBJECT, "splits_final.json", "cases.csv", MANIFEST, PREVIEW)
 _WAITING = 32  # images that may wait to be written
 _SIDE = 256  # pixels of an image, a label and a picture
 _PNG_END = b"IEND\xaeB`\x82"
@@ -46,15 +47,17 @@ class DatasetWriter:
 
     Args:
         raw: DatasetNNN_Name folder.
-        classification: folder that gets {train,val}/{2CH,4CH}/CASE.png.
+        classification: folder that gets {train,val}/VIEW/CASE.png, VIEW 2CH or 4CH, or what `subject` has.
         rows: the plan, see `manifest.plan_images`.
         shard: this process and how many there are.
+        subject: what the maps show.
     """
 
     raw: Path
     classification: Path
     rows: pd.DataFrame
     shard: Shard = WHOLE
+    subject: Subject = field(default_factory=heart)
     _pool: ThreadPoolExecutor = field(init=False, repr=False)
     _claim: Claim = field(init=False, repr=False)
     _pending: list[Future[None]] = field(init=False, repr=False, default_factory=list)
@@ -85,7 +88,7 @@ class DatasetWriter:
         return self.raw / f"{PARTIAL}{self.shard.name}"
 
     def _class_folders(self) -> dict[tuple[str, str], Path]:
-        return {(s, v): self.classification / s / v for s in ("train", "val") for v in ("2CH", "4CH")}
+        return {(s, v): self.classification / s / v for s in ("train", "val") for v in self.subject.views}
 
     def has_image(self) -> NDArray[np.bool_]:
         """Which rows of the plan have a whole image, (N,) bool, whether or not its label and picture are there."""
@@ -163,9 +166,10 @@ class DatasetWriter:
             return False
         cases = self.rows.drop(columns=["index"]).assign(rows=_SIDE, columns=_SIDE)
         privacy = self._privacy()
-        nnunet_raw.write_index(self.raw, cases)
+        nnunet_raw.write_index(self.raw, cases, self.subject)
         if facts is not None:
             write_facts(self.raw, {**facts, **privacy})
+        write_subject(self.classification, self.subject)
         write_bytes(self.classification / "cases.csv", (self.raw / "cases.csv").read_bytes())
         write_manifest(self.raw / MANIFEST, self.rows, recorded)
         return True
@@ -181,7 +185,7 @@ class DatasetWriter:
     def record_sums(self) -> None:
         """SHA256SUMS of both folders, once all else is there; images that were recorded before keep their lines."""
         checksums.record(self.raw, _INDEXES)
-        checksums.record(self.classification, ["cases.csv"])
+        checksums.record(self.classification, ["cases.csv", SUBJECT])
 
 
 def _is_whole(file: Path) -> bool:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 STRUCTURES = {"lv_endo": "LV endocardium", "lv_epi": "LV epicardium", "la": "Left atrium"}
 FEW = 10  # patients, below which an interval says less than it seems to
 Rows = list[list[str]]
+
+
+def structure_names(found: Iterable[str]) -> dict[str, str]:
+    """Headings of structures: all of CAMUS's heart, unless others were `found`, which keep the names of their spec."""
+    names = list(dict.fromkeys(found))
+    return STRUCTURES if set(names) <= set(STRUCTURES) else {name: STRUCTURES.get(name, name) for name in names}
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from echo_synth.data.nifti import read_image
 from echo_synth.data.nnunet_raw import ENDING
+from echo_synth.data.subject import heart, subject_of
 from echo_synth.errors import DataError
 from echo_synth.evaluation.case_scores import METRICS
 from echo_synth.evaluation.masks import CaseMasks
 from echo_synth.evaluation.results import Metrics
 from echo_synth.evaluation.segmentation import SegmentationResult
-from echo_synth.evaluation.view_statistics import truth_and_probability
+from echo_synth.evaluation.view_statistics import truth_and_probability, view_names
 from echo_synth.files import read_json, write_atomic, write_bytes, write_json, write_text
 from echo_synth.folders import maker
 from echo_synth.outputs import check_results, new_results
@@ -87,7 +88,8 @@ def write_evaluation(
 def _write_segmentation(folder: Path, result: SegmentationResult, references: Path | None) -> None:
     tables = result.tables
     _write_table(folder / "per_case.csv", tables.per_case)
-    _write_table(folder / "long_axes.csv", tables.lengths)
+    if len(tables.lengths):
+        _write_table(folder / "long_axes.csv", tables.lengths)
     if tables.native is not None:
         _write_table(folder / "per_case_native.csv", tables.native)
     first = next(((name, _of_all_trainings(arm.per_case)) for name, arm in result.baselines.items()), None)
@@ -107,7 +109,7 @@ def _of_all_trainings(per_case: pd.DataFrame) -> pd.DataFrame:
 
 def _write_views(folder: Path, result: ViewResult) -> None:
     _write_table(folder / "views.csv", result.views)
-    drawing = figures.classification(*truth_and_probability(result.views))
+    drawing = figures.classification(*truth_and_probability(result.views), view_names(result.views))
     write_bytes(folder / "classification.png", figures.png(drawing))
 
 
@@ -123,4 +125,6 @@ def _overlay(score: float, masks: CaseMasks, references: Path | None) -> figures
         file = references.parent / references.name.replace("labels", "images") / f"{masks.case}_0000{ENDING}"
         image = read_image(file).pixels if file.is_file() else image
     title = f"{masks.case}: Dice {score:.2f}"
-    return figures.Overlay(title, image, masks.predictions[0].pixels, truth, height / width)
+    subject = subject_of(references.parent) if references is not None else heart()
+    outlines = figures.HEART_OUTLINES if subject.is_heart else tuple(((n,), n) for n in subject.labels.values())
+    return figures.Overlay(title, image, masks.predictions[0].pixels, truth, height / width, outlines)

@@ -14,39 +14,43 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from echo_synth.metrics import classification as views
-from echo_synth.report.cells import STRUCTURES
+from echo_synth.report.cells import structure_names
 from echo_synth.report.figures import as_label, png
 from echo_synth.report.palette import BLUE, GREY, ORANGE, tissue_colour
 from echo_synth.report.volume_tables import VOLUMES
+from echo_synth.types import VIEWS
 
 __all__ = ["Overlay", "bland_altman", "classification", "png", "score_boxes", "worst_cases"]
 
 
 # Structures as unions of labels, each in the colour of its tissue: the wall's inner edge is the cavity's own.
-_OUTLINES = (((1, 2), 2), ((3,), 3), ((1,), 1))
+Outlines = tuple[tuple[tuple[int, ...], int], ...]
+HEART_OUTLINES: Outlines = (((1, 2), 2), ((3,), 3), ((1,), 1))
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """One case: title, image (H, W), predicted and reference labels (H, W), height of a pixel over its width."""
+    """One case: title, image (H, W), predicted and reference labels (H, W), height of a pixel over its width; labels that have an outline together, with its tissue."""
 
     title: str
     image: NDArray[Any]
     prediction: NDArray[Any]
     reference: NDArray[Any]
     aspect: float = 1.0
+    outlines: Outlines = HEART_OUTLINES
 
 
 def score_boxes(per_case: pd.DataFrame, baseline: tuple[str, pd.DataFrame] | None = None) -> Figure:
     """Dice and Hausdorff distance of every case, a box a structure; with a baseline, its boxes beside and lines from case to case."""
     # One below the other: side by side they are too small on a phone.
     figure, axes = plt.subplots(2, 1, figsize=(6.4, 7.2))
+    names = structure_names(per_case["structure"].unique())
     sets = [("predictions", per_case, BLUE)] + ([(*baseline, ORANGE)] if baseline else [])
     for axis, (metric, label) in zip(axes, (("dice", "Dice"), ("hd_mm", "Hausdorff distance, mm")), strict=True):
-        for i, structure in enumerate(STRUCTURES):
+        for i, structure in enumerate(names):
             values = [table[table["structure"] == structure].set_index("case")[metric] for _, table, _ in sets]
             _boxes(axis, i, values, [colour for *_, colour in sets])
-        axis.set_xticks(range(len(STRUCTURES)), list(STRUCTURES.values()), fontsize=9)
+        axis.set_xticks(range(len(names)), list(names.values()), fontsize=9)
         axis.set_ylabel(label)
         axis.spines[["top", "right"]].set_visible(False)
     if baseline:
@@ -90,19 +94,23 @@ def bland_altman(table: pd.DataFrame, metrics: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def classification(truth: NDArray[np.int64], probability: NDArray[np.float64]) -> Figure:
-    """Confusion matrix and reliability curve of the view classifier; `truth` is 1 for 4CH, both (N,)."""
+def classification(
+    truth: NDArray[np.int64], probability: NDArray[np.float64], names: tuple[str, str] = VIEWS
+) -> Figure:
+    """Confusion matrix and reliability curve of the view classifier; `truth` is 1 for the second of the views' `names`, both (N,)."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2))
     counts = views.confusion(truth, probability)
     left.imshow(counts, cmap="Blues", vmin=0)
     for (i, j), n in np.ndenumerate(counts):
         left.text(j, i, str(n), ha="center", va="center", color="white" if n > counts.max() / 2 else "black")
-    left.set(xticks=[0, 1], yticks=[0, 1], xticklabels=["2CH", "4CH"], yticklabels=["2CH", "4CH"])
+    left.set(xticks=[0, 1], yticks=[0, 1], xticklabels=names, yticklabels=names)
     left.set(xlabel="predicted view", ylabel="true view")
     claimed, observed, sizes = views.calibration(truth, probability)
     right.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
     right.scatter(claimed, observed, s=10 + 150 * sizes / max(1, sizes.sum()), color=BLUE)
-    right.set(xlabel="claimed probability of 4CH", ylabel="observed share", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    right.set(
+        xlabel=f"claimed probability of {names[1]}", ylabel="observed share", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03)
+    )
     right.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     return figure
@@ -114,9 +122,9 @@ def worst_cases(overlays: Sequence[Overlay], columns: int = 2) -> Figure:
     figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.8 * rows), squeeze=False)
     for axis, overlay in zip(axes.flat, overlays, strict=False):
         axis.imshow(overlay.image, cmap="gray", aspect=overlay.aspect)
-        for labels, tissue in _OUTLINES:
+        for labels, tissue in overlay.outlines:
             _outline(axis, np.isin(overlay.prediction, labels), tissue_colour(tissue), "-", 1.2)
-        for labels, _ in _OUTLINES:
+        for labels, _ in overlay.outlines:
             _outline(axis, np.isin(overlay.reference, labels), "white", "--", 0.6)
         axis.set_title(overlay.title, fontsize=8)
     for axis in axes.flat:

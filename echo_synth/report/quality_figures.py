@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from echo_synth.report.cells import STRUCTURES
+from echo_synth.report.cells import structure_names
 from echo_synth.report.figures import png
 from echo_synth.report.palette import BLUE, GREY, ORANGE
 
@@ -25,11 +25,12 @@ def overview(table: pd.DataFrame, histograms: Mapping[str, NDArray[np.float64]],
         first.plot(shares, color=colour, label=name)
     first.set(xlabel="grey level in the sector", ylabel="share of pixels")
     first.legend(frameon=False)
-    columns = [f"dice_{s}" for s in STRUCTURES if f"dice_{s}" in table]
+    structures = structure_names(c.removeprefix("dice_") for c in table.columns if c.startswith("dice_"))
+    columns = [f"dice_{s}" for s in structures if f"dice_{s}" in table]
     if columns:
         values = [table[c].dropna() for c in columns]
         second.boxplot(values, showfliers=True, flierprops={"markersize": 2}, medianprops={"color": ORANGE})
-        names = [STRUCTURES[c.removeprefix("dice_")] for c in columns]
+        names = [structures[c.removeprefix("dice_")] for c in columns]
         second.set_xticks(range(1, len(columns) + 1), names, fontsize=8)
         second.set_ylabel("Dice with the guiding map")
     else:

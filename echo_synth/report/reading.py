@@ -74,7 +74,7 @@ PER_CASE = Table(
     (
         Column("case", "name", "name of the image", needed=True),
         Column("patient", "name", "whose it is", needed=True),
-        Column("structure", "text", "which is judged", needed=True, values=tuple(specs.labels().structures)),
+        Column("structure", "name", "which is judged", needed=True),
         *(Column(name, "number", "a score", needed=True) for name in METRICS),
         Column("generator_seed", "number", "of the images that trained", low=0, high=_MOST_SEEDS),
         Column("segmenter_seed", "number", "of the training", low=0, high=_MOST_SEEDS),

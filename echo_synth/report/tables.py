@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -17,6 +17,7 @@ from echo_synth.report.cells import (
     difference_note,
     few_patients,
     p_text,
+    structure_names,
     tested,
 )
 from echo_synth.report.volume_tables import paired_volume_section, volume_sections
@@ -117,10 +118,11 @@ def _share_of_dice(difference: Mapping[str, Any]) -> str:
 
 
 def _groups(groups: Mapping[str, Any]) -> Section:
-    dices = [f"{label}, Dice" for label in STRUCTURES.values()]
-    rows = [["Group", "Images", "Patients", *dices, "LV endocardium, Hausdorff mm"]]
+    names = structure_names(s for members in groups.values() for entry in members.values() for s in entry)
+    dices = [f"{label}, Dice" for label in names.values()]
+    rows = [["Group", "Images", "Patients", *dices, f"{next(iter(names.values()))}, Hausdorff mm"]]
     rows += [
-        _group(f"{group.replace('_', ' ')} {name}", entry)
+        _group(f"{group.replace('_', ' ')} {name}", entry, list(names))
         for group, members in groups.items()
         for name, entry in members.items()
     ]
@@ -128,14 +130,14 @@ def _groups(groups: Mapping[str, Any]) -> Section:
     return Section("By view, phase, image quality, sex, age and stated EF", rows, note)
 
 
-def _group(name: str, entry: Mapping[str, Any]) -> list[str]:
-    scores = {structure: entry.get(structure) or {} for structure in STRUCTURES}
-    endo = scores["lv_endo"]
-    counted = endo.get("dice") or {}
+def _group(name: str, entry: Mapping[str, Any], structures: Sequence[str]) -> list[str]:
+    scores = {structure: entry.get(structure) or {} for structure in structures}
+    first = scores[structures[0]]
+    counted = first.get("dice") or {}
     patients = counted.get("n_patients")
     marked = f"{patients} (few)" if patients is not None and patients < FEW else _count(patients)
     dices = [cell(s.get("dice"), 3) for s in scores.values()]
-    return [name, _count(counted.get("n_images")), marked, *dices, cell(endo.get("hd_mm"), 2)]
+    return [name, _count(counted.get("n_images")), marked, *dices, cell(first.get("hd_mm"), 2)]
 
 
 SWEEP_SCORES = {

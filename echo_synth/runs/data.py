@@ -20,6 +20,7 @@ class TrainingData:
         fingerprint: of its prepared pixels; changes when any image or label does.
         train, val: patients.
         source: where they come from, see `data.facts`; "unknown" where runs of earlier versions do not say.
+        subject: `data.subject.Subject.key` of the dataset; empty, and not written, for CAMUS's heart.
     """
 
     dataset: str
@@ -27,6 +28,7 @@ class TrainingData:
     train: tuple[str, ...]
     val: tuple[str, ...]
     source: str = "unknown"
+    subject: str = ""
 
     @property
     def patients(self) -> tuple[str, ...]:
@@ -35,7 +37,7 @@ class TrainingData:
 
 def write_training_data(folder: Path, data: TrainingData) -> None:
     """Write data.json of the run in `folder`."""
-    write_json(folder / DATA, asdict(data))
+    write_json(folder / DATA, {key: value for key, value in asdict(data).items() if value or key != "subject"})
 
 
 def training_data_of(folder: Path) -> TrainingData | None:
@@ -46,9 +48,10 @@ def training_data_of(folder: Path) -> TrainingData | None:
     content = read_json(file)
     try:
         patients = tuple(content["train"]), tuple(content["val"])
-        data = TrainingData(content["dataset"], content["fingerprint"], *patients, content.get("source", "unknown"))
+        origin = content.get("source", "unknown"), content.get("subject", "")
+        data = TrainingData(content["dataset"], content["fingerprint"], *patients, *origin)
     except (KeyError, TypeError, AttributeError):
         raise RunError(f"{file}: expected dataset, fingerprint, train and val") from None
-    if not all(isinstance(v, str) for v in (data.dataset, data.fingerprint, data.source, *data.patients)):
+    if not all(isinstance(v, str) for v in (data.dataset, data.fingerprint, data.source, data.subject, *data.patients)):
         raise RunError(f"{file}: expected names of patients, found something else")
     return data

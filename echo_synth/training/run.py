@@ -288,4 +288,5 @@ def training_data(dataset: RawDataset, data: Prepared) -> TrainingData:
     patients = {
         split: tuple(sorted(set(data.cases["patient"][data.cases["split"] == split]))) for split in ("train", "val")
     }
-    return TrainingData(dataset.name, data.fingerprint, **patients, source=origin_of_dataset(dataset.path))
+    origin, subject = origin_of_dataset(dataset.path), dataset.subject.key()
+    return TrainingData(dataset.name, data.fingerprint, **patients, source=origin, subject=subject)
