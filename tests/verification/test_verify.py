@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cli.data_commands import mix_datasets
 from cli.generate_commands import noise_dataset
 from cli.main import app
-from echo_synth import checksums, specs
+from echo_synth import specs
 from echo_synth.checksums import SUMS
 from echo_synth.claims import claim, lock_in
 from echo_synth.data import nnunet_raw
