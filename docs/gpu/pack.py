@@ -122,7 +122,7 @@ def add_data(tar: tarfile.TarFile, camus: Path | None, patients: int) -> None:
         if camus is None:
             ours("phantom", source, "--patients", patients)
         split = ["--split", source / "database_split"] if (source / "database_split").is_dir() else []
-        chosen = ["--patients", patients] if camus else []
+        chosen = ["--patients", patients] if camus else ["--name", "PHANTOM"]
         ours("convert-camus", source, "--dataset-id", DATASET, *split, *chosen)
         ours("make-maps", "--dataset-id", DATASET, "--repeats", 2)
         for part in ("nnunet/raw", "maps"):

@@ -134,7 +134,9 @@ class Session:
         patients, source = 5 if self.quick else 24, self.work / "phantom"
         commands = [
             self.ours("phantom", source, "--patients", patients),
-            self.ours("convert-camus", source, "--dataset-id", REAL, "--split", source / "database_split"),
+            self.ours(
+                "convert-camus", source, "--dataset-id", REAL, "--name", "PHANTOM", "--split", source / "database_split"
+            ),
             self.ours("make-maps", "--dataset-id", REAL, "--repeats", 1 if self.quick else 6),
         ]
         return Section("data", 20, 90, commands)
