@@ -143,7 +143,7 @@ def _draw(work: Generation, request: TargetRequest, part: Shard, dry_run: bool) 
         check_ours(target, request)
         generator = work.load()
         _say_how_long(work, generator)
-        source = SampledImages(generator, work.sampler, work.model.precision)
+        source = SampledImages(generator, work.sampler, work.model.precision, say)
         facts = work.facts(request.identity)
         drawn = run.generate(source, work.plan.maps, writer, seed, work.batch, work.recorded(), facts)
     state = "complete" if drawn.complete else "other shards are still to come"

@@ -259,6 +259,8 @@ def train(
         work = get_trainer_from_args(
             str(dataset_id), CONFIGURATION, FOLD, trainer, PLANS, continue_training=resume, device=torch.device(device)
         )
+        if torch.device(device).index is not None:
+            work.device = torch.device(device)  # nnU-Net makes cuda:0 of every GPU
         with _of_this_network(folder, LATEST, trainer):
             maybe_load_checkpoint(work, resume, False, None)
         if begin is not None and not resume:

@@ -106,13 +106,24 @@ def generate(
     finally:
         seconds = time.monotonic() - start
         if drawn:
-            attempt = Attempt(drawn, round(seconds, 3), source.device, source.precision, str(writer.shard))
-            record_attempt(writer.raw, attempt)
+            torch, hardware = _software(source)
+            where = (source.device, source.precision, str(writer.shard))
+            record_attempt(writer.raw, Attempt(drawn, round(seconds, 3), *where, torch=torch, hardware=hardware))
     complete = writer.finish(recorded, facts)
     if complete:
         write_preview(writer, maps)
         writer.record_sums()
     return Drawn(drawn, seconds, complete)
+
+
+def _software(source: ImageSource) -> tuple[str, str]:
+    """What `timing.Attempt` says of torch and the GPU."""
+    if not source.evaluations:
+        return "", ""
+    import torch
+
+    hardware = torch.cuda.get_device_name(source.device) if source.device.startswith("cuda") else ""
+    return torch.__version__, hardware
 
 
 def restore_lost(writer: DatasetWriter, maps: MapFolder, batch: int) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from echo_synth import specs
@@ -84,13 +85,22 @@ def vae_run(run: DiffusionRun, vae_model: str | None, folder: Path | None = None
     return vae
 
 
-@dataclass(frozen=True)
+@dataclass
 class SampledImages:
-    """An `ImageSource`: a generator with the settings of its sampler."""
+    """An `ImageSource`: a generator with the settings of its sampler.
+
+    Where the GPU's memory is too small for a batch, it is drawn in halves, now and from then on.
+
+    Attributes:
+        say: is told when that happens.
+        most: images at once; None for as many as are asked for.
+    """
 
     generator: ImageGenerator
     settings: SamplerSettings
     precision: str
+    say: Callable[[str], None] = lambda _: None
+    most: int | None = None
 
     @property
     def device(self) -> str:
@@ -108,8 +118,35 @@ class SampledImages:
         indices: Sequence[int],
         on_evaluation: Callable[[], None],
     ) -> NDArray[np.uint8]:
-        """See `run.ImageSource`."""
-        return self.generator.draw(tissues, frames, seed, indices, self.settings, on_evaluation)
+        """See `run.ImageSource`. Raises torch.OutOfMemoryError when not even one image fits."""
+        parts: list[NDArray[np.uint8]] = []
+        start = 0
+        while start < len(indices):
+            part = slice(start, start + (self.most or len(indices)))
+            tick = on_evaluation if start == 0 else _nothing  # the bar counts evaluations of the whole batch
+            try:
+                chosen = (tissues[part], frames[part], seed, indices[part])
+                parts.append(self.generator.draw(*chosen, self.settings, tick))
+            except torch.OutOfMemoryError:
+                if len(indices[part]) == 1:
+                    raise
+                self.most = len(indices[part]) // 2
+            else:
+                start += len(parts[-1])
+                continue
+            self._say_halved()  # not in the handler, whose traceback holds what the GPU has yet to free
+        return np.concatenate(parts)
+
+    def _say_halved(self) -> None:
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        self.say(
+            f"the GPU's memory is too small for this batch: going on with {self.most} images at once, which may change "
+            f"their rounding; --batch {self.most} draws a whole dataset so"
+        )
+
+
+def _nothing() -> None: ...
 
 
 def newest_maps() -> Path:

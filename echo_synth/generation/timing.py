@@ -31,6 +31,7 @@ class Attempt:
         shard: i/n.
         started: local time, ISO 8601.
         host, process: where, and its number.
+        torch: its version, and `hardware` the name of the GPU; "" in records of earlier versions and for sources without a network.
     """
 
     images: int
@@ -41,6 +42,8 @@ class Attempt:
     started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S"))
     host: str = field(default_factory=socket.gethostname)
     process: int = field(default_factory=os.getpid)
+    torch: str = ""
+    hardware: str = ""
 
 
 def timing_file(dataset: Path) -> Path:

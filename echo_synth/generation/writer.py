@@ -1,7 +1,7 @@
 """Images to disk as they are drawn: nnU-Net raw dataset and classification folder at once.
 
 Every file is written under a temporary name and renamed; an image counts as done when its image,
-label and picture have their final names. So a kill costs at most the batch in flight.
+label and picture have their final names. So a kill costs at most the images that still wait in memory.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
 from echo_synth import checksums
 from echo_synth.claims import Claim
 from echo_synth.data import nnunet_raw
 from echo_synth.data.facts import CARD, DATASET, facts_in, write_facts
 from echo_synth.data.nifti import write_image
+from echo_synth.data.png import pack_grey_png
 from echo_synth.data.subject import SUBJECT, Subject, heart, write_subject
 from echo_synth.errors import DataError
 from echo_synth.files import PARTIAL, disk_error, write_bytes
 from echo_synth.generation.manifest import MANIFEST, write_manifest
 from echo_synth.generation.shards import WHOLE, Shard, hold_shard, remove_dead_shards
+from echo_synth.parallel import available_cores
 
 PREVIEW = "preview.png"
 _INDEXES = (DATASET, CARD, SUBJECT, "splits_final.json", "cases.csv", MANIFEST, PREVIEW)
-_WAITING = 32  # images that may wait to be written
+_WAITING = 512  # images that may wait to be written, 64 MiB: a GPU's large batch must not wait for the one before it
+_MOST_THREADS = 4  # packing lets go of the GIL, which drawing needs too; more threads would only take it from there
 _SIDE = 256  # pixels of an image, a label and a picture
 _PNG_END = b"IEND\xaeB`\x82"
 _NIFTI_END = struct.pack("<I", 352 + _SIDE * _SIDE)  # gzip ends with the unpacked length: header and bytes of pixels
@@ -76,7 +78,7 @@ class DatasetWriter:
                 self._temporary.mkdir(exist_ok=True)
             except OSError as e:
                 raise disk_error(e, self.raw) from e
-            with ThreadPoolExecutor(2) as self._pool:
+            with ThreadPoolExecutor(min(max(2, available_cores()), _MOST_THREADS)) as self._pool:
                 try:
                     yield
                 finally:
@@ -141,10 +143,10 @@ class DatasetWriter:
         )
         try:
             write_image(label, labels, spacing)
-            Image.fromarray(image).save(picture)
+            picture.write_bytes(pack_grey_png(image))
             write_image(grey, image, spacing)
             _move(label, self.raw / "labelsTr" / label.name)
-            _move(picture, self._class_folders()[row["split"], row["view"]] / picture.name)
+            _move(picture, self.classification / row["split"] / row["view"] / picture.name)
             _move(grey, self.raw / "imagesTr" / grey.name)
         except OSError as e:
             raise disk_error(e, self.raw) from e

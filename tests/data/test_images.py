@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 
 from echo_synth.data.camus import CamusCase
 from echo_synth.data.nifti import read_image, write_image
 from echo_synth.data.pair import read_case
+from echo_synth.data.png import pack_grey_png, read_png
 from echo_synth.errors import DataError
 from echo_synth.types import CaseId
 
@@ -34,6 +36,64 @@ def test_every_type_reads_as_itk_reads_it(tmp_path: Path, ending: str, dtype: st
     assert image.pixels.dtype == np.dtype(dtype)
     assert image.spacing == pytest.approx((0.3, 0.4))
     assert image.direction == pytest.approx(np.eye(3)[:, :2])
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("dtype", ["u1", "f4", ">f4"])
+def test_what_is_written_is_what_itk_writes(tmp_path: Path, ending: str, dtype: str) -> None:
+    """Header and pixels byte for byte; only the compression may differ."""
+    itk = sitk.GetImageFromArray(_pixels().astype(dtype.removeprefix(">")))
+    itk.SetSpacing((0.4, 1 / 3))
+    sitk.WriteImage(itk, str(tmp_path / "itk.nii"))
+    write_image(tmp_path / f"x{ending}", _pixels().astype(dtype), (1 / 3, 0.4))
+    data = (tmp_path / f"x{ending}").read_bytes()
+    assert (gzip.decompress(data) if ending.endswith("gz") else data) == (tmp_path / "itk.nii").read_bytes()
+
+
+def test_itk_and_nibabel_read_what_is_written(tmp_path: Path) -> None:
+    import nibabel
+
+    path = tmp_path / "x.nii.gz"
+    write_image(path, _pixels().T, (0.3, 0.4))
+    itk = sitk.ReadImage(str(path))
+    assert np.array_equal(sitk.GetArrayFromImage(itk), _pixels().T)
+    assert itk.GetSpacing() == pytest.approx((0.4, 0.3))
+    assert (itk.GetOrigin(), itk.GetDirection()) == ((0, 0), (1, 0, 0, 1))
+    assert np.array_equal(np.asarray(nibabel.load(path).dataobj), _pixels())  # columns come first there
+    first = path.read_bytes()
+    write_image(path, _pixels().T, (0.3, 0.4))
+    assert path.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "spacing", "error", "reason"),
+    [
+        ("x.nii.gz", _pixels(), (0.0, 0.4), DataError, "spacing 0 x 0.4 mm"),
+        ("x.nii.gz", _pixels(), (float("nan"), 0.4), DataError, "spacing nan"),
+        ("x.nii.gz", np.full((4, 4), np.nan, np.float32), (0.3, 0.4), DataError, "16 pixels are NaN"),
+        ("x.nii.gz", np.zeros((0, 4), np.uint8), (0.3, 0.4), DataError, "expected a 2-D image"),
+        ("x.nii.gz", np.zeros((1, 40000), np.uint8), (0.3, 0.4), TypeError, "at most 32767"),
+        ("x.nii.gz", _pixels().astype(np.float64), (0.3, 0.4), TypeError, "float64"),
+        ("x.nii.gz", _pixels()[None], (0.3, 0.4), DataError, "expected a 2-D image"),
+        ("x.png", _pixels(), (0.3, 0.4), ValueError, r"\.nii\.gz"),
+    ],
+)
+def test_what_could_not_be_read_is_not_written(
+    tmp_path: Path, name: str, pixels: np.ndarray, spacing: tuple[float, float], error: type[Exception], reason: str
+) -> None:
+    with pytest.raises(error, match=reason):
+        write_image(tmp_path / name, pixels, spacing)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (96, 80)])
+def test_packed_pictures_read_as_they_were(tmp_path: Path, shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    path = tmp_path / "x.png"
+    path.write_bytes(pack_grey_png(pixels))
+    assert np.array_equal(read_png(path), pixels)
+    with Image.open(path) as opened:
+        opened.verify()  # checksums of the chunks
 
 
 def test_scaled_pixels_and_big_endian_headers(tmp_path: Path) -> None:

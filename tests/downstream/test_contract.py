@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn_by_name
 from nnunetv2.run import run_training
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from echo_synth.downstream import nnunet
 
 
 def test_the_version_is_one_that_was_tried() -> None:
@@ -89,3 +94,26 @@ def test_predictor_takes_lists_of_files() -> None:
 
 def test_a_name_for_no_resampling_exists() -> None:
     assert recursive_find_resampling_fn_by_name("no_resampling_hack")("same", None, None, None) == "same"
+
+
+@pytest.mark.parametrize(("asked", "trains_on"), [("cuda:1", "cuda:1"), ("cuda", "cuda:0"), ("cpu", "cpu")])
+def test_the_device_that_was_asked_for_is_trained_on(
+    asked: str, trains_on: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nnU-Net's trainer makes cuda:0 of every GPU when it is built."""
+    monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path))
+    monkeypatch.setattr(nnunet, "trained_folder", lambda *_: tmp_path / "fold_0")
+    seen: list[torch.device] = []
+
+    def build(*_: object, device: torch.device, **__: object) -> SimpleNamespace:
+        trainer = SimpleNamespace(num_epochs=1, num_iterations_per_epoch=1, current_epoch=0, train_step=lambda _: None)
+        trainer.device = torch.device("cuda", 0) if device.type == "cuda" else device
+        trainer.run_training = lambda: seen.append(trainer.device)
+        trainer.perform_actual_validation = lambda _: None
+        return trainer
+
+    monkeypatch.setattr(run_training, "get_trainer_from_args", build)
+    monkeypatch.setattr(run_training, "maybe_load_checkpoint", lambda *_: None)
+    nnunet.train(601, "T", tmp_path / "log.txt", asked)
+    assert [str(d) for d in seen] == [trains_on]
+    assert "index=0" in inspect.getsource(nnUNetTrainer.__init__)  # else `nnunet.train` need not mend it

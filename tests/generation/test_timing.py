@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from cli.generate_commands import generate
 from echo_synth.data import nnunet_raw
@@ -39,3 +40,4 @@ def test_generate_records_each_attempt_that_draws(tmp_path: Path, monkeypatch: p
     (attempt,) = attempts(nnunet_raw.find(601).path)
     assert (attempt.images, attempt.device, attempt.precision, attempt.shard) == (3, "cpu", "fp32", "0/1")
     assert 0 < attempt.seconds < 600
+    assert (attempt.torch, attempt.hardware) == (torch.__version__, "")

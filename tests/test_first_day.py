@@ -1,0 +1,108 @@
+"""docs/gpu: a parcel, and the script of a first day on a GPU, here on the CPU at its smallest."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs" / "gpu"))
+
+import book  # noqa: E402
+import pack  # noqa: E402
+import run  # noqa: E402
+
+
+def _session(tmp_path: Path, seconds: float = 600, quick: bool = False) -> run.Session:
+    (tmp_path / "out").mkdir()
+    return run.Session(book.Book(tmp_path / "out", seconds), tmp_path / "work", "cpu", quick)
+
+
+def _python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def _state(session: run.Session) -> dict[str, object]:
+    return book.rows(session.book.out)[-1]
+
+
+def test_a_section_that_fails_is_written_down(tmp_path: Path) -> None:
+    session = _session(tmp_path)
+    after = tmp_path / "after"
+    section = run.Section(
+        "x", 1, 60, [_python("print('why'); raise SystemExit(3)"), _python(f"open({str(after)!r}, 'w')")]
+    )
+    assert not session.run(section)
+    assert _state(session)["state"] == "failed with status 3"
+    assert "why" in (tmp_path / "out" / "logs" / "x.txt").read_text()
+    assert not after.exists()
+
+
+def test_what_a_section_started_ends_with_its_time(tmp_path: Path) -> None:
+    session, sign = _session(tmp_path), tmp_path / "child"
+    child = f"import os, time; open({str(sign)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    assert not session.run(run.Section("x", 1, 5, [_python(code)]))
+    assert _state(session)["state"] == "out of time"
+    number, deadline = int(sign.read_text()), time.monotonic() + 30
+    while Path(f"/proc/{number}").exists() and " Z " not in Path(f"/proc/{number}/stat").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_section_that_would_be_late_is_skipped(tmp_path: Path) -> None:
+    session = _session(tmp_path, seconds=20)
+    assert not session.run(run.Section("x", 30, 60, [_python("raise SystemExit(1)")]))
+    assert _state(session)["state"] == "skipped"
+    assert not (tmp_path / "out" / "logs").exists()
+
+
+def test_packages_come_with_what_they_need() -> None:
+    assert set(pack.needed(["pytest"], [])) >= {"pytest", "pluggy", "iniconfig", "packaging", "pygments"}
+    assert "packaging" not in pack.needed(["pytest"], ["Packaging"])
+    everything = pack.needed(["echosynth"], pack.PRESENT)
+    assert {"nnunetv2", "simpleitk", "typer", "pydantic-core"} <= set(everything)
+    assert not [n for n in everything if n.startswith(("nvidia", "torch"))]
+    with pytest.raises(SystemExit, match="not installed here"):
+        pack.needed(["no-such-package"], [])
+
+
+def test_machine_code_of_another_python_is_not_packed() -> None:
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert pack.fits("pydantic-core", here)
+    assert not pack.fits("pydantic-core", "3.99")
+    assert pack.fits("pluggy", "3.99")
+
+
+@pytest.mark.slow
+def test_a_parcel_is_packed_and_run(tmp_path: Path) -> None:
+    parcel, out = tmp_path / "parcel.tar.xz", tmp_path / "out"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+
+    def script(name: str, *words: object) -> None:
+        command = [sys.executable, str(ROOT / "docs" / "gpu" / name), *map(str, words)]
+        ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+
+    script("pack.py", parcel, "--patients", 5, "--lacks", "pluggy")
+    with tarfile.open(parcel) as opened:
+        names, owners = opened.getnames(), {(m.uid, m.uname) for m in opened}
+    assert "site/pluggy/__init__.py" in names
+    assert [n for n in names if n.startswith("home/nnunet/raw/Dataset501") and n.endswith(".nii.gz")]
+    assert owners == {(0, "")}
+    script("run.py", "--out", out, "--parcel", parcel, "--device", "cpu", "--quick", "--minutes", 60)
+    figures = book.rows(out)
+    states = {r["section"]: r["state"] for r in figures if "seconds" in r and "cpu_seconds" in r}
+    assert states == dict.fromkeys(("checks", "throughput", "train", "ranks", "nnunet"), "done")
+    trained = {r["model"]: r["state"] for r in figures if r["section"] == "models"}
+    assert trained == dict.fromkeys(("sdm", "ve", "vp", "edm", "edm-l128", "edm-l64"), "done")
+    ways = {r["way"]: r for r in figures if r["section"] == "ways"}
+    assert ways["plain"]["largest_grey_levels"] == 0
+    assert 0 <= ways["fp32"]["largest_grey_levels"] <= 2
+    assert {"grid.png", "preview.png", "edm_history.csv", "two_history.csv"} <= {p.name for p in out.iterdir()}
