@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,17 @@ def sweep(
     gpus: Annotated[int, typer.Option(min=0, help="With --cluster: GPUs a cell.")] = 0,
     hours: Annotated[float, typer.Option(min=0.1, help="With --cluster: time limit a cell.")] = 24.0,
     partition: Annotated[str | None, typer.Option(help="With --cluster slurm: partition.")] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="With --cluster slurm: cores a cell.")] = None,
+    mem: Annotated[float | None, typer.Option(min=0.1, help="With --cluster slurm: memory a cell, GiB.")] = None,
+    account: Annotated[str | None, typer.Option(help="With --cluster slurm: account that pays.")] = None,
+    qos: Annotated[str | None, typer.Option(help="With --cluster slurm: quality of service.")] = None,
+    constraint: Annotated[str | None, typer.Option(help="With --cluster slurm: features of nodes, e.g. a100.")] = None,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="With --cluster slurm: most cells at the same time.")
+    ] = None,
+    restarts: Annotated[
+        int, typer.Option(min=0, help="With --cluster slurm: how often a cell that reaches --hours is queued again.")
+    ] = 3,
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
@@ -49,6 +61,7 @@ def sweep(
     from echo_synth.home import home
     from echo_synth.outputs import check_results
 
+    limits = JobLimits(hours, gpus, partition, cpus, mem, account, qos, constraint, at_once, restarts)
     # On a cluster the device is that of the job, not of this machine.
     device = device if cluster else training_device(device)
     folder = (out or home() / "sweeps" / spec.stem).absolute()
@@ -67,6 +80,7 @@ def sweep(
             "maps": planned.inputs.maps,
             "fingerprints": planned.inputs.fingerprints,
             "device": device,
+            **({"cluster": cluster, "job": asdict(limits)} if cluster else {}),
             "cells": states,
         },
         dry_run,
@@ -75,7 +89,7 @@ def sweep(
         if not status:
             write_json(folder / "settings.json", settings)
             if cluster:
-                planned.run_on(cluster, JobLimits(hours, gpus, partition), say)
+                planned.run_on(cluster, limits, say)
             else:
                 planned.run_here(say)
     finally:  # also of what a failure or Ctrl-C leaves
