@@ -34,6 +34,9 @@ class CellJob:
         from submitit.helpers import DelayedSubmission
 
         let_running_save()
+        signal.signal(
+            signal.SIGTERM, signal.SIG_IGN
+        )  # Slurm sends it as soon as the job is queued again, while this one ends
         return DelayedSubmission(self, cells)
 
 

@@ -75,8 +75,13 @@ class Service:
         self.daemons[name].wait()
 
     def ask(self, *words: str) -> str:
-        """Output of one of Slurm's commands; empty where it fails."""
-        result = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+        """Output of one of Slurm's commands; empty where it fails, or gets nowhere (scancel repeats a signal to a job that is requeued)."""
+        try:
+            result = subprocess.run(
+                words, env=self.environment, capture_output=True, text=True, timeout=20, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return ""
         return result.stdout if result.returncode == 0 else ""
 
     def running(self) -> list[str]:

@@ -55,11 +55,12 @@ def test_a_sweep_survives_a_requeue_a_killed_job_and_a_killed_controller(
     sweep = _sweep(service, own_home, out, log)
     try:
         # What announces the time limit: the job saves, and is queued again by itself.
-        _until(lambda: list(out.glob("work/*/log.txt")) and service.running(), sweep, log)
+        logs = "work/segmenter-*/log.txt"
+        _until(lambda: any("planning" in f.read_text() for f in out.glob(logs)) and service.running(), sweep, log)
         first = service.running()[0]
         service.ask("scancel", "--signal=USR2", first)
         _until(lambda: service.running() and first not in service.running(), sweep, log)
-        requeued = "\n".join(f.read_text() for f in out.glob(f"jobs/{first}_*_log.err"))
+        requeued = "\n".join(f.read_text() for f in out.glob(f"jobs/{first}_*_log.*"))
         assert "Requeued job" in requeued
         # A job that somebody cancels while it computes.
         killed = service.running()[0]
