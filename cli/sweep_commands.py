@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from cli.common import begin, done, say
 from cli.options import Device, DryRun
 
 if TYPE_CHECKING:
+    from echo_synth.experiment.spec import SweepSpec
     from echo_synth.experiment.sweep import Sweep
 
 
@@ -20,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 
 def sweep(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="YAML file, or a preset: smoke, cpu, questions, paper.")],
+    spec: Annotated[
+        Path, typer.Argument(metavar="SPEC", help="YAML file, or a preset: smoke, cpu, questions, paper, paper-grid.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Default: ECHOSYNTH_HOME/sweeps/<name of the spec>.")] = None,
     only: Annotated[str | None, typer.Option(help="Cells to run, comma separated; default: all.")] = None,
     status: Annotated[bool, typer.Option("--status", help="Show how far every cell is, run nothing.")] = False,
@@ -30,6 +34,26 @@ def sweep(
     gpus: Annotated[int, typer.Option(min=0, help="With --cluster: GPUs a cell.")] = 0,
     hours: Annotated[float, typer.Option(min=0.1, help="With --cluster: time limit a cell.")] = 24.0,
     partition: Annotated[str | None, typer.Option(help="With --cluster slurm: partition.")] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="With --cluster slurm: cores a cell.")] = None,
+    mem: Annotated[float | None, typer.Option(min=0.1, help="With --cluster slurm: memory a cell, GiB.")] = None,
+    account: Annotated[str | None, typer.Option(help="With --cluster slurm: account that pays.")] = None,
+    qos: Annotated[str | None, typer.Option(help="With --cluster slurm: quality of service.")] = None,
+    constraint: Annotated[str | None, typer.Option(help="With --cluster slurm: features of nodes, e.g. a100.")] = None,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="With --cluster slurm: most cells at the same time.")
+    ] = None,
+    restarts: Annotated[
+        int, typer.Option(min=0, help="With --cluster slurm: how often a cell that reaches --hours is queued again.")
+    ] = 3,
+    benchmark: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --dry-run: folder of 'echosynth benchmark', to price the sweep before data and weights are there."
+        ),
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, help="With --benchmark: an hour of one GPU, or of one core.")
+    ] = None,
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
@@ -38,22 +62,25 @@ def sweep(
     Example: echosynth sweep cpu.yaml
     """
     from echo_synth.experiment.spec import read_sweep
+    from echo_synth.home import home
 
     experiment = read_sweep(spec)  # before the libraries are loaded: a mistake is told at once
+    folder = (out or home() / "sweeps" / spec.stem).absolute()
+    wanted = [n.strip() for n in only.split(",")] if only else None
+    if benchmark is not None or price is not None:
+        _price(experiment, wanted, benchmark, price, folder, dry_run)
 
     from echo_synth.device import training_device
     from echo_synth.experiment.cluster import JobLimits
     from echo_synth.experiment.results import FILES
     from echo_synth.experiment.sweep import plan_sweep
     from echo_synth.files import write_json
-    from echo_synth.home import home
     from echo_synth.outputs import check_results
 
+    limits = JobLimits(hours, gpus, partition, cpus, mem, account, qos, constraint, at_once, restarts)
     # On a cluster the device is that of the job, not of this machine.
     device = device if cluster else training_device(device)
-    folder = (out or home() / "sweeps" / spec.stem).absolute()
     check_results(folder, "sweep", FILES, overwrite=True)  # its own give way as cells are done
-    wanted = [n.strip() for n in only.split(",")] if only else None
     planned = plan_sweep(experiment, folder, wanted, device, say)
     _say_how_long(planned, device, status, dry_run)
     states = {
@@ -67,6 +94,7 @@ def sweep(
             "maps": planned.inputs.maps,
             "fingerprints": planned.inputs.fingerprints,
             "device": device,
+            **({"cluster": cluster, "job": asdict(limits)} if cluster else {}),
             "cells": states,
         },
         dry_run,
@@ -75,7 +103,7 @@ def sweep(
         if not status:
             write_json(folder / "settings.json", settings)
             if cluster:
-                planned.run_on(cluster, JobLimits(hours, gpus, partition), say)
+                planned.run_on(cluster, limits, say)
             else:
                 planned.run_here(say)
     finally:  # also of what a failure or Ctrl-C leaves
@@ -84,6 +112,32 @@ def sweep(
     _show(planned)
     wrote = [f"results: {folder / 'results.csv'}"] if begun else []
     done(*wrote, *([f"figures: {', '.join(figures)}"] if figures else []))
+
+
+def _price(
+    experiment: SweepSpec,
+    only: list[str] | None,
+    benchmark: Path | None,
+    price: float | None,
+    folder: Path,
+    dry_run: bool,
+) -> None:
+    """Print what the whole experiment costs, and end. Raises typer.BadParameter where more or less was given than that."""
+    if benchmark is None:
+        raise typer.BadParameter("expected --benchmark too, which tells the hours", param_hint="--price")
+    if not dry_run:
+        raise typer.BadParameter("expected with --dry-run, which prices the sweep", param_hint="--benchmark")
+    from echo_synth.experiment.cost import fleet_of
+    from echo_synth.experiment.measured import read_throughput
+    from echo_synth.experiment.sweep_cost import plan_cells, price_sweep
+
+    throughput = read_throughput(benchmark)
+    cells = plan_cells(experiment, only)
+    cost = price_sweep(experiment, cells, throughput, fleet_of(None, None, price, throughput.machine), folder)
+    for line in cost.lines():
+        say(line)
+    names = [c.name for c in cells]
+    begin("sweep", {"spec": experiment, "out": folder, "cells": names, "cost": cost.as_dict()}, dry_run)
 
 
 def _say_how_long(planned: Sweep, device: str, status: bool, dry_run: bool) -> None:

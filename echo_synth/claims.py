@@ -29,6 +29,8 @@ LOCK = ".echosynth-lock"
 HEARTBEAT_SECONDS = 3.0
 STALE_SECONDS = 30.0
 _POLL_SECONDS = 0.2
+_CLOCKS_APART = 600.0  # Lustre writes times by the clock of the machine that touches, and machines differ
+_PAUSE_SECONDS = 2.0  # a look that took longer: the file server stood still, and no holder could touch anything
 
 
 def lock_in(folder: Path) -> Path:
@@ -192,25 +194,36 @@ def _is_locked(lock: Path) -> bool:
 
 
 def _stays_untouched(lock: Path) -> bool:
-    """Whether nobody touches `lock` for STALE_SECONDS; seen at once where its time says so, else watched."""
-    if _seconds_untouched(lock) > 4 * STALE_SECONDS:
+    """Whether nobody touches `lock` for STALE_SECONDS; seen at once where its time says so beyond doubt, else watched."""
+    if _seconds_untouched(lock) > 4 * STALE_SECONDS + _CLOCKS_APART:
         return True
     first = _touched(lock)
     if first is None:
         return False
-    end = time.monotonic() + STALE_SECONDS
-    while time.monotonic() < end:
+    looked = time.monotonic()
+    end = looked + STALE_SECONDS
+    while looked < end:
         time.sleep(_POLL_SECONDS)
         if _touched(lock) != first:
             return False
+        before, looked = looked, time.monotonic()
+        if looked - before > _POLL_SECONDS + _PAUSE_SECONDS:
+            end = looked + STALE_SECONDS
     return True
 
 
 def _touched(lock: Path) -> int | None:
+    """Its time, asked of the file server: opening a file makes an NFS client look again, a mere stat may be answered from memory."""
     try:
-        return lock.stat().st_mtime_ns
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        return os.fstat(descriptor).st_mtime_ns
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def _seconds_untouched(lock: Path) -> float:

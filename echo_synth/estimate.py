@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from echo_synth.progress import format_seconds
 
+# Image, label and picture of a synthetic image on disk: noise-dataset's, which compress worst (docs/RESULTS.md).
+IMAGE_BYTES = 66_000
 LONG_SECONDS = 3600.0  # work beyond this is announced before it starts
 
 

@@ -139,3 +139,54 @@ def test_of_many_that_find_a_dead_holder_one_at_a_time_gets_it(tmp_path: Path) -
     assert len(times) == 5
     assert all(later[0] >= earlier[1] for earlier, later in pairwise(times))
     assert not list(tmp_path.iterdir())
+
+
+def _seen_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A lock of another machine that no flock shows, and that nobody touches."""
+    monkeypatch.setattr(claims, "_is_locked", lambda _: False)
+    lock = lock_in(tmp_path)
+    lock.write_text(json.dumps({"token": "t", "process": 1, "boot": "b", "processes": "pid:[1]"}))
+    return lock
+
+
+def test_clocks_that_differ_make_nobody_dead_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lustre: the lock has the time of its holder's clock, five minutes behind ours; only watching can tell."""
+    lock = _seen_elsewhere(tmp_path, monkeypatch)
+    os.utime(lock, (time.time() - 300, time.time() - 300))
+    watched: list[int] = []
+    monkeypatch.setattr(claims, "_touched", lambda path: (watched.append(1), path.stat().st_mtime_ns + len(watched))[1])
+    assert not claims._stays_untouched(lock)
+    assert len(watched) >= 2
+
+
+def test_a_file_server_that_stood_still_makes_nobody_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first touch after a pause comes when the holder gets to it, which is not before ours comes through."""
+    lock = _seen_elsewhere(tmp_path, monkeypatch)
+    clock = [0.0]
+    monkeypatch.setattr(claims.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(claims.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+    monkeypatch.setattr(claims, "_seconds_untouched", lambda _: 0.0)
+    seen = {"looks": 0}
+
+    def touched(_: Path) -> int:
+        seen["looks"] += 1
+        if seen["looks"] == 20:
+            clock[0] += 100  # blocked in the look itself
+        return 1 if clock[0] < 102 + claims.HEARTBEAT_SECONDS else 2
+
+    monkeypatch.setattr(claims, "_touched", touched)
+    assert not claims._stays_untouched(lock)
+    monkeypatch.setattr(claims, "_touched", lambda _: 1)
+    assert claims._stays_untouched(lock)
+
+
+def test_the_time_of_a_lock_is_read_after_opening_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS promises fresh attributes after an open, not for a stat."""
+    lock = lock_in(tmp_path)
+    lock.touch()
+    opened: list[Path] = []
+    original = os.open
+    monkeypatch.setattr(claims.os, "open", lambda path, *rest: (opened.append(path), original(path, *rest))[1])
+    assert claims._touched(lock) == lock.stat().st_mtime_ns
+    assert opened == [lock]
+    assert claims._touched(tmp_path / "absent") is None

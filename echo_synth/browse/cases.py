@@ -97,7 +97,10 @@ def coloured(labels: NDArray[np.generic]) -> NDArray[np.uint8]:
 def legend() -> list[dict[str, str]]:
     """Name and colour of each label."""
     tissues = [t for t in specs.labels().tissues.values() if t.nnunet]
-    return [{"name": t.name.replace("_", " ").replace("lv ", "LV "), "colour": f"rgb({', '.join(map(str, t.colour))})"} for t in tissues]
+    return [
+        {"name": t.name.replace("_", " ").replace("lv ", "LV "), "colour": f"rgb({', '.join(map(str, t.colour))})"}
+        for t in tissues
+    ]
 
 
 def _two_dimensional(pixels: NDArray[np.generic]) -> NDArray[np.generic]:

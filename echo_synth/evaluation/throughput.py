@@ -221,8 +221,14 @@ def _speed(
 
 def machine(device: str) -> dict[str, Any]:
     """What the figures belong to."""
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or platform.machine()
-    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    on_gpu = device.startswith("cuda")
+    name = torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine()
+    return {
+        "device": name,
+        "accelerator": "cuda" if on_gpu else "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def peak_memory(device: str) -> int:

@@ -25,10 +25,33 @@ _RENDERING_SECONDS = 0.1  # of an image by physics, on one core
 _GIBIBYTE = float(1 << 30)
 # One training image of a segmenter at full width, forward and back: measured on two cores of 2.5 GHz.
 _SEGMENTER_SECONDS = {"subpixel": 1.3, "pooled": 1.0, "planned": 5.0}
-_GPU_FACTOR = 50.0
+GPU_FACTOR = 50.0  # a guess: no training was timed on a GPU yet
 _PREPARED_BYTES = 800_000.0  # of a training case: preprocessed for nnU-Net
 _HELD_OUT_SECONDS = {"predict": 1.0, "evaluate": 0.5}  # of an image
 _CHEAP = Estimate(_START_SECONDS, 1e6, _GIBIBYTE)
+
+
+def segmenter_images(spec: SweepSpec) -> int:
+    """Images that one segmenter sees."""
+    segmenter = spec.segmenter
+    if segmenter is None:
+        return 0
+    budget = nnunet.trainer_budget(segmenter.trainer)
+    return (segmenter.epochs or budget.epochs) * (segmenter.iterations or budget.iterations) * budget.batch
+
+
+def classifier_images(spec: SweepSpec, stage: Stage) -> int:
+    """Images that the classifier of a stage sees."""
+    return max(1, spec.count) * int(stage.config["epochs"] or specs.classifier().epochs)
+
+
+def estimate_segmenter(spec: SweepSpec, stage: Stage, device: str) -> Estimate:
+    """Of training a segmenter, from what an image took elsewhere."""
+    budget = nnunet.trainer_budget(str(stage.config["trainer"]))
+    each = _SEGMENTER_SECONDS[budget.network] * budget.width**2
+    faster = GPU_FACTOR if device.startswith("cuda") else 1.0
+    seconds = 4 * _START_SECONDS + each * segmenter_images(spec) / faster
+    return Estimate(seconds, spec.count * _PREPARED_BYTES + 0.2 * _GIBIBYTE, 3 * _GIBIBYTE)
 
 
 @dataclass(frozen=True)
@@ -62,7 +85,7 @@ class SweepEstimator:
         """Whether it is surely short, without measuring: few evaluations to draw, few images to train on."""
         data = [c.stages[0].config for c in cells]
         evaluations = sum(int(d.get("count") or 0) * int(d.get("nfe") or 0) for d in data)
-        return evaluations < 1000 and self._training_images() * len(cells) < 1000
+        return evaluations < 1000 and segmenter_images(self.spec) * len(cells) < 1000
 
     def _measured(self, done: Sequence[Stage]) -> Mapping[StageKind, float]:
         """Mean seconds of finished stages by kind; drawing is left out, whose stages differ."""
@@ -100,26 +123,13 @@ class SweepEstimator:
         drawn = estimate_generation(source.load(), settings, maps, rows, int(config["batch"] or 1))
         return replace(drawn, seconds=drawn.seconds + _START_SECONDS)
 
-    def _training_images(self) -> int:
-        """Images that one segmenter sees."""
-        segmenter = self.spec.segmenter
-        if segmenter is None:
-            return 0
-        budget = nnunet.trainer_budget(segmenter.trainer)
-        return (segmenter.epochs or budget.epochs) * (segmenter.iterations or budget.iterations) * budget.batch
-
     def _segmenter(self, stage: Stage) -> Estimate:
-        budget = nnunet.trainer_budget(str(stage.config["trainer"]))
-        each = _SEGMENTER_SECONDS[budget.network] * budget.width**2
-        faster = _GPU_FACTOR if self.device.startswith("cuda") else 1.0
-        preparing = 4 * _START_SECONDS
-        disk = self.spec.count * _PREPARED_BYTES + 0.2 * _GIBIBYTE
-        return Estimate(preparing + each * self._training_images() / faster, disk, 3 * _GIBIBYTE)
+        return estimate_segmenter(self.spec, stage, self.device)
 
     def _classifier(self, stage: Stage) -> Estimate:
         preset, config = specs.classifier(), stage.config
         training = specs.TrainingSpec(
-            images=max(1, self.spec.count) * int(config["epochs"] or preset.epochs),
+            images=classifier_images(self.spec, stage),
             batch=preset.batch,
             optimizer="adam",
             lr=preset.lr,

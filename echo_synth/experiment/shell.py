@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -13,13 +15,16 @@ from echo_synth.interrupt import WITHIN
 
 _TRAINER_PREFIX = "ECHOSYNTH_NNUNET_"  # would change a trainer behind the settings' back
 _SECONDS_TO_SAVE = 60.0
+_running: list[subprocess.Popen[bytes]] = []  # the command that `run_command` waits for
 
 
 def run_command(words: Sequence[str], environment: Mapping[str, str], output: IO[str] | None = None) -> int:
     """Run `echosynth WORDS`; returns its exit status, negative for the signal that killed it.
 
     Ctrl-C reaches the command too; it is given a minute to save, and KeyboardInterrupt is raised here.
-    The command ends with this process, also where that is killed.
+    The command ends with this process, also where that is killed. In a job of Slurm it has a process group of
+    its own: Slurm signals whole groups, and the signal that announces a time limit would kill it unsaved;
+    `let_running_save` passes on what it has to know.
 
     Args:
         environment: on top of this process's own.
@@ -32,17 +37,43 @@ def run_command(words: Sequence[str], environment: Mapping[str, str], output: IO
         stdout=output,
         stderr=subprocess.STDOUT if output else None,
         pass_fds=(alive,),
+        process_group=0 if _in_slurm_job() else None,
     )
+    _running.append(process)
     try:
         return process.wait()
     except KeyboardInterrupt:
         _let_end(process)
         raise
     finally:
+        _running.remove(process)
         if process.poll() is None:
             process.kill()
         os.close(alive)
         os.close(closes_with_us)
+
+
+def let_running_save(seconds: float = _SECONDS_TO_SAVE) -> None:
+    """Interrupt the running command, if there is one, as Ctrl-C does, and wait until it has ended, `seconds` at most.
+
+    For handlers of signals: `run_command` stays the one that collects its exit status.
+    """
+    until = time.monotonic() + seconds
+    for process in _running:
+        process.send_signal(signal.SIGINT)
+        while not _has_ended(process.pid) and time.monotonic() < until:
+            time.sleep(0.1)
+
+
+def _has_ended(process: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # its status was collected
+        return True
+
+
+def _in_slurm_job() -> bool:
+    return os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
 
 
 def _let_end(process: subprocess.Popen[bytes]) -> None:

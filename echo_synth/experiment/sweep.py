@@ -8,11 +8,12 @@ from pathlib import Path
 
 from echo_synth.errors import RunError, SpecError
 from echo_synth.experiment.cells import build_cells
-from echo_synth.experiment.cluster import JobLimits, submit, wait
+from echo_synth.experiment.cluster import JobLimits, submit_here, wait
 from echo_synth.experiment.commands import StageCommands
 from echo_synth.experiment.inputs import SweepInputs, find_inputs
 from echo_synth.experiment.results import Results
 from echo_synth.experiment.runner import Runner, Say
+from echo_synth.experiment.slurm import SlurmSweep
 from echo_synth.experiment.spec import SweepSpec
 from echo_synth.experiment.stages import Cell
 from echo_synth.experiment.workspace import Workspace
@@ -53,12 +54,20 @@ class Sweep:
         self._raise_failed(failed, "mend what their logs name and run again")
 
     def run_on(self, cluster: str, limits: JobLimits, say: Say) -> None:
-        """As jobs of submitit; waits for all. Raises RunError that names the cells that failed."""
-        jobs = submit(self.runner, self.chosen, cluster, limits)
-        say(f"{len(jobs)} jobs: {', '.join(j.job_id for j in jobs)}")
-        wait(jobs, self.results.publish)
+        """As jobs of submitit, under Slurm or on this machine ("slurm", "local"); waits for all.
+
+        Raises RunError that names the cells that failed, and why as far as their jobs did not tell themselves.
+        """
+        if cluster == "slurm":
+            problems = SlurmSweep(self.runner, limits, say).run(self.chosen, self.results.publish)
+        else:
+            jobs = submit_here(self.runner, self.chosen, limits)
+            say(f"{len(jobs)} jobs: {', '.join(j.job_id for j in jobs)}")
+            wait(jobs, self.results.publish)
+            problems = {}
         unfinished = [c.name for c in self.chosen if self.workspace.state(c) != "done"]
-        self._raise_failed(unfinished, f"their logs are in {self.workspace.out / 'jobs'}")
+        told = [f"{cell}: {problem}" for cell, problem in problems.items() if cell in unfinished]
+        self._raise_failed(unfinished, "; ".join([*told, f"their logs are in {self.workspace.out / 'jobs'}"]))
 
     def _raise_failed(self, failed: Sequence[str], remedy: str) -> None:
         if failed:

@@ -13,7 +13,7 @@ from echo_synth.claims import Claim, claim, lock_beside
 from echo_synth.data import nnunet_raw
 from echo_synth.data.facts import pictures_of
 from echo_synth.data.nnunet_raw import RawDataset
-from echo_synth.experiment.stages import DRAWN_KINDS, IMPORTED, Cell, Stage
+from echo_synth.experiment.stages import DRAWN_KINDS, IMPORTED, Cell, Stage, StageKind
 from echo_synth.files import write_json
 from echo_synth.generation.timing import seconds_per_image
 from echo_synth.home import classification
@@ -28,6 +28,16 @@ class _Done(BaseModel):
 
     seconds: float | None = None
     seconds_per_image: float | None = None
+
+
+def read_seconds(out: Path, kind: StageKind) -> list[float]:
+    """What the stages of a kind that are done below the sweep's folder `out` took; empty where none is.
+
+    Raises DataError for a damaged record.
+    """
+    files = sorted((out / "work").glob(f"{kind}-*/{_DONE}"))
+    records = [read_json_as(_Done, file, "echosynth sweep") for file in files]
+    return [r.seconds for r in records if r.seconds]
 
 
 @dataclass(frozen=True)

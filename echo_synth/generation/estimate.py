@@ -6,11 +6,10 @@ import pandas as pd
 import torch
 
 from echo_synth.data.maps import MapFolder
-from echo_synth.estimate import Estimate, measured_seconds
+from echo_synth.estimate import IMAGE_BYTES, Estimate, measured_seconds
 from echo_synth.generation.engine import ImageGenerator, SamplerSettings
 from echo_synth.generation.run import read_batch
 
-_IMAGE_BYTES = 90_000  # image, label and picture on disk
 _ACTIVATION_BYTES = 24 << 20  # of an image, at the widest place of the larger networks
 _FRAMEWORK_BYTES = 600 << 20
 _AT_ONCE = 2
@@ -33,4 +32,4 @@ def estimate_generation(
     parameters = sum(p.numel() * p.element_size() for p in generator.denoiser.parameters())
     kept = min(generator.modulation_bytes, batch * _ACTIVATION_BYTES)
     memory = _FRAMEWORK_BYTES + 2 * parameters + kept + batch * _ACTIVATION_BYTES
-    return Estimate(seconds, len(rows) * _IMAGE_BYTES, memory)
+    return Estimate(seconds, len(rows) * IMAGE_BYTES, memory)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from echo_synth.errors import RunError
-from echo_synth.experiment.cluster import JobLimits, submit
+from echo_synth.experiment.cluster import JobLimits
 from echo_synth.experiment.spec import SweepSpec
 from echo_synth.experiment.stages import Cell, Stage
 from echo_synth.experiment.sweep import Sweep
@@ -37,18 +37,3 @@ def test_the_gpus_of_one_machine_share_the_cells(tmp_path: Path, monkeypatch: py
     broken = Cell("broken", {"kind": "real"}, (Stage("evaluate", {"repeats": 1, "kind": "real"}),))
     with pytest.raises(RunError, match=r"1 of 2 cells failed \(broken\)"):
         submitted([cells[0], broken], gpus=1)
-
-
-def test_slurm_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = runner_in(tmp_path)
-    cell = Cell("c", {"kind": "real"}, (Stage("data", {"kind": "real"}),))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(
-        RunError, match=r"--cluster slurm: no srun and sbatch on this machine; .* or use --cluster local"
-    ):
-        submit(runner, [cell], "slurm", JobLimits())
-    for name, does in (("srun", "exit 0"), ("sbatch", "echo 'invalid partition' >&2; exit 1")):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
-        (tmp_path / name).chmod(0o755)
-    with pytest.raises(RunError, match=r"sbatch refused the jobs .*invalid partition"):
-        submit(runner, [cell], "slurm", JobLimits(partition="nowhere"))
