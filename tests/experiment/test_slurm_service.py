@@ -1,4 +1,4 @@
-"""A sweep on a real Slurm, on request: ECHOSYNTH_SLURM=1, see docs/slurm-test.md. Takes a quarter of an hour on two cores."""
+"""A sweep on a real Slurm, on request: ECHOSYNTH_SLURM=1, see docs/slurm-test.md."""
 
 from __future__ import annotations
 
