@@ -16,6 +16,7 @@ from PIL import Image
 from echo_synth import specs
 from echo_synth.data.nifti import read_pixels
 from echo_synth.data.nnunet_raw import RawDataset
+from echo_synth.data.subject import Subject
 from echo_synth.errors import DataError
 
 _SHOWN = ("case", "patient", "view", "phase", "split")
@@ -94,12 +95,12 @@ def coloured(labels: NDArray[np.generic]) -> NDArray[np.uint8]:
     return palette[labels.astype(np.uint8)]
 
 
-def legend() -> list[dict[str, str]]:
-    """Name and colour of each label."""
-    tissues = [t for t in specs.labels().tissues.values() if t.nnunet]
+def legend(subject: Subject) -> list[dict[str, str]]:
+    """Name and colour of each label of what a dataset shows."""
+    colours = {t.nnunet: t.colour for t in specs.labels().tissues.values()}
     return [
-        {"name": t.name.replace("_", " ").replace("lv ", "LV "), "colour": f"rgb({', '.join(map(str, t.colour))})"}
-        for t in tissues
+        {"name": name.replace("_", " ").replace("lv ", "LV "), "colour": f"rgb({', '.join(map(str, colours[number]))})"}
+        for name, number in subject.labels.items()
     ]
 
 

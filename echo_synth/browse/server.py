@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from echo_synth.browse.cases import Album, legend
+from echo_synth.data.subject import subject_of
 from echo_synth.errors import DataError
 
 _PAGE = "page.html.j2"
@@ -105,7 +106,9 @@ def _page(album: Album) -> bytes:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    page = environment.get_template(_PAGE).render(name=album.dataset.name, legend=legend(), count=len(album.rows))
+    page = environment.get_template(_PAGE).render(
+        name=album.dataset.name, legend=legend(subject_of(album.dataset.path)), count=len(album.rows)
+    )
     return page.encode("utf-8", "replace")
 
 
