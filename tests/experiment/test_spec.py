@@ -101,5 +101,5 @@ def test_a_missing_file_is_no_preset(path: str) -> None:
 
 
 def test_unknown_files_name_the_presets() -> None:
-    with pytest.raises(SpecError, match="presets: cpu, paper, questions, smoke"):
+    with pytest.raises(SpecError, match="presets: cpu, paper, paper-grid, questions, smoke"):
         read_sweep(Path("nothing.yaml"))
