@@ -294,6 +294,9 @@ class Session:
                 self.book.add("nnunet", epoch_seconds=float(seconds))
 
 
+SECTIONS = ("checks", "suite", "throughput", "train", "ranks", "nnunet")  # data are made where there are none
+
+
 def _children_seconds() -> float:
     """CPU time of all that was started and has ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -310,6 +313,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument("--device", default="cuda", help="cpu or cuda")
     parser.add_argument("--quick", action="store_true", help="smallest sizes")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS, help="default: all")
     arguments = parser.parse_args()
     if arguments.out.is_dir() and any(arguments.out.iterdir()):
         parser.error(f"--out {arguments.out}: is not empty; choose a new folder")
@@ -319,7 +323,8 @@ def main() -> None:
         session = Session(book, (arguments.work or Path(temporary)).resolve(), arguments.device, arguments.quick)
         if arguments.parcel:
             session.unpack(arguments.parcel)
-        good = [session.run(section) for section in session.sections()]
+        chosen = (s for s in session.sections() if s.name in arguments.sections or s.name not in SECTIONS)
+        good = [session.run(section) for section in chosen]
         session.keep()
     book.add("end", sections=len(good), done=sum(good), seconds=book.seconds - book.left)
     failed = [r for r in rows(book.out) if r.get("state") not in (None, "done", "unpacked", "skipped")]
