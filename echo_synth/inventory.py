@@ -144,9 +144,9 @@ def _dataset(folder: Path) -> _Said | None:
         words = [str(settings.get("model", "")), *([f"NFE {settings['nfe']}"] if settings.get("nfe") else [])]
         what = f"synthetic, {' '.join(words)}"
     else:
-        what = {"convert-camus": "real, converted", "mix-datasets": "mixture", "noise-dataset": "noise textures"}.get(
-            str(command), str(command or "of another program")
-        )
+        known = {"convert-camus": "real, converted", "convert": "converted by its spec"}
+        known |= {"mix-datasets": "mixture", "noise-dataset": "noise textures"}
+        what = known.get(str(command), str(command or "of another program"))
     planned = settings.get("count")
     whole = (folder / "dataset.json").is_file() and not (isinstance(planned, int) and count < planned)
     state = "" if whole else f"unfinished: {count} of {planned} images" if planned else "unfinished"

@@ -179,7 +179,7 @@ def _metrics(
         paired = differences.paired_metrics(ours.per_case, {n: b.per_case for n, b in baselines.items()}, resampling)
         metrics["paired"] = next(iter(paired.values()))
         metrics["paired_baselines"] = paired
-        metrics["holm_families"] = _families(len(paired), len(metrics["segmentation"]))
+        metrics["holm_families"] = _families(len(paired), len(metrics["segmentation"]), bool(len(ours.volumes)))
     if baselines and len(ours.volumes):
         volumes = {name: b.volumes for name, b in baselines.items()}
         metrics["paired_volumes"] = volume_statistics.paired_volumes(ours.volumes, volumes, resampling)
@@ -195,9 +195,9 @@ def _trainings(trainings: Sequence[Training]) -> Trainings:
     )
 
 
-def _families(baselines: int, structures: int) -> str:
+def _families(baselines: int, structures: int, volumes: bool) -> str:
     """Which tests Holm's correction takes together, in words."""
-    return (
-        f"one family a metric ({', '.join(METRICS)}): {structures} structures x {baselines} baselines; "
-        f"bias and absolute error of volumes: 3 measures x {baselines} baselines each"
-    )
+    masks = f"one family a metric ({', '.join(METRICS)}): {structures} structures x {baselines} baselines"
+    if not volumes:
+        return masks
+    return f"{masks}; bias and absolute error of volumes: 3 measures x {baselines} baselines each"

@@ -127,7 +127,9 @@ def _groups(groups: Mapping[str, Any]) -> Section:
         for name, entry in members.items()
     ]
     note = f"Groups of one patient have no interval; over fewer than {FEW} patients intervals are too narrow."
-    return Section("By view, phase, image quality, sex, age and stated EF", rows, note)
+    known = "By view, phase, image quality, sex, age and stated EF"
+    title = known if names is STRUCTURES else f"By {' and '.join(group.replace('_', ' ') for group in groups)}"
+    return Section(title, rows, note)
 
 
 def _group(name: str, entry: Mapping[str, Any], structures: Sequence[str]) -> list[str]:

@@ -123,6 +123,7 @@ def test_an_evaluation_speaks_of_the_spec_and_measures_no_volume(heads: Path, tm
     assert "volumes" not in metrics
     assert not {"volumes.csv", "long_axes.csv"} & {p.name for p in (tmp_path / "eval").iterdir()}
     text = summary(metrics)
+    assert "By view and phase" in text
     assert "| head |" in text
     for word in ("endocardium", "ejection", "trium", "2CH"):
         assert word not in text
