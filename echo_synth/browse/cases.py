@@ -39,11 +39,11 @@ class Album:
 
     def image(self, case: str) -> bytes:
         """PNG of the grey image. Raises KeyError for an unknown case, DataError for an unreadable file."""
-        return _png(_two_dimensional(read_pixels(self.dataset.image_path(case, self.places[case]))).astype(np.uint8))
+        return _png(read_pixels(self.dataset.image_path(case, self.places[case])).astype(np.uint8))
 
     def labels(self, case: str) -> bytes:
         """PNG of the labels in the colours of their tissues, clear where there is none; raises as `image`."""
-        return _png(coloured(_two_dimensional(read_pixels(self.dataset.label_path(case, self.places[case])))))
+        return _png(coloured(read_pixels(self.dataset.label_path(case, self.places[case]))))
 
 
 def open_album(dataset: RawDataset, quality: Path | None = None) -> Album:
@@ -102,10 +102,6 @@ def legend(subject: Subject) -> list[dict[str, str]]:
         {"name": name.replace("_", " ").replace("lv ", "LV "), "colour": f"rgb({', '.join(map(str, colours[number]))})"}
         for name, number in subject.labels.items()
     ]
-
-
-def _two_dimensional(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
-    return pixels.reshape(pixels.shape[-2:]) if pixels.ndim > 2 else pixels
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
