@@ -109,7 +109,8 @@ def generate(
         raise typer.BadParameter("missing; expected the network's evaluations an image, e.g. 20", param_hint="--nfe")
     check_solver(solver if solver != "auto" else "heun")
     one_of("--texture", texture, ("auto", "on", "off"))
-    chosen = choose_model(model, checkpoint, vae, device, precision).with_texture(texture)
+    few = nfe if solver == "auto" else None
+    chosen = choose_model(model, checkpoint, vae, device, precision, few).with_texture(texture)
     plan = plan_from(maps, count, seed, chosen.run.description.trained_on)
     refuse_other_subject(chosen.run, plan.maps)
     sampler = sampler_for(chosen, nfe, solver)

@@ -118,13 +118,14 @@ class Demo:
         ]
 
     def _maps(self) -> list[str]:
-        return ["make-maps", f"--dataset-id={REAL}", "--repeats=2", self._seed]
+        return ["make-maps", f"--dataset-id={REAL}", "--recipe=anatomy", "--repeats=2", self._seed]
 
     def _vae(self) -> list[str]:
         run = self.out / "runs" / "vae"
         return [
             "train-vae",
             "--model=gamma-vae-64",
+            "--size=light",  # as the bundled weights
             f"--dataset-id={REAL}",
             self._images(1200),
             "--lr=2e-4",
@@ -145,9 +146,6 @@ class Demo:
             self._seed,
             f"--vae={runs / 'vae'}",
             f"--init={specs.root() / 'bundled' / 'edm-l64'}",
-            "--hard-maps",  # conditions as the bundled weights know them
-            "--no-phase",
-            "--spade-only",
             *_in(runs / "edm-l64"),
         ]
 

@@ -13,12 +13,12 @@ from pydantic import BaseModel, Field, PositiveInt, model_validator
 from echo_synth.errors import SpecError
 from echo_synth.records import read_json_as
 from echo_synth.runs.description import DiffusionDescription, Distillation
+from echo_synth.runs.find import DISTILLED_NFE
 from echo_synth.runs.folder import Run
 from echo_synth.sampling import CONSISTENCY, SOLVERS
 from echo_synth.sampling.level_search import falling
 
 STUDY = "solvers.json"  # in a run folder
-DISTILLED_NFE = (1, 2)
 
 
 @dataclass(frozen=True)

@@ -58,15 +58,17 @@ class TrainedModel:
         return ImageGenerator(self.run.load(), vae, *where, fast, modulation_bytes, compiled, texture)
 
 
-def choose_model(model: str, checkpoint: Path | None, vae: Path | None, device: str, precision: str) -> TrainedModel:
-    """Settle what the options leave open: the newest run, its own Γ-VAE, the device at hand.
+def choose_model(
+    model: str, checkpoint: Path | None, vae: Path | None, device: str, precision: str, nfe: int | None = None
+) -> TrainedModel:
+    """Settle what the options leave open: the newest run, its own Γ-VAE, the device at hand; `nfe` as in `find_run`.
 
     Raises SpecError or RunError that names the option.
     """
     spec = specs.diffusion_model(model)
     device = training_device(device)
     precision = resolve_precision(precision, device)
-    run = find_diffusion(model, checkpoint)
+    run = find_diffusion(model, checkpoint, nfe)
     return TrainedModel(spec, run, vae_run(run, spec.vae, vae), device, precision)
 
 

@@ -120,12 +120,9 @@ class VaeDescription(_Description):
 
     @model_validator(mode="after")
     def _grids_fit(self) -> Self:
-        network = self.network
-        if self.latent_resolution * network.subpixel << (len(network.channels) - 1) != self.resolution:
-            raise ValueError(
-                f"{len(network.channels)} levels do not make latents of {self.latent_resolution} px "
-                f"of images of {self.resolution} px"
-            )
+        levels, side = len(self.network.channels), self.latent_resolution
+        if side * self.network.subpixel << (levels - 1) != self.resolution:
+            raise ValueError(f"{levels} levels do not make latents of {side} px of images of {self.resolution} px")
         return self
 
 

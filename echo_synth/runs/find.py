@@ -22,6 +22,8 @@ from echo_synth.runs.folder import (
 )
 from echo_synth.runs.progress import Progress, progress_of
 
+DISTILLED_NFE = (1, 2)  # evaluations that a distilled run can take
+
 
 def newest_run(model: str, trained_on: str | None = None) -> Run | None:
     """The finished run of `model` below ECHOSYNTH_HOME/runs whose weights are the most recent, or None.
@@ -66,13 +68,17 @@ def newest_classifier(trained_on: str) -> ClassifierRun | None:
 
 
 def bundled_run(model: str) -> Run | None:
-    """The phantom-trained weights that ship with the package, or None where there are none."""
+    """The phantom-trained weights that ship with the package, or None where there are none; NAME-few: distilled ones."""
     folder = specs.root() / "bundled" / model
     return open_run(folder) if (folder / DESCRIPTION).is_file() else None
 
 
-def find_run(model: str, folder: Path | None = None) -> Run:
+def find_run(model: str, folder: Path | None = None, nfe: int | None = None) -> Run:
     """`folder`, else the newest finished run of `model`, else the bundled one.
+
+    Args:
+        nfe: evaluations that an image may take, where the choice may depend on them: for one or two, the bundled
+            weights are the distilled ones. None for the plain weights whatever follows.
 
     Raises RunError when there is none, or none but unfinished ones.
     """
@@ -84,7 +90,8 @@ def find_run(model: str, folder: Path | None = None) -> Run:
     newest = newest_run(model)
     if newest is None:
         _refuse_unfinished(model)
-    chosen = newest or bundled_run(model)
+    few = bundled_run(f"{model}-few") if nfe in DISTILLED_NFE else None
+    chosen = newest or few or bundled_run(model)
     if chosen is None:
         raise RunError(
             f"no run of {model} in {runs()} and none bundled; run 'echosynth {_command(model)} --model {model} …'"
@@ -107,9 +114,9 @@ def _command(model: str) -> str:
     return "train-vae" if model in specs.VAE_MODELS else "train"
 
 
-def find_diffusion(model: str, folder: Path | None = None) -> DiffusionRun:
+def find_diffusion(model: str, folder: Path | None = None, nfe: int | None = None) -> DiffusionRun:
     """`find_run` of a diffusion model."""
-    run = find_run(model, folder)
+    run = find_run(model, folder, nfe)
     if not isinstance(run, DiffusionRun):
         raise RunError(f"{run.folder}: holds a {run.description.kind} model, expected a diffusion model")
     return run
