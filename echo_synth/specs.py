@@ -116,7 +116,6 @@ class VaeSize(Strict):
     level_attention: bool = Field(description="self-attention after the blocks of the last level")
     mid_attention: bool = Field(description="self-attention in the bottleneck")
     subpixel: int = Field(default=1, ge=1, description="side of the square of pixels that are channels of one")
-    sector_input: bool = Field(default=False, description="the decoder sees which pixels belong to the sector")
 
 
 class UNetSize(Strict):

@@ -97,7 +97,6 @@ class VaeNetwork(_Record):
     posterior: PosteriorFamily = "gamma"
     subpixel: int = Field(default=1, ge=1, le=8)
     latent_channels: Channels = 1
-    sector_input: bool = False
 
     @model_validator(mode="after")
     def _groups_divide(self) -> Self:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -122,10 +121,13 @@ def _encoder(shape: _Shape) -> nn.Sequential:
     return nn.Sequential(*layers, shape.norm(width), _conv3(width, shape.latent_channels))
 
 
-def _decoder(shape: _Shape, inputs: int) -> nn.Sequential:
-    """(N, inputs, h, w) to (N, 1, h · subpixel · 2^(levels - 1), …)."""
+def _decoder(shape: _Shape) -> nn.Sequential:
+    """(N, latent_channels, h, w) to (N, 1, h · subpixel · 2^(levels - 1), …)."""
     width = shape.channels[-1]
-    layers: list[nn.Module] = [_conv3(inputs, width), *_bottleneck(width, shape.style, shape.mid_attention)]
+    layers: list[nn.Module] = [
+        _conv3(shape.latent_channels, width),
+        *_bottleneck(width, shape.style, shape.mid_attention),
+    ]
     for level, outputs in reversed(list(enumerate(shape.channels))):
         for _ in range(shape.blocks):
             layers.append(ResidualBlock(width, outputs, shape.style))
@@ -153,8 +155,6 @@ class GammaVAE(nn.Module):
         subpixel: s; the finest level sees s x s pixels as channels of one, so that no layer works on the full grid.
             At the same number of weights a step takes a third of the time; 1 is the paper's.
         latent_channels: C of the latents; the paper's has one, as an image has, the VAE that it is compared with several.
-        sector_input: the decoder also sees the sector's pixels in each cell of the latent grid. Without them it cannot
-            know where in a cell the sector ends, and draws dark notches along the edge. False is the paper's.
         posterior: "gamma", or "gaussian" for the standard KL-VAE of the same size (its prior is N(0, 1)).
     """
 
@@ -172,22 +172,19 @@ class GammaVAE(nn.Module):
         posterior: PosteriorFamily = "gamma",
         subpixel: int = 1,
         latent_channels: int = 1,
-        sector_input: bool = False,
     ) -> None:
         super().__init__()
         functions: dict[str, Activation] = {"silu": F.silu, "none": _identity}
         function = functions[activation]
         style = Style(norm_groups, function, projection)
         shape = _Shape(channels, blocks, style, level_attention, mid_attention, subpixel, latent_channels)
-        self.downsampling = subpixel * 2 ** (len(channels) - 1)
-        self.sector_input = sector_input
-        self.encoder = _encoder(shape)
-        self.decoder = _decoder(shape, latent_channels + (self.downsampling**2 if sector_input else 0))
+        self.encoder, self.decoder = _encoder(shape), _decoder(shape)
         self.to_alpha, self.to_beta, self.from_latent = (
             nn.Conv2d(latent_channels, latent_channels, 1) for _ in range(3)
         )
         self.alpha_prior, self.beta_prior, self.family = alpha_prior, beta_prior, posterior
         self.latent_channels = latent_channels
+        self.downsampling = subpixel * 2 ** (len(channels) - 1)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Raw maps a and b, (N, C, h, w), of images (N, 1, H, W) in [0, 1]."""
@@ -215,10 +212,7 @@ class GammaVAE(nn.Module):
 
     def decode(self, latent: Tensor, sector: Tensor) -> Tensor:
         """Images (N, 1, H, W), nominally in [0, 1] and not clipped, zero outside the sector."""
-        h = self.from_latent(latent)
-        if self.sector_input:
-            h = torch.cat([h, F.pixel_unshuffle(sector.to(h.dtype), self.downsampling)], dim=1)
-        return self.decoder(h) * sector
+        return self.decoder(self.from_latent(latent)) * sector
 
 
 def _identity(x: Tensor) -> Tensor:
