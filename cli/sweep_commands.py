@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.common import begin, done, say
+from cli.common import begin, done, one_of, say
 from cli.options import Device, DryRun
 
 if TYPE_CHECKING:
@@ -54,6 +54,10 @@ def sweep(
     price: Annotated[
         float | None, typer.Option(min=0, help="With --benchmark: an hour of one GPU, or of one core.")
     ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of drawing: auto, fp32, bf16 or fp16; default: the spec's, else auto.")
+    ] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Draw through torch.compile (slow to start).")] = False,
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
@@ -65,6 +69,11 @@ def sweep(
     from echo_synth.home import home
 
     experiment = read_sweep(spec)  # before the libraries are loaded: a mistake is told at once
+    if precision is not None:
+        one_of("--precision", precision, ("auto", "fp32", "bf16", "fp16"))
+        experiment = experiment.model_copy(update={"precision": precision})
+    if compiled:
+        experiment = experiment.model_copy(update={"compile": True})
     folder = (out or home() / "sweeps" / spec.stem).absolute()
     wanted = [n.strip() for n in only.split(",")] if only else None
     if benchmark is not None or price is not None:

@@ -101,10 +101,16 @@ class _Builder:
             "solver": self.solvers.get((row, nfe), grid.solver),
             **({"sigmas": self.levels[row, nfe]} if (row, nfe) in self.levels else {}),
             "batch": self.spec.batch,
+            **self._ways(),
             "weights": self.fingerprints[row],
             "maps": self.fingerprints["maps"],
         }
         return _CellData(Stage("data", config), {"kind": "synthetic", "row": row} | drawn, f"{row}_nfe{nfe}")
+
+    def _ways(self) -> dict[str, Setting]:
+        """How images are computed, as far as the spec departs from the defaults: other sweeps keep their hashes."""
+        ways = {"precision": (self.spec.precision, "auto"), "compile": (self.spec.compile, False)}
+        return {name: value for name, (value, default) in ways.items() if value != default}
 
     def extra(self, name: str, extra: ExtraCell, before: Mapping[str, _CellData]) -> _CellData:
         """A cell beside the grid; `before` holds those that it may build on."""

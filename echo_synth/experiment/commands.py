@@ -80,10 +80,11 @@ class StageCommands:
         return []  # all real patients: the converted dataset itself
 
     def _generate(self, stage: Stage) -> Command:
-        same_names = ("model", "nfe", "solver", "seed", "count", "batch")
+        same_names = ("model", "nfe", "solver", "seed", "count", "batch", "precision")
         return [
             "generate",
             *_options(stage.config, same_names),
+            *(["--compile"] if stage.config.get("compile") else []),
             f"--maps={self.inputs.maps}",
             f"--checkpoint={self.inputs.checkpoints[str(stage.config['weights'])]}",
             *self._targets(stage),

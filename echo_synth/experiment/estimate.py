@@ -113,7 +113,7 @@ class SweepEstimator:
         if config["kind"] != "synthetic":
             return _CHEAP
         checkpoint = self.inputs.checkpoints[str(config["weights"])]
-        source = choose_model(str(config["model"]), checkpoint, None, self.device, "auto")
+        source = choose_model(str(config["model"]), checkpoint, None, self.device, str(config.get("precision", "auto")))
         solver = str(config["solver"])
         settings = default_settings(
             source.spec.precond, int(config["nfe"] or 1), "heun" if solver == "auto" else solver

@@ -108,6 +108,8 @@ class SweepSpec(Strict):
         compare: further pairs of cells by name, [cell, baseline]; p-values are corrected over the pairs, each structure
             and metric by itself. A name without its seeds stands for all repeats: edm-l64_nfe20 for edm-l64_nfe20_seed0, ….
         repeats: of the bootstrap.
+        precision: in which images are drawn, as `generate --precision`. Part of what a dataset is.
+        compile: draw through torch.compile, whose rounding differs; part of what a dataset is as well.
     """
 
     real: int = Field(ge=1, le=999)
@@ -122,6 +124,8 @@ class SweepSpec(Strict):
     segmenter: SegmenterSettings | None = SegmenterSettings()
     classifier: ClassifierSettings | None = ClassifierSettings()
     repeats: int = Field(default=1000, ge=10, le=1_000_000)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compile: bool = False
 
     def model_of(self, row: str) -> str:
         """Model of a row of the grid."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from echo_synth.experiment.cells import build_cells, repeats_of
@@ -163,3 +164,14 @@ def test_pretraining_is_a_start_from_what_the_base_left(tmp_path: Path) -> None:
     run = runner.workspace.classifier_run(classifier.needs["init"])
     assert f"--init={run}" in runner.commands.of(classifier)[0]
     assert not [w for w in runner.commands.of(segmenter.needs["init"])[0] if w.startswith("--init")]
+
+
+def test_how_images_are_computed_is_part_of_what_they_are(tmp_path: Path) -> None:
+    before, after = cells_of(), cells_of({"precision": "bf16", "compile": True})
+    redone = {name for name in before if before[name].stages[0].key != after[name].stages[0].key}
+    assert redone == {"edm-l64_nfe5_seed0", "edm-l64_nfe20_seed0", "mixed"}
+    assert keys_of(cells_of({"precision": "auto", "compile": False})) == keys_of(before)  # sweeps of before keep theirs
+    commands = runner_in(tmp_path).commands
+    commands = replace(commands, inputs=replace(commands.inputs, checkpoints={"w": tmp_path}))
+    (plain,), (other,) = (commands.of(c["edm-l64_nfe5_seed0"].stages[0]) for c in (before, after))
+    assert [w for w in other if w not in plain and "--classification" not in w] == ["--precision=bf16", "--compile"]
