@@ -89,6 +89,7 @@ class Guided:
         self.denoiser, self.modulations, self.inside = denoiser, modulations, inside
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """(N, C, R, R) float64 of x (N, C, R, R) at the scalar σ; the network itself runs on float32 input."""
-        denoised = self.denoiser(x.float(), sigma.float().expand(len(x)), self.modulations)
+        """(N, C, R, R) float64 of x (N, C, R, R) at the scalar σ, on the CPU; the network itself runs on float32 input."""
+        levels = torch.full((len(x),), float(sigma), dtype=torch.float32, device=x.device)
+        denoised = self.denoiser(x.float(), levels, self.modulations)
         return torch.where(self.inside, denoised, -1.0).double()

@@ -51,7 +51,9 @@ def sample(
     """Solve dx = −σ̇ σ ∇ log p dt from pure noise to σ = 0 (Karras et al. 2022, algorithm 1 and 2).
 
     Args:
-        denoise: D(x, σ), called exactly `nfe` times with x of noise's shape and σ a scalar, both float64.
+        denoise: D(x, σ), called exactly `nfe` times with x of noise's shape and σ a scalar, both float64; x is on the
+            noise's device, σ on the CPU, where all coefficients of the solvers are computed: on a GPU they would take
+            hundreds of launches, and every decision that depends on them would wait for it.
         noise: unit normal, (N, …), any float dtype; scaled to σ_max inside. Steps are taken in float64.
         nfe: network evaluations to spend.
         solver: one of `SOLVERS`; ddpm (ancestral) is stochastic. Or `CONSISTENCY`, where D is a distilled network.
@@ -80,7 +82,7 @@ def sample(
     law = make_schedule(schedule, scaling, low, high)
     steps = method.steps_for(nfe)
     placed = noise_levels(discretization, steps, low, high, rho) if sigmas is None else _checked_sigmas(sigmas, steps)
-    levels = rounding(placed.to(noise.device))
+    levels = rounding(placed)
     different = len(torch.unique(levels))
     if method.multistep and different < len(levels):
         raise ValueError(f"{solver} at nfe {nfe} meets noise levels twice: only {different} exist; use fewer")

@@ -245,3 +245,17 @@ def test_churn_keeps_the_distribution_of_gaussian_data() -> None:
 def test_wrong_names_are_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sample(mixture_denoiser(), _noise(), **({"nfe": 5} | options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("solver", [*SOLVERS, "consistency"])
+def test_a_trajectory_never_waits_for_the_device(solver: str) -> None:
+    """Tensors of the device "meta" have no values: a solver that looked into one to decide anything would fail."""
+
+    def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        assert (x.device.type, sigma.device.type, sigma.dim()) == ("meta", "cpu", 0)
+        return x / 2
+
+    noise = torch.empty(2, 1, 4, 4, device="meta")
+    levels = {"sigmas": (20.0, 0.8), "nfe": 2} if solver == "consistency" else {"nfe": 9}
+    drawn = sample(denoise, noise, solver=solver, round_sigma=lambda s: s, **levels)  # type: ignore[arg-type]
+    assert (drawn.device.type, drawn.shape, drawn.dtype) == ("meta", noise.shape, noise.dtype)
