@@ -160,7 +160,7 @@ class Engine:
         ema = PowerEma(self.parameters, self.spec.ema_std)
         length = (self.spec.images, self.spec.batch)
         self.state = TrainingState(self.module, self.optimizer, ema, *length, snapshots, self.accelerator.scaler)
-        self.running: dict[str, float] = {}
+        self.running: dict[str, Tensor] = {}  # sums, on the device: reading one would wait for all that is queued there
         if resume and (self.folder / STATE).is_file():
             check_identity(self.folder, {**self.identity, "seed": self.seed}, self._instead)
             self.state.load(self.folder / STATE, self._instead)
@@ -193,10 +193,9 @@ class Engine:
         positions = self._positions()
         size = self.micro_batch or len(positions)
         pieces = [positions[i : i + size] for i in range(0, len(positions), size)]
-        for i, piece in enumerate(pieces):
-            self._backward(piece, len(piece) / len(positions), last=i == len(pieces) - 1)
+        terms = [self._backward(p, len(p) / len(positions), last=i == len(pieces) - 1) for i, p in enumerate(pieces)]
         norm = self.accelerator.clip_grad_norm_(self.parameters, self.spec.clip_norm)
-        self._check_gradient(norm, positions)
+        self._check_finite(norm, pieces, terms)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.state.step += 1
@@ -206,35 +205,45 @@ class Engine:
         self.meter.update(self.spec.batch)
         self._housekeeping()
 
-    def _backward(self, piece: list[int], share: float, last: bool) -> None:
+    def _backward(self, piece: list[int], share: float, last: bool) -> dict[str, Tensor]:
+        """Add the gradients of `piece`; returns its terms, detached, on the device."""
         context = nullcontext() if last else self.accelerator.no_sync(self.live)
         with context:
             # Dropout draws from the global generator: set by position, a resumed run draws the same masks.
             torch.manual_seed(position_seed(self.seed, piece[0]))
             terms = self.live(piece)
-            self._check_finite(terms, piece)
             self.accelerator.backward(terms["loss"] * share)
+        terms = {name: value.detach() for name, value in terms.items()}
         for name, value in terms.items():
-            self.running[name] = self.running.get(name, 0.0) + float(value.detach()) * share
+            added = value.double() * share
+            self.running[name] = self.running[name] + added if name in self.running else added
         self.running_count += last
+        return terms
 
-    def _check_finite(self, terms: Mapping[str, Tensor], piece: list[int]) -> None:
-        bad = [name for name, v in terms.items() if not torch.isfinite(v.detach())]
-        if bad:
-            raise TrainingError(
-                f"{self._name}: {', '.join(bad)} is not finite at step {self.state.step} (samples {piece[0]} to "
-                f"{piece[-1]}); {self._remedy}"
-            )
+    def _check_finite(
+        self, norm: Tensor | float | None, pieces: Sequence[list[int]], terms: Sequence[Mapping[str, Tensor]]
+    ) -> None:
+        """Stop before weights that are not finite exist.
 
-    def _check_gradient(self, norm: Tensor | float | None, positions: list[int]) -> None:
-        """Stop before weights that are not finite exist; fp16's scaler skips such steps by itself, up to a point."""
-        finite = norm is None or bool(torch.isfinite(torch.as_tensor(norm)))
-        self.skipped = 0 if finite else self.skipped + 1
+        The gradient's norm is the one number of a step that is read: a loss that is not finite makes it so too. fp16's
+        scaler skips steps whose gradient alone is not, up to a point.
+        """
+        if norm is None or bool(torch.isfinite(torch.as_tensor(norm))):
+            self.skipped = 0
+            return
+        for piece, values in zip(pieces, terms, strict=True):
+            bad = [name for name, value in values.items() if not torch.isfinite(value)]
+            if bad:
+                raise TrainingError(
+                    f"{self._name}: {', '.join(bad)} is not finite {self._place(piece)}; {self._remedy}"
+                )
+        self.skipped += 1
         if self.skipped > (_SCALER_SKIPS if self.accelerator.scaler else 0):
-            raise TrainingError(
-                f"{self._name}: the gradient is not finite at step {self.state.step} (samples {positions[0]} to "
-                f"{positions[-1]}); {self._remedy}"
-            )
+            seen = [position for piece in pieces for position in piece]
+            raise TrainingError(f"{self._name}: the gradient is not finite {self._place(seen)}; {self._remedy}")
+
+    def _place(self, positions: Sequence[int]) -> str:
+        return f"at step {self.state.step} (samples {positions[0]} to {positions[-1]})"
 
     def _learning_rate(self) -> float:
         """Linear warm-up over the first 2 % of training, then constant, and a linear fall over the last `lr_decay` of it.
@@ -278,9 +287,11 @@ class Engine:
 
     def _mean_over_processes(self) -> dict[str, float]:
         """Training terms since the last validation: the global batch's, whichever process saw which image."""
-        values = torch.tensor([v / max(1, self.running_count) for v in self.running.values()], dtype=torch.float64)
-        if self.accelerator.num_processes > 1 and len(values):
-            values = self.accelerator.reduce(values.to(self.accelerator.device), "mean")
+        if not self.running:
+            return {}
+        values = torch.stack(list(self.running.values())) / max(1, self.running_count)
+        if self.accelerator.num_processes > 1:
+            values = self.accelerator.reduce(values, "mean")
         return dict(zip(self.running, values.tolist(), strict=True))
 
     def _keep_if_best(self, numbers: dict[str, float]) -> None:
