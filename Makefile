@@ -40,7 +40,7 @@ $(DOCS)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 site: $(DOCS)/.installed ## the docs site, into site/; look at it with python -m http.server -d site
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict # never --quiet: then warnings are not counted
 
 bundled: $(BIN)/.installed ## train the weights that ship with the package (about 20 minutes on two cores)
 	PATH="$(abspath $(BIN)):$$PATH" docs/recipes/train_bundled.sh
