@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DOCS := .venv-docs
 
-.PHONY: demo test quick lint docs bundled clean
+.PHONY: demo test quick lint docs site bundled clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,8 +31,19 @@ lint: $(BIN)/.installed
 docs: $(BIN)/.installed ## the command reference, from the commands themselves
 	$(BIN)/python docs/recipes/make_reference.py docs/commands.md
 
+# Of pyproject.toml the extra alone: the site is built from sources and needs none of what the package needs.
+$(DOCS)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet uv
+	$(DOCS)/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" > $(DOCS)/requirements.txt
+	$(DOCS)/bin/uv pip install --quiet --python $(DOCS)/bin/python -c constraints.txt -r $(DOCS)/requirements.txt
+	touch $@
+
+site: $(DOCS)/.installed ## the docs site, into site/; look at it with python -m http.server -d site
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict # never --quiet: then warnings are not counted
+
 bundled: $(BIN)/.installed ## train the weights that ship with the package (about 20 minutes on two cores)
 	PATH="$(abspath $(BIN)):$$PATH" docs/recipes/train_bundled.sh
 
 clean:
-	rm -rf $(VENV) demo_out
+	rm -rf $(VENV) $(DOCS) demo_out site

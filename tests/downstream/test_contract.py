@@ -31,6 +31,7 @@ def test_the_version_is_one_that_was_tried() -> None:
         (nnUNetTrainer.train_step, ["batch"]),
         (nnUNetTrainer.validation_step, ["batch"]),
         (nnUNetTrainer.initialize, []),
+        (nnUNetTrainer.configure_optimizers, []),
         (nnUNetTrainer.do_split, []),
         (nnUNetTrainer.get_tr_and_val_datasets, []),
         (nnUNetTrainer.get_dataloaders, []),

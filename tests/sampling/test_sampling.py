@@ -39,8 +39,7 @@ def test_budget_is_spent_exactly(solver: str) -> None:
         assert torch.isfinite(result).all()
 
 
-@pytest.fixture(scope="module")
-def exact_solution() -> torch.Tensor:
+def solved_by_scipy() -> torch.Tensor:
     """The ODE of `mixture_denoiser(0.4, 0.3)` by scipy's eighth-order method, in λ = −ln σ: dx/dλ = D − x."""
     denoise, low, high = mixture_denoiser(0.4, 0.3), *SIGMA_RANGES["edm"]
 
@@ -51,6 +50,11 @@ def exact_solution() -> torch.Tensor:
     start = (_noise() * high).numpy().ravel()
     solved = integrate.solve_ivp(slope, (-np.log(high), -np.log(low)), start, method="DOP853", rtol=1e-12, atol=1e-12)
     return denoise(torch.from_numpy(solved.y[:, -1]), torch.tensor(low)).reshape(_noise().shape)
+
+
+@pytest.fixture(scope="module")
+def exact_solution() -> torch.Tensor:
+    return solved_by_scipy()
 
 
 def test_a_corrector_at_the_start_of_the_step_is_eulers_at_twice_the_cost(exact_solution: torch.Tensor) -> None:
