@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -131,3 +132,14 @@ def test_drawing_loads_no_phantom() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == ""
+
+
+def test_images_are_drawn_without_the_libraries_of_other_commands(tmp_path: Path) -> None:
+    """nnU-Net, SimpleITK and others load where they are used: drawing starts sooner, and runs where they are not installed."""
+    others = ("SimpleITK", "nnunetv2", "monai", "timm", "matplotlib", "torchvision", "skimage")
+    command = ["echosynth", "generate", "--model", "edm-l64", "--nfe", "1", "--count", "1", "--device", "cpu"]
+    code = f"import sys; sys.modules.update(dict.fromkeys({others})); sys.argv = {command}; from cli.main import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"ECHOSYNTH_HOME": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -64,23 +65,30 @@ class Spade(nn.Module):
         self.mlp_gamma = nn.Conv2d(hidden, channels, 3, padding=1)
         self.mlp_beta = nn.Conv2d(hidden, channels, 3, padding=1)
 
-    def modulation(self, onehot: Tensor) -> Modulation:
+    def modulation(self, onehot: Tensor, fold: bool = False) -> Modulation:
         """γ and β, each (N, C, H, W), for label maps on the grid of the x that will be normalised.
 
         Args:
             onehot: (N, K, H, W), dtype of the weights.
+            fold: with GroupNorm's own scale and shift multiplied into the convolutions: no further work here, one
+                operation less an evaluation. For inference: no gradient reaches the folded parameters once they change.
         """
         hidden = self.mlp_shared(onehot)
-        return Modulation(self.mlp_gamma(hidden), self.mlp_beta(hidden))
+        if not fold:
+            return Modulation(self.mlp_gamma(hidden), self.mlp_beta(hidden))
+        scale, shift = (F.conv2d(hidden, weight, bias, padding=1) for weight, bias in self._folded())
+        return Modulation(scale, shift, folded=True)
 
-    def fold(self, modulation: Modulation) -> Modulation:
-        """The same modulation with GroupNorm's own scale and shift multiplied in: one operation less an evaluation.
-
-        For inference: no gradient reaches the folded parameters once they change.
-        """
-        gain = 1 + modulation.scale
-        weight, bias = (p.reshape(1, -1, 1, 1) for p in (self.norm.weight, self.norm.bias))
-        return Modulation(weight * gain, torch.addcmul(modulation.shift, bias, gain), folded=True)
+    def _folded(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Weight and bias of the convolutions that give w (1 + γ) and b (1 + γ) + β; multiplied in float32."""
+        dtype, (gamma, beta) = self.norm.weight.dtype, (self.mlp_gamma, self.mlp_beta)
+        assert gamma.bias is not None
+        assert beta.bias is not None
+        w, b = self.norm.weight.float(), self.norm.bias.float()
+        kernel, gain = gamma.weight.float(), 1 + gamma.bias.float()
+        column = (-1, 1, 1, 1)
+        yield (w.reshape(column) * kernel).to(dtype), (w * gain).to(dtype)
+        yield (b.reshape(column) * kernel + beta.weight.float()).to(dtype), (b * gain + beta.bias.float()).to(dtype)
 
     def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
         """x (N, C, H, W) normalised and modulated; `modulation` on the same grid, for N maps or one."""

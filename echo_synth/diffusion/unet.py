@@ -201,9 +201,8 @@ class SemanticUNet(nn.Module):
         return sum(2 * count * s.norm.num_channels * size[0] * size[1] * itemsize for _, s, size in self._spades(name))
 
     def modulate_block(self, name: str, sizes: MapSizes, fold: bool = False) -> BlockModulations:
-        """Modulations of one decoder block, by normalisation, for the maps `sizes`; `fold`: see `Spade.fold`."""
-        made = {key: (spade, spade.modulation(sizes.at(size))) for key, spade, size in self._spades(name)}
-        return {key: spade.fold(m) if fold else m for key, (spade, m) in made.items()}
+        """Modulations of one decoder block, by normalisation, for the maps `sizes`; `fold`: see `Spade.modulation`."""
+        return {key: spade.modulation(sizes.at(size), fold) for key, spade, size in self._spades(name)}
 
     def forward(self, x: Tensor, noise_label: Tensor, modulations: Modulations) -> Tensor:
         """F, (N, out_channels, R, R) in the weights' dtype.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from echo_synth.diffusion.denoiser import Denoiser, Guided, cast_network
 from echo_synth.diffusion.labels import semantic_classes, semantic_shares, tissue_shares
 from echo_synth.diffusion.unet import Modulations
 from echo_synth.errors import RunError
+from echo_synth.generation.compiled import compile_parts
 from echo_synth.sampling import sample
 from echo_synth.sampling.ode import Draw
 from echo_synth.vae.codec import build_codec
@@ -75,7 +78,8 @@ class ImageGenerator:
         precision: fp32, bf16 or fp16 of the network's weights; steps are taken in float64.
         fast: channels-last layout, fused attention, SPADE modulations once a map; False is the plain way, for comparison.
         modulation_bytes: memory for modulations that are kept during a trajectory.
-        compiled: pass network and decoder through torch.compile, with CUDA graphs on a GPU.
+        compiled: pass network and decoder through torch.compile, see `compile_parts`. Batches of one size are best: another
+            size is compiled for again.
         texture: grain that `draw` adds to what the decoder gives; None for none.
     """
 
@@ -98,10 +102,9 @@ class ImageGenerator:
         decoder = vae.to(device).to(memory_format=layout).to(self.dtype) if vae else None
         self.resolution = denoiser.network.resolution
         self.codec = build_codec(decoder, self.resolution)
+        self.compiled = compiled
         if compiled:
-            mode = "reduce-overhead" if device.startswith("cuda") else "default"
-            for part in (self.denoiser.network, *([decoder.decoder] if decoder else [])):
-                part.compile(mode=mode)
+            compile_parts([self.denoiser.network, *([decoder.decoder] if decoder else [])], device)
 
     def noise(self, seed: int, indices: Sequence[int]) -> NDArray[np.float32]:
         """`image_noise` of images number `indices`, (N, C, R, R)."""
@@ -216,7 +219,8 @@ class ImageGenerator:
         images = self.images(self.fields(tissues, frames, noise, settings, draw, on_evaluation), tissues)
         if self.texture is None:
             return images
-        return np.stack([self.texture.draw(image, seed, i) for image, i in zip(images, indices, strict=True)])
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            return np.stack(list(pool.map(self.texture.draw, images, repeat(seed), indices)))
 
 
 def default_settings(precond: str, nfe: int, solver: str, sigmas: tuple[float, ...] | None = None) -> SamplerSettings:

@@ -96,6 +96,7 @@ class SampledImages:
     Attributes:
         say: is told when that happens.
         most: images at once; None for as many as are asked for.
+        whole: size of the batches of a compiled generator; smaller ones are filled up, or it would be compiled again.
     """
 
     generator: ImageGenerator
@@ -103,6 +104,7 @@ class SampledImages:
     precision: str
     say: Callable[[str], None] = lambda _: None
     most: int | None = None
+    whole: int = 0
 
     @property
     def device(self) -> str:
@@ -127,17 +129,31 @@ class SampledImages:
             part = slice(start, start + (self.most or len(indices)))
             tick = on_evaluation if start == 0 else _nothing  # the bar counts evaluations of the whole batch
             try:
-                chosen = (tissues[part], frames[part], seed, indices[part])
-                parts.append(self.generator.draw(*chosen, self.settings, tick))
+                parts.append(self._draw_at_once(tissues[part], frames[part], seed, indices[part], tick))
             except torch.OutOfMemoryError:
                 if len(indices[part]) == 1:
                     raise
-                self.most = len(indices[part]) // 2
+                self.most, self.whole = len(indices[part]) // 2, 0
             else:
                 start += len(parts[-1])
                 continue
             self._say_halved()  # not in the handler, whose traceback holds what the GPU has yet to free
         return np.concatenate(parts)
+
+    def _draw_at_once(
+        self,
+        tissues: NDArray[np.uint8],
+        frames: NDArray[np.uint8],
+        seed: int,
+        indices: Sequence[int],
+        tick: Callable[[], None],
+    ) -> NDArray[np.uint8]:
+        count = len(indices)
+        if self.generator.compiled:
+            self.whole = max(self.whole, count)
+            rows = [min(i, count - 1) for i in range(self.whole)]  # the last one again, as often as it takes
+            tissues, frames, indices = tissues[rows], frames[rows], [indices[i] for i in rows]
+        return self.generator.draw(tissues, frames, seed, indices, self.settings, tick)[:count]
 
     def _say_halved(self) -> None:
         if self.device.startswith("cuda"):

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import fft, ndimage
 
 LEVELS = 32  # bins of grey levels
 _EDGES = np.geomspace(0.008, 0.064, 7)  # between bins of contrast, in grey levels / 255
@@ -53,10 +54,10 @@ class Texture:
         if fan is None:
             return image
         rng = np.random.Generator(np.random.Philox(key=[seed, index], counter=_STREAM << 192))
-        white = np.fft.rfft2(rng.standard_normal(POLAR, dtype=np.float32))
-        polar = np.fft.irfft2(white * np.sqrt(self.spectrum), POLAR)
+        white = fft.rfft2(rng.standard_normal(POLAR, dtype=np.float32))
+        polar = fft.irfft2(white * np.sqrt(self.spectrum), POLAR)
         field = ndimage.map_coordinates(polar, fan.at(*np.nonzero(sector)), order=1, mode="wrap")
-        scale = _scale(self.deviation, image)[sector]
+        scale = _scale(self.deviation, image[sector], local_contrast(image)[sector])
         added = image[sector] / 255 + field / max(float(field.std()), 1e-6) * scale
         result = np.zeros_like(image)
         result[sector] = np.clip(np.round(added * 255), 1, 255)
@@ -147,7 +148,7 @@ def fit_texture(pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) ->
     if not power:
         raise ValueError("no image whose sector is a fan")
     spectrum = np.mean(power, axis=0)
-    return Texture(deviation, (spectrum / np.fft.irfft2(spectrum, POLAR)[0, 0]).astype(np.float32))
+    return Texture(deviation, (spectrum / fft.irfft2(spectrum, POLAR)[0, 0]).astype(np.float32))
 
 
 def _smooth(squares: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -169,7 +170,7 @@ def _polar_power(
     fan = fan_of(drawn > 0)
     if fan is None:
         return None
-    scale = np.maximum(_scale(deviation, drawn), 1e-3)
+    scale = np.maximum(_scale(deviation, drawn, local_contrast(drawn)), 1e-3)
     unit = np.where(sector, (image.astype(float) - drawn) / 255 / scale, 0)
     # Near the apex a pixel covers many beams: its grain would count as wide there, so only the deeper part counts.
     window = np.zeros(POLAR[0])
@@ -180,18 +181,38 @@ def _polar_power(
     return np.asarray(np.abs(np.fft.rfft2(polar)) ** 2 / max(1e-9, float((weight**2).sum())))
 
 
-def local_contrast(image: NDArray[np.uint8]) -> NDArray[np.floating]:
+def local_contrast(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Standard deviation of grey levels / 255 about each pixel of the sector, of `image` (H, W) uint8; 0 outside."""
-    sector = (image > 0).astype(float)
-    weight = np.maximum(ndimage.gaussian_filter(sector, _NEAR), 1e-6)
-    grey = image / 255
-    mean, square = (ndimage.gaussian_filter(x, _NEAR) / weight for x in (grey, grey**2))
-    return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)) * sector)
+    sector, grey = (image > 0).astype(np.float32), image.astype(np.float32) / 255
+    down, across = _window(image.shape[0]), _window(image.shape[1])
+    weight, mean, square = down @ np.stack([sector, grey, grey**2]) @ across.T
+    weight = np.maximum(weight, 1e-6)
+    variance = square / weight - (mean / weight) ** 2
+    return np.asarray(np.sqrt(np.maximum(variance, 0)) * sector)
 
 
-def _scale(deviation: NDArray[np.float32], image: NDArray[np.uint8]) -> NDArray[np.floating]:
-    """Deviation (H, W) at the pixels of `image` (H, W) uint8, interpolated between the bins' centres."""
-    level = image / 255 * LEVELS - 0.5
+@cache
+def _window(side: int) -> NDArray[np.float32]:
+    """(side, side), whose product with a column of pixels is its Gaussian average: two small products are the fastest filter."""
+    return np.asarray(ndimage.gaussian_filter1d(np.eye(side), _NEAR, axis=0), np.float32)
+
+
+def _scale(
+    deviation: NDArray[np.float32], image: NDArray[np.uint8], contrast: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """Deviation at pixels of these grey levels and contrasts, any shape, interpolated between the bins' centres."""
+    below, part = _between(np.arange(256) / 255 * LEVELS - 0.5, LEVELS)
+    of_level = (
+        deviation[below] * (1 - part)[:, None] + deviation[below + 1] * part[:, None]
+    ).ravel()  # (256 · CONTRASTS,)
     step = np.log(_EDGES[1] / _EDGES[0])
-    contrast = np.log(np.maximum(local_contrast(image), 1e-4) / _EDGES[0]) / step + 0.5
-    return np.asarray(ndimage.map_coordinates(deviation, [level, contrast], order=1, mode="nearest"))
+    below, part = _between(np.log(np.maximum(contrast, 1e-4) / _EDGES[0]) / step + 0.5, CONTRASTS)
+    first = image.astype(np.intp) * CONTRASTS + below
+    return np.asarray(of_level[first] * (1 - part) + of_level[first + 1] * part)
+
+
+def _between(position: NDArray[np.floating], bins: int) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
+    """The bin below each position among `bins`, and the share of the one above; beyond the ends the end counts."""
+    position = np.clip(position, 0, bins - 1)
+    below = np.minimum(position.astype(np.intp), bins - 2)
+    return below, position - below
