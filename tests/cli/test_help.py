@@ -8,9 +8,11 @@ import sys
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from cli.groups import GROUPS
 from cli.main import app
-from tests.cli.terminal import ROOT, echosynth
+from tests.cli.terminal import ROOT, echosynth, in_terminal
 
 
 def _help(*words: str, **environment: str) -> str:
@@ -30,6 +32,34 @@ def test_every_command_explains_itself() -> None:
         assert "Example:" in (command.help or ""), name
         for parameter in command.params:
             assert getattr(parameter, "help", "x"), f"{name} {parameter.name} has no help"
+
+
+def test_every_command_stands_in_one_group() -> None:
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_the_overview_lists_the_groups_in_their_order() -> None:
+    shown = _help()
+    titles = [line for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert titles == ["Options:", *(f"{group}:" for group in GROUPS)]
+    listed = [line.split()[0] for line in shown.splitlines() if line.startswith("  ") and line[2:3].isalpha()]
+    names = [name for group in GROUPS.values() for name in group]
+    assert [word for word in listed if word in names] == names
+
+
+@pytest.mark.parametrize("words", [(), ("generate",)])
+def test_help_on_a_wide_terminal_is_plain(words: tuple[str, ...]) -> None:
+    ended = in_terminal(echosynth(*words, "--help"), {"COLUMNS": "200"})
+    assert ended.status == 0
+    assert max(map(len, ended.screen.splitlines())) <= 80
+    assert "\x1b" not in ended.raw
+
+
+def test_all_help_fits_80_columns() -> None:
+    for words in ([], *([name] for names in GROUPS.values() for name in names)):
+        lines = CliRunner().invoke(app, [*words, "--help"], terminal_width=80).output.splitlines()
+        assert max(map(len, lines)) <= 80, words
 
 
 def test_the_overview_is_complete() -> None:
