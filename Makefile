@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick lint docs bundled clean
+.PHONY: demo test quick coverage lint docs bundled clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +20,12 @@ test: $(BIN)/.installed ## lint, types and tests
 
 quick: $(BIN)/.installed ## tests that neither draw nor train
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+coverage: $(BIN)/.installed ## lines and branches that the tests go through, per file
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 2 --dist loadgroup
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff format --check .

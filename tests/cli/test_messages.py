@@ -478,7 +478,7 @@ def test_an_unfinished_training_names_the_command_that_finishes_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "_advance", interrupted)
-        status, message = shell.type(VAE)
+        status, message = shell.type(LONGER)  # of two steps, so that one is left
     assert status == 130
     going_on = message.rpartition("continue with: echosynth ")[2].strip()
     train = "train --model edm-l64 --dataset-id 501 --size tiny --images 4 --batch 4 --copies 1 --precision fp32"
