@@ -99,8 +99,8 @@ def test_a_run_without_it_is_finished_later(whole: Path, home: Path, tmp_path: P
 def test_a_lengthened_run_is_finished_anew(whole: Path, home: Path, tmp_path: Path) -> None:
     run = _train(tmp_path / "longer")
     first = _weights(run / AS_TRAINED)
-    _train(run, images=24, resume=True)
-    assert str(progress_of(run)) == "24 images"
+    _train(run, images=64, resume=True)
+    assert str(progress_of(run)) == "64 images"
     assert not _same(_weights(run / AS_TRAINED), first)
     assert not _same(_weights(run / AS_TRAINED), _weights(run / WEIGHTS))
 
