@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DOCS := .venv-docs
 
-.PHONY: demo test quick lint docs site bundled clean
+.PHONY: demo test quick coverage lint docs site bundled clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,12 @@ test: $(BIN)/.installed ## lint, types and tests
 
 quick: $(BIN)/.installed ## tests that neither draw nor train
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+coverage: $(BIN)/.installed ## lines and branches that the tests go through, per file
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 2 --dist loadgroup
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lint: $(BIN)/.installed
 	$(BIN)/ruff format --check .
@@ -42,7 +48,7 @@ $(DOCS)/.installed: pyproject.toml constraints.txt
 site: $(DOCS)/.installed ## the docs site, into site/; look at it with python -m http.server -d site
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict # never --quiet: then warnings are not counted
 
-bundled: $(BIN)/.installed ## train the weights that ship with the package (about 20 minutes on two cores)
+bundled: $(BIN)/.installed ## train the weights that ship with the package (about an hour of one core)
 	PATH="$(abspath $(BIN)):$$PATH" docs/recipes/train_bundled.sh
 
 clean:

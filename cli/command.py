@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from cli.groups import GROUPS
 from cli.limits import refusal
 from echo_synth.errors import shortened
 
 if TYPE_CHECKING:
     from typer._click.core import Context
     from typer._click.exceptions import UsageError as _UsageError
+    from typer._click.formatting import HelpFormatter
 else:
     _UsageError = typer.BadParameter.__base__  # whichever click it is that typer brings
 
@@ -49,7 +51,14 @@ class Command(TyperCommand):
 
 
 class _Commands(TyperGroup):
-    """The commands by name."""
+    """The commands by name; help lists them in `GROUPS`."""
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        width = max(map(len, self.commands))  # one column of names in every group
+        for title, names in GROUPS.items():
+            rows = [(name.ljust(width), self.commands[name].get_short_help_str()) for name in names]
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
     def resolve_command(self, ctx: Context, args: list[str]) -> Any:
         with _readable():

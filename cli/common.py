@@ -50,6 +50,8 @@ def parse_numbers(option: str, text: str) -> list[int]:
 def begin(command: str, settings: Mapping[str, Any], dry_run: bool) -> dict[str, Any]:
     """Print the resolved settings (with a dry run only) and return them ready for settings.json.
 
+    They are one JSON object on standard output, whatever else a dry run says.
+
     Raises typer.Exit(0) after printing when `dry_run`.
     """
     from echo_synth import __version__
@@ -59,7 +61,7 @@ def begin(command: str, settings: Mapping[str, Any], dry_run: bool) -> dict[str,
         import json
 
         typer.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
-        typer.echo("dry run: nothing was written")
+        say("dry run: nothing was written")
         raise typer.Exit(0)
     return resolved
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cli.as_json import Json, print_report
 from cli.common import begin, done, one_of
 from cli.options import DryRun, Overwrite, Seed
 
@@ -60,6 +61,7 @@ def bootstrap_eval(
     ] = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Evaluate predictions on held-out real patients, with bootstrap statistics.
 
@@ -76,10 +78,16 @@ def bootstrap_eval(
     given = judged.settings() | {"repeats": repeats, "interval": interval, "seed": seed, "out": folder}
     settings = begin("bootstrap-eval", given, dry_run)
     check_evaluation(folder, settings, overwrite)
-    _evaluate(judged, resampling, folder, settings)
+    metrics = _evaluate(judged, resampling, folder, settings)
+    files = sorted(p.name for p in folder.iterdir() if p.is_file())
+    if as_json:
+        print_report("bootstrap-eval", folder, files, {k: v for k, v in metrics.items() if k != "settings"})
+    else:
+        _print_tables(metrics)
+        done(f"wrote {folder}: " + ", ".join(files))
 
 
-def _evaluate(judged: Inputs, resampling: Resampling, folder: Path, settings: dict[str, Any]) -> None:
+def _evaluate(judged: Inputs, resampling: Resampling, folder: Path, settings: dict[str, Any]) -> Metrics:
     from echo_synth.evaluation.segmentation import evaluate_segmentation
     from echo_synth.report.evaluation import write_evaluation
 
@@ -90,8 +98,7 @@ def _evaluate(judged: Inputs, resampling: Resampling, folder: Path, settings: di
         masks = evaluate_segmentation(
             judged.predictions, judged.references, resampling, judged.baselines, judged.case_facts, judged.native
         )
-    _print_tables(write_evaluation(folder, settings, masks, judged.references, views))
-    done(f"wrote {folder}: " + ", ".join(sorted(p.name for p in folder.iterdir() if p.is_file())))
+    return write_evaluation(folder, settings, masks, judged.references, views)
 
 
 def _judge_views(classifier: Path, images: Path, resampling: Resampling) -> ViewResult:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.as_json import Json, print_json
+
 if TYPE_CHECKING:
     from echo_synth.inventory import Entry
-
-Json = Annotated[bool, typer.Option("--json", help="As JSON, on standard output.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +39,7 @@ def list_(
     chosen = inventory.KINDS if kind is None else (one_of("KIND", kind, inventory.KINDS),)
     entries = list(inventory.inventory(chosen))
     if as_json:
-        typer.echo(json.dumps([e.as_dict() for e in entries], indent=2))
+        print_json([e.as_dict() for e in entries])
         return
     if not entries:
         typer.echo(f"nothing in {home()}; 'echosynth demo' or 'echosynth convert-camus' makes the first")
@@ -79,6 +78,6 @@ def doctor(as_json: Json = False) -> None:
             if finding.mend:
                 typer.echo(f"{'':8}  {finding.mend}")
     if as_json:
-        typer.echo(json.dumps([f.as_dict() for f in found], indent=2))
+        print_json([f.as_dict() for f in found])
     if any(f.state == BROKEN for f in found):
         raise typer.Exit(1)

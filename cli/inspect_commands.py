@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cli.as_json import Json, print_report
 from cli.common import begin, done, one_of, parse_numbers, say
 from cli.options import SOLVER_HELP, Checkpoint, DatasetId, Device, DryRun, Model, Overwrite, Precision, Seed, Vae
 
@@ -24,6 +25,7 @@ def fit_prior(
     out: Annotated[Path | None, typer.Option("--out", help="Folder; default: ECHOSYNTH_HOME/priors/<dataset>.")] = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Fit the Γ prior to the in-sector intensities of the training patients, beside Gaussian and Rayleigh.
 
@@ -43,6 +45,9 @@ def fit_prior(
     resolved = begin("fit-prior", {"dataset": dataset.path, "method": method, "out": folder}, dry_run)
     counts, result = latent_prior.fit_dataset(prepare(dataset), dataset.name, method)
     write_prior(counts, result, folder, resolved)
+    if as_json:
+        print_report("fit-prior", folder, PRIOR_FILES, result)
+        return
     for fit in (*result["maximum_likelihood"], result["grid_search"], result["paper"]):
         numbers = ", ".join(f"{k} {v:.4g}" for k, v in fit["parameters"].items())
         say(f"{fit['name']:9} {numbers}: log-likelihood {fit['log_likelihood']:.4f}, KS {fit['ks']:.4f}")
@@ -61,6 +66,7 @@ def inspect_vae(
     ] = "val",
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Measure VAEs side by side: reconstruction in the sector, latent against image, latent against prior.
 
@@ -83,9 +89,12 @@ def inspect_vae(
     data = prepare(dataset)
     measured = {name: measure(vae, data, split) for name, vae in networks_of(opened).items()}
     write_vae_quality(measured, out, resolved)
+    if as_json:
+        print_report("inspect-vae", out, VAE_FILES, {name: m.numbers for name, m in measured.items()})
+        return
     for name, quality in measured.items():
         done(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in quality.numbers.items()))
-    done(f"wrote {out}: vae_quality.json, latents.png, reconstructions.png")
+    done(f"wrote {out}: {', '.join(VAE_FILES)}")
 
 
 def sample_grid(

@@ -35,11 +35,14 @@ from echo_synth.interrupt import WITHIN
 EPILOG = """\b
 Environment:
   ECHOSYNTH_HOME   where runs, maps and datasets go (default ./echosynth_home)
-  nnUNet_raw, nnUNet_preprocessed, nnUNet_results   nnU-Net's own folders (default below ECHOSYNTH_HOME/nnunet)
+  nnUNet_raw, nnUNet_preprocessed, nnUNet_results
+                   nnU-Net's own folders (default below ECHOSYNTH_HOME/nnunet)
   ECHOSYNTH_DEBUG  1: as --debug
+  NO_COLOR         any value: no colours, in progress bars either
 
 \b
-Exit codes: 0 done, 1 an error in one or two lines, 2 wrong usage, 130 interrupted.
+Exit codes:
+  0 done, 1 an error in one or two lines, 2 wrong usage, 130 interrupted
 """
 
 app = Application(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.as_json import Json, print_report, rows_of
 from cli.common import begin, done, one_of, parse_numbers, say
 from cli.options import SOLVER_HELP, Checkpoint, Device, DryRun, Maps, Model, Overwrite, Precision, Seed, Size, Vae
 
@@ -52,6 +53,7 @@ def study_solvers(
     out: Annotated[Path | None, typer.Option("--out", help="Folder; default: the run folder.")] = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Measure every solver's distance from the converged solution; generate then picks the best one for its NFE.
 
@@ -81,13 +83,16 @@ def study_solvers(
         table = solver_study.study(chosen.load(), tissues, frames, chosen.spec.precond, budgets, converged, seed)
         study = solver_study.SolverStudy(table, converged, count, seed)
     write_solver_study(study, chosen.spec.title, folder)
+    files = (*study.tables, "solvers.csv", "solvers.png", "solvers.json")
+    if as_json:
+        print_report("study-solvers", folder, files, study.summary() | {"distances": rows_of(study.table)})
+        return
     recommended = solver_study.recommend(study.table)
     done(
         study.table.pivot(index="nfe", columns="solver", values="rmse").to_string(float_format="%.4g"),
         "nearest solver: " + ", ".join(f"{n} NFE {s}" for n, s in recommended.items()),
         *_searched_lines(study.searched.get("schedules", {})),
-        f"wrote {folder}: {', '.join((*study.tables, 'solvers.csv', 'solvers.png', 'solvers.json'))}; "
-        "generate --solver auto follows it",
+        f"wrote {folder}: {', '.join(files)}; generate --solver auto follows it",
     )
 
 
@@ -148,6 +153,7 @@ def benchmark(
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("benchmark"),
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Measure images/s against NFE for each model on this machine, with the cost of every stage.
 
@@ -176,18 +182,23 @@ def benchmark(
     )
     plan.check()
     check_results(out.absolute(), "benchmark", BENCHMARK_FILES, overwrite)
-    _measure(plan, batch, out, begin("benchmark", plan.settings() | {"batch": batch}, dry_run))
+    _measure(plan, batch, out, begin("benchmark", plan.settings() | {"batch": batch}, dry_run), as_json)
 
 
-def _measure(plan: BenchmarkPlan, batch: int, out: Path, settings: dict[str, Any]) -> None:
+def _measure(plan: BenchmarkPlan, batch: int, out: Path, settings: dict[str, Any], as_json: bool) -> None:
     from echo_synth.data.maps import open_maps
     from echo_synth.evaluation import throughput
     from echo_synth.evaluation.map_batches import first_maps
     from echo_synth.generation.sources import newest_maps
-    from echo_synth.report.measurements import write_benchmark
+    from echo_synth.report.measurements import BENCHMARK_FILES, write_benchmark
 
     tissues, frames = first_maps(open_maps(newest_maps()), batch)
     measured = throughput.benchmark(plan, tissues, frames, say)
-    write_benchmark(measured, out, settings | throughput.machine(plan.device))
+    machine = throughput.machine(plan.device)
+    write_benchmark(measured, out, settings | machine)
+    if as_json:
+        tables = {"throughput": rows_of(measured.table), "stages": rows_of(measured.stages)}
+        print_report("benchmark", out, BENCHMARK_FILES, tables | {"machine": machine})
+        return
     table = measured.table.to_string(index=False, float_format="%.3g")
-    done(table, f"wrote {out}: throughput.csv, throughput.png, stages.csv")
+    done(table, f"wrote {out}: {', '.join(BENCHMARK_FILES)}")

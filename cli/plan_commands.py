@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cli.as_json import Json, print_json
 from cli.options import Model
 
 
@@ -32,14 +33,12 @@ def plan(
     like: Annotated[
         int | None, typer.Option(help="Id of a dataset whose bytes an image are taken; default: documented ones.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, on standard output.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Tell hours, disk and money of drawing a dataset, from a measured benchmark; draws nothing.
 
     Example: echosynth plan --images 1000000 --model edm-l64 --nfe 4 --gpus 8 --benchmark benchmark --price 2.5
     """
-    import json
-
     from echo_synth import specs
     from echo_synth.data import nnunet_raw
     from echo_synth.experiment.cost import DOCUMENTED, fleet_of, footprint_of, plan_dataset
@@ -50,4 +49,7 @@ def plan(
     fleet = fleet_of(gpus, cpus, price, throughput.machine)
     footprint = DOCUMENTED if like is None else footprint_of(nnunet_raw.find(like, "--like"))
     planned = plan_dataset(images, model, nfe, fleet, throughput, footprint)
-    typer.echo(json.dumps(planned.as_dict(), indent=2) if as_json else "\n".join(planned.lines()))
+    if as_json:
+        print_json(planned.as_dict())
+    else:
+        typer.echo("\n".join(planned.lines()))

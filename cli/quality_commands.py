@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.as_json import Json, print_report
 from cli.common import begin, done, say
 from cli.options import Device, DryRun, Overwrite, Seed
 
@@ -75,6 +76,7 @@ def quality(
     device: Device = "auto",
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Measure a synthetic dataset: feature distances, texture, agreement with its maps, copies of training images.
 
@@ -116,7 +118,12 @@ def quality(
     )
     check_inputs(inputs)
     settings = begin("quality", _settings(inputs, trainer, folder, kept), dry_run)
-    _judge(inputs, (real, trainer), folder, kept, settings, overwrite)
+    numbers = _judge(inputs, (real, trainer), folder, kept, settings, overwrite)
+    if as_json:
+        print_report("quality", folder, FILES, numbers)
+    else:
+        _tell(numbers)
+        done(f"wrote {folder}: {', '.join(FILES)}")
 
 
 def _installed_perceptual(weights: Path | None) -> str:
@@ -163,12 +170,11 @@ def _judge(
     kept: Path | None,
     settings: dict[str, Any],
     overwrite: bool,
-) -> None:
-    """Measure, write, and say what matters; `segmenter` is the dataset and the trainer that predict where no masks are given."""
+) -> dict[str, Any]:
+    """Measure and write; returns quality.json's numbers. `segmenter` is the dataset and the trainer that predict where no masks are given."""
     from echo_synth.evaluation.dataset_quality_results import judge, write_kept
     from echo_synth.evaluation.segmenter_masks import segmenter_masks
-    from echo_synth.report.quality_results import FILES, write_quality
-    from echo_synth.report.quality_tables import quality_rows, recall_rows
+    from echo_synth.report.quality_results import write_quality
 
     masks = inputs.predictions or segmenter_masks(inputs.synthetic, inputs.cases, *segmenter, folder, inputs.device)
     if masks is None:
@@ -179,10 +185,15 @@ def _judge(
     if kept is not None:
         left = write_kept(inputs.synthetic, judgement.table, kept, settings, overwrite)
         say(f"kept {left} of {len(judgement.table)} images: {kept}")
-    lines = [f"{name}: {value}" for name, value in quality_rows(judgement.numbers)]
-    recall = [f"  {change}: {share}" for change, _, share in recall_rows(judgement.numbers["privacy"])[1:]]
+    return judgement.numbers
+
+
+def _tell(numbers: Mapping[str, Any]) -> None:
+    from echo_synth.report.quality_tables import quality_rows, recall_rows
+
+    lines = [f"{name}: {value}" for name, value in quality_rows(numbers)]
+    recall = [f"  {change}: {share}" for change, _, share in recall_rows(numbers["privacy"])[1:]]
     done(*lines, "planted copies of training images that are found, by change:", *recall)
-    done(f"wrote {folder}: {', '.join(FILES)}")
 
 
 def _note_privacy(inputs: QualityInputs, measured: Mapping[str, Any]) -> None:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.as_json import Json, print_report
 from cli.common import begin, done, one_of, say
 from cli.options import Device, DryRun
 
 if TYPE_CHECKING:
+    from echo_synth.estimate import Estimate
     from echo_synth.experiment.spec import SweepSpec
     from echo_synth.experiment.sweep import Sweep
 
@@ -60,6 +62,7 @@ def sweep(
     compiled: Annotated[bool, typer.Option("--compile", help="Draw through torch.compile (slow to start).")] = False,
     device: Device = "auto",
     dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Run an experiment: each cell generates, trains, predicts and evaluates; run again to resume.
 
@@ -91,7 +94,7 @@ def sweep(
     device = device if cluster else training_device(device)
     check_results(folder, "sweep", FILES, overwrite=True)  # its own give way as cells are done
     planned = plan_sweep(experiment, folder, wanted, device, say)
-    _say_how_long(planned, device, status, dry_run)
+    expected = _say_how_long(planned, device, status, dry_run)
     states = {
         c.name: {"state": planned.workspace.state(c), "stages": [s.folder for s in c.stages]} for c in planned.chosen
     }
@@ -105,6 +108,7 @@ def sweep(
             "device": device,
             **({"cluster": cluster, "job": asdict(limits)} if cluster else {}),
             "cells": states,
+            **({"estimate": asdict(expected)} if dry_run and expected else {}),
         },
         dry_run,
     )
@@ -118,6 +122,9 @@ def sweep(
     finally:  # also of what a failure or Ctrl-C leaves
         begun = (folder / "settings.json").is_file()
         figures = planned.results.publish() if begun else []
+    if as_json:
+        print_report("sweep", folder, FILES, {"cells": [planned.results.row(c) for c in planned.cells]})
+        return
     _show(planned)
     wrote = [f"results: {folder / 'results.csv'}"] if begun else []
     done(*wrote, *([f"figures: {', '.join(figures)}"] if figures else []))
@@ -149,17 +156,18 @@ def _price(
     begin("sweep", {"spec": experiment, "out": folder, "cells": names, "cost": cost.as_dict()}, dry_run)
 
 
-def _say_how_long(planned: Sweep, device: str, status: bool, dry_run: bool) -> None:
-    """The estimate in a dry run; before a sweep on this machine, only where it takes over an hour."""
+def _say_how_long(planned: Sweep, device: str, status: bool, dry_run: bool) -> Estimate | None:
+    """Tell the estimate, and return it, in a dry run; before a sweep on this machine, only where it takes over an hour."""
     from echo_synth.device import training_device
     from echo_synth.experiment.estimate import SweepEstimator
 
     estimator = SweepEstimator(planned.spec, planned.inputs, planned.workspace, training_device(device))
     if status or (not dry_run and estimator.is_small(planned.chosen)):
-        return
+        return None
     expected = estimator.of(planned.chosen)
     if dry_run or expected.is_long:
         say(f"estimate: {expected}; it can be interrupted, the same command continues it")
+    return expected
 
 
 def _show(planned: Sweep) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.as_json import Json, print_json
 from cli.common import done, say
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def verify(
         Path,
         typer.Argument(metavar="DIR", help="nnU-Net raw dataset (its classification folder is checked too), or a run."),
     ],
-    json: Annotated[bool, typer.Option("--json", help="What was found as one JSON object, for programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check a dataset or a run against the hashes that were recorded when it was made: missing, altered, extra files.
 
@@ -34,18 +35,12 @@ def verify(
     from echo_synth.verification.verify import verify as check
 
     verdict = check(folder.absolute())
-    if json:
-        _print_json(verdict)
+    if as_json:
+        print_json(verdict.as_json())
     else:
         _print(verdict)
     if not verdict.whole:
         raise typer.Exit(1)
-
-
-def _print_json(verdict: Verdict) -> None:
-    import json
-
-    typer.echo(json.dumps(verdict.as_json(), indent=2, default=str))
 
 
 def _print(verdict: Verdict) -> None:

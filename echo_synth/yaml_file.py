@@ -39,9 +39,11 @@ class _PlainLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:  # type: ignore[override]
         names = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for position, name in enumerate(names):
-            if name in names[:position]:
+        seen: set[tuple[str, str]] = set()
+        for name in names:
+            if name in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"'{name[1]:.40}' is there twice", node.start_mark)
+            seen.add(name)
         return super().construct_mapping(node, deep)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,28 +36,59 @@ def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def _few_pictures() -> Iterator[None]:
+    """Trainings in this process show one picture of few evaluations and fit the texture to few images.
+
+    That is most of the time of so short a training, and no test looks at more; what does so says it with its own numbers.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("echo_synth.training.tasks.diffusion._PICTURES", 1)
+        patch.setattr("echo_synth.training.tasks.diffusion._PICTURE_NFE", 3)
+        patch.setattr("echo_synth.training.tasks.vae._PICTURES", 1)
+        patch.setattr("echo_synth.training.texture._IMAGES", 4)
+        yield
+
+
+def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first of several test processes makes and all others copy, each for itself: tests write beside what is there."""
+    together = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
+    shared, own = together / f"shared-{name}", factory.mktemp(name) / name
+    with open(together / f"shared-{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (done := shared / "made").exists():
+            shared.mkdir()
+            make(shared / "folder")
+            done.touch()
+    shutil.copytree(shared / "folder", own, symlinks=True)
+    return own
+
+
+@pytest.fixture(scope="session")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five phantom patients in the NIfTI release's layout."""
     from echo_synth.phantom import write_phantom
 
-    folder = tmp_path_factory.mktemp("phantom") / "ph"
-    write_phantom(folder, 5, 3, "nifti", {}, workers=1)
-    return folder
+    return _once(tmp_path_factory, "phantom", lambda folder: write_phantom(folder, 5, 3, "nifti", {}, workers=1))
 
 
 @pytest.fixture(scope="session")
-def converted(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ECHOSYNTH_HOME that holds the phantom as dataset 501, with maps."""
-    from cli.data_commands import convert_camus, make_maps
+def converted(phantom: Path, _few_pictures: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ECHOSYNTH_HOME that holds the phantom as dataset 501, with maps, and prepared for trainings."""
+    return _once(tmp_path_factory, "home", lambda folder: _convert(phantom, folder))
 
-    home = tmp_path_factory.mktemp("home")
+
+def _convert(phantom: Path, home: Path) -> None:
+    from cli.data_commands import convert_camus, make_maps
+    from echo_synth.data import nnunet_raw
+    from echo_synth.data.prepared import prepare
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ECHOSYNTH_HOME", str(home))
         for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
             patch.delenv(name, raising=False)
         convert_camus(phantom, 501, name="PHANTOM", split=str(phantom / "database_split"), workers=1)
         make_maps(501, repeats=2, workers=1)
-    return home
+        prepare(nnunet_raw.find(501))
 
 
 @pytest.fixture

@@ -72,6 +72,26 @@ def test_a_bar_stands_before_the_first_unit_is_done() -> None:
     assert "after" in ended.screen
 
 
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_bars_have_no_colours_where_none_are_wanted(plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    if plain:
+        monkeypatch.setenv("NO_COLOR", "1")
+    else:
+        monkeypatch.delenv("NO_COLOR", raising=False)
+    stream = _Terminal()
+    meter = Meter(4, "train", "images", stream=stream)
+    meter.update(2)
+    meter.close()
+    assert "2/4" in stream.getvalue()
+    assert bool(re.search(r"\x1b\[[0-9;]*[34][0-9;]*m", stream.getvalue())) is not plain
+
+
 def test_a_bar_beside_redirected_output_leaves_everything_in_place(tmp_path: Path) -> None:
     """Libraries, their child processes and Python itself print into the log; the bar is on the terminal; afterwards all is as before."""
     code = f"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,12 @@ def main(out: str) -> None:
     program = Path(sys.executable).with_name("echosynth")
     parts = ["# Commands\n", "Made by `make docs`; do not edit.\n"]
     for name in names:
+        environment = {
+            "COLUMNS": "110",
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        }  # of the checkout that is meant
         text = subprocess.run(
-            [program, name, "--help"], capture_output=True, text=True, check=True, env={"COLUMNS": "110"}
+            [program, name, "--help"], capture_output=True, text=True, check=True, env=environment
         ).stdout
         parts.append(f"## {name}\n\n```text\n{text.strip()}\n```\n")
     Path(out).write_text("\n".join(parts), encoding="utf-8")

@@ -17,12 +17,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from echo_synth.data.tissue_colours import tissue_colours
 from echo_synth.downstream.nnunet import environment
 from echo_synth.files import read_json
 from echo_synth.home import nnunet_folder
 
 COLUMNS = 6
-COLOURS = np.array([[0, 0, 0], [255, 80, 80], [80, 255, 80], [90, 160, 255]], np.uint8)
+COLOURS = tissue_colours()[:4]  # a label is the id of its tissue
 
 
 def batch_of(dataset_id: int, trainer: str, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int16]]:

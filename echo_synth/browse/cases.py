@@ -16,7 +16,7 @@ from PIL import Image
 from echo_synth import specs
 from echo_synth.data.nifti import read_pixels
 from echo_synth.data.nnunet_raw import RawDataset
-from echo_synth.data.subject import Subject
+from echo_synth.data.tissue_colours import tissue_colours
 from echo_synth.errors import DataError
 
 _SHOWN = ("case", "patient", "view", "phase", "split")
@@ -87,21 +87,10 @@ def read_flags(folder: Path, dataset: RawDataset) -> dict[str, list[str]]:
 
 def coloured(labels: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Labels (H, W) as RGBA (H, W, 4) uint8: the colours of the report's label maps, clear background."""
-    known = specs.labels()
     palette = np.zeros((256, 4), np.uint8)
-    for tissue in known.tissues.values():
-        if tissue.nnunet:
-            palette[tissue.nnunet] = (*tissue.colour, _OPACITY)
+    for number in filter(None, specs.labels().nnunet_labels.values()):  # of a label and of its tissue alike
+        palette[number] = (*tissue_colours()[number], _OPACITY)
     return palette[labels.astype(np.uint8)]
-
-
-def legend(subject: Subject) -> list[dict[str, str]]:
-    """Name and colour of each label of what a dataset shows."""
-    colours = {t.nnunet: t.colour for t in specs.labels().tissues.values()}
-    return [
-        {"name": name.replace("_", " ").replace("lv ", "LV "), "colour": f"rgb({', '.join(map(str, colours[number]))})"}
-        for name, number in subject.labels.items()
-    ]
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

@@ -15,8 +15,9 @@ from urllib.parse import unquote, urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from echo_synth.browse.cases import Album, legend
+from echo_synth.browse.cases import Album
 from echo_synth.data.subject import subject_of
+from echo_synth.data.tissue_colours import legend
 from echo_synth.errors import DataError
 
 _PAGE = "page.html.j2"

@@ -17,7 +17,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from echo_synth import specs
 from echo_synth.data import nnunet_raw
 from echo_synth.data.allotment import allot
 from echo_synth.data.deformation import SIZE, apply, draw
@@ -29,6 +28,7 @@ from echo_synth.data.png import read_png
 from echo_synth.data.resize import rescale_spacing
 from echo_synth.data.subject import Subject, need_heart, subject_of, write_subject
 from echo_synth.data.tables import read_index
+from echo_synth.data.tissue_colours import tissue_colours
 from echo_synth.data.tissues import BEYOND, OTHER_TISSUE, anatomy, visible
 from echo_synth.errors import DataError
 from echo_synth.files import read_json, write_json
@@ -175,10 +175,9 @@ def _with_fractions(
 
 def write_map(path: Path, map_: NDArray[np.uint8]) -> None:
     """Ids 0..7 as a palette PNG: small, lossless, and viewable in colour; beyond the sector half as bright."""
-    tissues = [t.colour for t in specs.labels().tissues.values()]
-    beyond = [tuple(c // 2 for c in colour) for colour in tissues[1:OTHER_TISSUE]]
+    colours = tissue_colours()
     image = Image.fromarray(map_, mode="P")
-    image.putpalette([c for colour in (*tissues, *beyond) for c in colour])
+    image.putpalette(np.concatenate([colours, colours[1:OTHER_TISSUE] // 2]).ravel().tolist())
     image.save(path)
 
 

@@ -14,7 +14,7 @@ from echo_synth.data.nnunet_raw import ENDING
 from echo_synth.data.tables import read_cases
 from echo_synth.errors import DataError
 from echo_synth.evaluation.masks import pair_cases
-from echo_synth.evaluation.trainings import find_trainings
+from echo_synth.evaluation.trainings import find_trainings, trained_on
 from echo_synth.files import listed
 from echo_synth.home import home, nnunet_folder
 
@@ -103,8 +103,14 @@ class Inputs:
             "classifier": self.classifier,
             "images": self.images,
             "baselines": baselines,
+            "trained_on": self._trained_on(),
             "inputs": _fingerprint(known),
         }
+
+    def _trained_on(self) -> dict[str, Any]:
+        """Dataset and trainer behind each arm's predictions, in words; empty text where their folders do not say."""
+        ours = trained_on(self.predictions) if self.predictions else ""
+        return {"predictions": ours, "baselines": {name: trained_on(fs) for name, fs in self.baselines.items()}}
 
 
 def resolve_inputs(

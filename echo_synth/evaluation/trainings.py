@@ -12,7 +12,7 @@ import pandas as pd
 
 from echo_synth.data.nnunet_raw import ENDING
 from echo_synth.errors import DataError
-from echo_synth.files import listed
+from echo_synth.files import listed, read_json
 from echo_synth.metrics.random_effects import Arm
 
 GENERATOR_SEED, SEGMENTER_SEED = "generator_seed", "segmenter_seed"
@@ -50,6 +50,22 @@ def find_trainings(folders: Sequence[Path]) -> tuple[Training, ...]:
         generator, segmenter = min(twice)
         raise DataError(f"{folders[0]}: two trainings of generator seed {generator} and segmenter seed {segmenter}")
     return tuple(Training(folder, *pair) for folder, pair in zip(found, seeds, strict=True))
+
+
+def trained_on(folders: Sequence[Path]) -> str:
+    """What an arm's segmenters were trained on, as predict-segmenter left it: 'Dataset501_CAMUS by TRAINER'; empty where it did not."""
+    told = {_told(training.folder) for training in find_trainings(folders)}
+    return ", ".join(sorted(filter(None, told)))
+
+
+def _told(folder: Path) -> str:
+    try:
+        settings = read_json(folder / "settings.json")
+    except DataError:
+        return ""
+    names = [settings.get(key) for key in ("dataset", "trainer")] if isinstance(settings, dict) else []
+    known = [Path(name).name for name in names if isinstance(name, str)]
+    return " by ".join(known) if len(known) == len(names) else ""
 
 
 def _with_masks(folder: Path) -> list[Path]:

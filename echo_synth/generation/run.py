@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from echo_synth import specs
 from echo_synth.data.maps import MapFolder
 from echo_synth.data.nifti import read_pixels
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.data.subject import Subject
+from echo_synth.data.tissue_colours import tissue_image
 from echo_synth.data.tissues import anatomy, visible
 from echo_synth.files import write_png
 from echo_synth.generation.timing import Attempt, record_attempt
@@ -209,8 +209,7 @@ def save_preview(path: Path, pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np
 
 
 def _tile(image: NDArray[np.uint8], tissues: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    palette = np.asarray([t.colour for t in specs.labels().tissues.values()], np.uint8)
-    return np.concatenate([np.repeat(image[::2, ::2, None], 3, axis=2), palette[tissues[::2, ::2]]], axis=0)
+    return np.concatenate([np.repeat(image[::2, ::2, None], 3, axis=2), tissue_image(tissues[::2, ::2])], axis=0)
 
 
 def total_cases(rows: pd.DataFrame) -> str:

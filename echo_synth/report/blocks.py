@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from echo_synth.data.tissue_colours import Key
 from echo_synth.report.cells import Rows
 
 
@@ -36,11 +37,12 @@ class Note:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG with its alternative text and caption."""
+    """A PNG with its alternative text and caption; a wide one is scrolled where there is no room."""
 
     png: bytes
     alt: str
     caption: str
+    wide: bool = False
     kind: str = "picture"
 
     @property
@@ -58,6 +60,37 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Panels:
+    """Parts of one picture, as many side by side as there is room for, one a row on a phone.
+
+    Attributes:
+        size: of the parts: "large", or "small" where they have few pixels.
+    """
+
+    pictures: Sequence[Picture]
+    caption: str
+    size: str = "large"
+    kind: str = "panels"
+
+
+@dataclass(frozen=True)
+class Legend:
+    """The colours of tissues."""
+
+    keys: Sequence[Key]
+    kind: str = "legend"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A few sentences under a small heading, each with what it is about."""
+
+    title: str
+    lines: Sequence[tuple[str, str]]
+    kind: str = "facts"
+
+
+@dataclass(frozen=True)
 class Settings:
     """Resolved settings, folded away."""
 
@@ -65,7 +98,7 @@ class Settings:
     kind: str = "settings"
 
 
-Block = Table | Note | Picture | Gallery | Settings
+Block = Table | Note | Picture | Gallery | Panels | Legend | Facts | Settings
 
 
 @dataclass(frozen=True)

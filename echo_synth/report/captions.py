@@ -14,8 +14,8 @@ EVALUATION_PICTURES: Mapping[str, Mapping[str, Caption]] = {
             "Each point is one held-out image; with a baseline, a line joins the same image's two points.",
         ),
         "worst.png": (
-            "The eight cases of lowest Dice with predicted and reference outlines",
-            "The worst cases: prediction solid in the colours of the label maps, reference dashed white.",
+            "Case of low Dice with predicted and reference outlines",
+            "Real held-out images, the worst of them: prediction solid in the colours of the label maps, reference dashed white.",
         ),
     },
     "volumes": {
@@ -34,7 +34,7 @@ EVALUATION_PICTURES: Mapping[str, Mapping[str, Caption]] = {
 SWEEP_PICTURES: Mapping[str, Caption] = {
     "images.png": (
         "Images by model and number of network evaluations, all of one label map",
-        "One label map drawn by every model at every number of network evaluations (NFE).",
+        "One label map, drawn by every model at every number of network evaluations (NFE): none of the images is real.",
     ),
     "scores.png": (
         "Dice, Hausdorff distance and view accuracy against the number of network evaluations",
@@ -54,8 +54,9 @@ QUALITY_PICTURES: Mapping[str, Caption] = {
         "Intensity histograms, agreement with the guiding maps, similarity to the nearest training image",
         "Intensity histograms, agreement with the guiding maps, similarity to the nearest training image.",
     ),
-    "nearest.png": (
-        "The six synthetic images nearest to a training image, above that training image",
-        "The six synthetic images nearest to a training image, above that training image.",
-    ),
 }
+NEAREST: Caption = (
+    "Drawn image above the real training image nearest to it",
+    "The drawn images that are nearest to a real training image (above), and that training image (below).",
+)
+WIDE = ("images.png",)  # scrolled on a phone: its columns are compared with each other

@@ -13,16 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from echo_synth.data.subject import SUBJECT, subject_of
+from echo_synth.data.tissue_colours import Key, legend, tissue_colour
+from echo_synth.data.tissues import OTHER_TISSUE
 from echo_synth.errors import DataError
 from echo_synth.files import PARTIAL
 from echo_synth.report import figures, reading, tables
-from echo_synth.report.blocks import Block, Gallery, Note, PageSection, Picture, Settings, Table
-from echo_synth.report.captions import EVALUATION_PICTURES, QUALITY_PICTURES, SWEEP_PICTURES, Caption
+from echo_synth.report.blocks import Block, Facts, Gallery, Legend, Note, PageSection, Panels, Picture, Settings, Table
+from echo_synth.report.captions import EVALUATION_PICTURES, NEAREST, QUALITY_PICTURES, SWEEP_PICTURES, WIDE, Caption
+from echo_synth.report.headline import Headline, of_evaluation, of_quality, of_sweep
+from echo_synth.report.panels import cut, cut_preview
 from echo_synth.report.quality_tables import quality_rows, recall_rows
 from echo_synth.runs.folder import FORMER
 
 T = TypeVar("T")
 LEFT_OUT = "Left out"
+_MOST_HEADLINES = 12
 _STAGE = re.compile(r"evaluate-[0-9a-f]{12}")
 _DATASET_SETTINGS = ("model", "size", "nfe", "solver", "count", "seed", "precision", "trained_on")
 
@@ -31,7 +37,8 @@ def sections_of(folder: Path) -> list[PageSection]:
     """Everything found below `folder`, in the order in which it is read."""
     page = _Page(folder)
     parts = (page.sweeps, page.evaluations, page.qualities, page.datasets, page.runs, page.left_out)
-    return [section for part in parts for section in part()]
+    found = [section for part in parts for section in part()]
+    return [*page.summary(), *found]
 
 
 @dataclass
@@ -40,6 +47,7 @@ class _Page:
 
     folder: Path
     refused: list[str] = field(default_factory=list)
+    headlines: list[Headline] = field(default_factory=list)
 
     def _files(self, name: str) -> list[Path]:
         """Files of that name at any depth, but for what a command is still writing or replacing."""
@@ -62,7 +70,27 @@ class _Page:
     def _pictures(self, folder: Path, captions: Mapping[str, Caption]) -> Iterator[Picture]:
         for name, (alt, caption) in captions.items():
             if (folder / name).is_file() and (png := self._read(reading.read_png, folder / name)):
-                yield Picture(png, alt, caption)
+                yield Picture(png, alt, caption, wide=name in WIDE)
+
+    def _panels(self, file: Path, caption: Caption, cut: Callable[[bytes], list[bytes]], size: str) -> Iterator[Block]:
+        """A picture cut into its panels; whole where it cannot be."""
+        png = self._read(reading.read_png, file) if file.is_file() else None
+        if not png:
+            return
+        alt, words = caption
+        pictures = [Picture(tile, f"{alt}: panel {i}", "") for i, tile in enumerate(cut(png), 1)]
+        yield Panels(pictures, words, size) if pictures else Picture(png, alt, words)
+
+    def summary(self) -> Iterator[PageSection]:
+        """What matters of all sections, once they are made."""
+        if self.headlines:
+            shown = [Facts(h.title, h.lines) for h in self.headlines[:_MOST_HEADLINES]]
+            more = len(self.headlines) - len(shown)
+            yield PageSection("Summary", [*shown, *([Note(f"and {more} more, below")] if more else [])])
+
+    def _note(self, headline: Headline | None) -> None:
+        if headline is not None:
+            self.headlines.append(headline)
 
     def sweeps(self) -> Iterator[PageSection]:
         for file in self._files("results.csv"):
@@ -70,10 +98,15 @@ class _Page:
             if table is None:
                 continue
             name = self._name(file)
+            self._note(of_sweep(f"Experiment {name}", table))
             cells = Table(tables.sweep_rows(table), "Cells, each judged on the held-out real patients", name)
             blocks: list[Block] = [cells, Note(tables.sweep_note(table))]
             blocks += self._comparisons(file.parent / "comparisons.csv", name)
-            yield PageSection(f"Experiment: {name}", [*blocks, *self._pictures(file.parent, SWEEP_PICTURES)])
+            blocks += self._pictures(file.parent, SWEEP_PICTURES)
+            if (file.parent / "images.png").is_file():
+                drawn = next(iter(sorted(file.parent.rglob(SUBJECT))), file)  # of a heart there is none
+                blocks += self._legend(drawn.parent)
+            yield PageSection(f"Experiment: {name}", blocks)
 
     def _comparisons(self, file: Path, sweep: str) -> Iterator[Block]:
         table = self._read(reading.read_comparisons, file) if file.is_file() else None
@@ -90,6 +123,7 @@ class _Page:
             if metrics is None:
                 continue
             name = self._name(file)
+            self._note(of_evaluation(f"Evaluation {name}", metrics))
             blocks: list[Block] = [Note(tables.HOW_TO_READ)]
             for section in tables.sections(metrics):
                 blocks.append(Table(section.rows, section.title, name))
@@ -98,18 +132,22 @@ class _Page:
             current = {
                 n: c for part, known in EVALUATION_PICTURES.items() if metrics.get(part) for n, c in known.items()
             }
+            worst = current.pop("worst.png", None)
             blocks += self._pictures(file.parent, current)
+            blocks += self._panels(file.parent / "worst.png", worst, cut, "large") if worst else []
             yield PageSection(f"Evaluation: {name}", [*blocks, Settings(metrics.get("settings") or {})])
 
     def qualities(self) -> Iterator[PageSection]:
         results = {f: q for f in self._files("quality.json") if (q := self._read(reading.read_quality, f)) is not None}
         names = _told_apart({file: str(result["dataset"]) for file, result in results.items()}, self.folder)
         for file, result in results.items():
+            self._note(of_quality(f"Quality of {names[file]}", result))
             rows = [["Measure", "Value"], *([measure, value] for measure, value in quality_rows(result))]
             blocks: list[Block] = [Table(rows, "Against the real data", names[file])]
             if len(recall := recall_rows(result["privacy"])) > 1:
                 blocks += [Table(recall, "Planted copies that are found", names[file]), Note(_RECALL_NOTE)]
             blocks += self._pictures(file.parent, QUALITY_PICTURES)
+            blocks += self._panels(file.parent / "nearest.png", NEAREST, cut, "large")
             yield PageSection(f"Quality: {names[file]}", [*blocks, Settings(result.get("settings") or {})])
 
     def datasets(self) -> Iterator[PageSection]:
@@ -118,11 +156,17 @@ class _Page:
             settings = self._read(reading.read_settings, file.parent / "settings.json") or {}
             rows = [["Setting", "Value"], *([k, str(settings[k])] for k in _DATASET_SETTINGS if k in settings)]
             blocks: list[Block] = [
-                *self._pictures(file.parent, {"preview.png": _PREVIEW}),
+                *self._panels(file, _PREVIEW, cut_preview, "small"),
+                *self._legend(file.parent),
                 Table(rows, "How it was drawn", dataset),
                 Settings(settings),
             ]
             yield PageSection(f"Synthetic dataset: {dataset}", blocks)
+
+    def _legend(self, dataset: Path) -> Iterator[Legend]:
+        subject = self._read(subject_of, dataset)
+        if subject is not None:
+            yield Legend([*legend(subject), Key("other tissue in the sector", tissue_colour(OTHER_TISSUE))])
 
     def runs(self) -> Iterator[PageSection]:
         curves = [c for file in self._files("history.csv") if (c := self._loss_curves(file)) is not None]
@@ -144,8 +188,8 @@ class _Page:
 
 
 _PREVIEW = (
-    "Grid of synthetic echocardiograms above their label maps",
-    "The first images of the dataset, each above the map it was drawn from.",
+    "Drawn image above its label map",
+    "Drawn, not real: the first images of the dataset, each above the label map that it was drawn from.",
 )
 _RECALL_NOTE = (
     "Training images, changed and offered as if they were drawn: how many the thresholds above find "

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from echo_synth.data.nifti import read_image
 from echo_synth.data.nnunet_raw import ENDING
 from echo_synth.data.subject import heart, subject_of
+from echo_synth.data.tissue_colours import in_words
 from echo_synth.errors import DataError
 from echo_synth.evaluation.case_scores import METRICS
 from echo_synth.evaluation.masks import CaseMasks
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # it brings torch, which a table does not need
 
 
 MADE_BY = "bootstrap-eval"
+WORST_COLUMNS = 2
 METRICS_FILE = "metrics.json"
 _FILES = (
     *("per_case.csv", "per_case_native.csv", "volumes.csv", "long_axes.csv", "views.csv", "summary.md"),
@@ -99,7 +101,8 @@ def _write_segmentation(folder: Path, result: SegmentationResult, references: Pa
         drawing = figures.bland_altman(tables.volumes, result.metrics["volumes"])
         write_bytes(folder / "bland_altman.png", figures.png(drawing))
     overlays = [_overlay(score, masks, references) for score, masks in result.worst]
-    write_bytes(folder / "worst.png", figures.png(figures.worst_cases(overlays)))
+    worst = figures.worst_cases(overlays, WORST_COLUMNS)
+    write_bytes(folder / "worst.png", figures.png(worst, panels=(WORST_COLUMNS, -(-len(overlays) // WORST_COLUMNS))))
 
 
 def _of_all_trainings(per_case: pd.DataFrame) -> pd.DataFrame:
@@ -126,5 +129,7 @@ def _overlay(score: float, masks: CaseMasks, references: Path | None) -> figures
         image = read_image(file).pixels if file.is_file() else image
     title = f"{masks.case}: Dice {score:.2f}"
     subject = subject_of(references.parent) if references is not None else heart()
-    outlines = figures.HEART_OUTLINES if subject.is_heart else tuple(((n,), n) for n in subject.labels.values())
+    outlines = figures.HEART_OUTLINES
+    if not subject.is_heart:
+        outlines = tuple(((number,), number, in_words(name)) for name, number in subject.labels.items())
     return figures.Overlay(title, image, masks.predictions[0].pixels, truth, height / width, outlines)

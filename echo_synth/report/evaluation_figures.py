@@ -13,24 +13,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from echo_synth.data.tissue_colours import tissue_colour
 from echo_synth.metrics import classification as views
 from echo_synth.report.cells import structure_names
 from echo_synth.report.figures import as_label, png
-from echo_synth.report.palette import BLUE, GREY, ORANGE, tissue_colour
+from echo_synth.report.palette import BLUE, GREY, ORANGE
 from echo_synth.report.volume_tables import VOLUMES
 from echo_synth.types import VIEWS
 
 __all__ = ["Overlay", "bland_altman", "classification", "png", "score_boxes", "worst_cases"]
 
 
-# Structures as unions of labels, each in the colour of its tissue: the wall's inner edge is the cavity's own.
-Outlines = tuple[tuple[tuple[int, ...], int], ...]
-HEART_OUTLINES: Outlines = (((1, 2), 2), ((3,), 3), ((1,), 1))
+# Structures as unions of labels, each in the colour of its tissue and with its name: the wall's inner edge is the cavity's own.
+Outlines = tuple[tuple[tuple[int, ...], int, str], ...]
+HEART_OUTLINES: Outlines = (((1, 2), 2, "LV epicardium"), ((3,), 3, "left atrium"), ((1,), 1, "LV endocardium"))
+PANEL = 3.2  # inches: one panel fills a phone
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """One case: title, image (H, W), predicted and reference labels (H, W), height of a pixel over its width; labels that have an outline together, with its tissue."""
+    """One case: title, image (H, W), predicted and reference labels (H, W), height of a pixel over its width; labels that have an outline together, with its tissue and name."""
 
     title: str
     image: NDArray[Any]
@@ -98,7 +100,7 @@ def classification(
     truth: NDArray[np.int64], probability: NDArray[np.float64], names: tuple[str, str] = VIEWS
 ) -> Figure:
     """Confusion matrix and reliability curve of the view classifier; `truth` is 1 for the second of the views' `names`, both (N,)."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2))
+    figure, (left, right) = plt.subplots(2, 1, figsize=(4.6, 7.6))  # one below the other, as `score_boxes`
     counts = views.confusion(truth, probability)
     left.imshow(counts, cmap="Blues", vmin=0)
     for (i, j), n in np.ndenumerate(counts):
@@ -117,21 +119,32 @@ def classification(
 
 
 def worst_cases(overlays: Sequence[Overlay], columns: int = 2) -> Figure:
-    """Images with the outlines of each label: predicted in the tissue's colour, the reference's dashed white."""
-    rows = -(-len(overlays) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.8 * rows), squeeze=False)
-    for axis, overlay in zip(axes.flat, overlays, strict=False):
-        axis.imshow(overlay.image, cmap="gray", aspect=overlay.aspect)
-        for labels, tissue in overlay.outlines:
-            _outline(axis, np.isin(overlay.prediction, labels), tissue_colour(tissue), "-", 1.2)
-        for labels, _ in overlay.outlines:
-            _outline(axis, np.isin(overlay.reference, labels), "white", "--", 0.6)
-        axis.set_title(overlay.title, fontsize=8)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.set_frame_on(False)
-    figure.tight_layout(pad=0.4)
+    """Images with the outlines of each label: predicted in the tissue's colour, the reference's dashed white.
+
+    Every panel has a share of the figure of the same size, so that a page can put them below each other.
+    """
+    rows = max(1, -(-len(overlays) // columns))
+    figure = plt.figure(figsize=(PANEL * columns, PANEL * rows))
+    for position, overlay in enumerate(overlays):
+        row, column = divmod(position, columns)
+        place = ((column + 0.02) / columns, 1 - (row + 0.98) / rows, 0.96 / columns, 0.88 / rows)
+        axis = figure.add_axes(place, xticks=[], yticks=[], frame_on=False)
+        _overlay(axis, overlay)
     return figure
+
+
+def _overlay(axis: Axes, overlay: Overlay) -> None:
+    axis.imshow(overlay.image, cmap="gray", aspect=overlay.aspect)
+    for labels, tissue, _ in overlay.outlines:
+        _outline(axis, np.isin(overlay.prediction, labels), tissue_colour(tissue), "-", 1.2)
+    for labels, _, _ in overlay.outlines:
+        _outline(axis, np.isin(overlay.reference, labels), "white", "--", 0.6)
+    axis.set_title(as_label(overlay.title), fontsize=9)
+    lines = [
+        plt.Line2D([], [], color=tissue_colour(tissue), label=as_label(name)) for _, tissue, name in overlay.outlines
+    ]
+    lines.append(plt.Line2D([], [], color="white", linestyle="--", linewidth=0.8, label="reference"))
+    axis.legend(handles=lines, fontsize=6, loc="lower left", facecolor="black", edgecolor="none", labelcolor="white")
 
 
 def _outline(axis: Axes, mask: NDArray[np.bool_], colour: str, style: str, width: float) -> None:

@@ -22,14 +22,20 @@ from echo_synth.errors import DataError
 from echo_synth.files import check_writable
 from echo_synth.outputs import check_file
 from echo_synth.report.palette import BLUE, GREY, ORANGE
+from echo_synth.report.panels import PANELS
 
 _SOFTWARE = "EchoSynth"  # in the files' metadata
 
 
-def png(figure: Figure) -> bytes:
-    """`figure` as PNG, closed afterwards."""
+def png(figure: Figure, panels: tuple[int, int] | None = None) -> bytes:
+    """`figure` as PNG, closed afterwards.
+
+    Args:
+        panels: (columns, rows) of panels of one size, which the file states, so that `panels.cut` can part them.
+    """
     buffer = BytesIO()
-    figure.savefig(buffer, dpi=120, bbox_inches="tight", metadata={"Software": _SOFTWARE})
+    facts = {"Software": _SOFTWARE} | ({PANELS: f"{panels[0]}x{panels[1]}"} if panels else {})
+    figure.savefig(buffer, dpi=120, bbox_inches=None if panels else "tight", metadata=facts)
     plt.close(figure)
     return buffer.getvalue()
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from echo_synth.report.cells import structure_names
-from echo_synth.report.figures import png
+from echo_synth.report.figures import as_label, png
 from echo_synth.report.palette import BLUE, GREY, ORANGE
 
 __all__ = ["nearest_pairs", "overview", "png"]
@@ -48,15 +48,14 @@ def overview(table: pd.DataFrame, histograms: Mapping[str, NDArray[np.float64]],
 
 
 def nearest_pairs(pairs: Sequence[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]) -> Figure:
-    """Synthetic images (above) and their nearest training images (below): title, both pictures."""
-    figure, axes = plt.subplots(2, max(1, len(pairs)), figsize=(2.2 * max(1, len(pairs)), 4.8), squeeze=False)
+    """Drawn images (above) and their nearest real training images (below): title, both pictures. A panel of one size a pair."""
+    columns = max(1, len(pairs))
+    figure = plt.figure(figsize=(2.6 * columns, 5.8))
     for column, (title, synthetic, real) in enumerate(pairs):
-        for row, picture in enumerate((synthetic, real)):
-            axes[row, column].imshow(picture, cmap="gray", vmin=0, vmax=255)
-        axes[0, column].set_title(title, fontsize=7)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-    axes[0, 0].set_ylabel("synthetic")
-    axes[1, 0].set_ylabel("nearest training image")
-    figure.tight_layout(pad=0.4)
+        told = ((f"drawn: {title}", synthetic, 0.47), ("nearest real training image", real, 0.01))
+        for words, picture, bottom in told:
+            place = ((column + 0.03) / columns, bottom, 0.94 / columns, 0.42)
+            axis = figure.add_axes(place, xticks=[], yticks=[])
+            axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
+            axis.set_title(as_label(words), fontsize=8)
     return figure

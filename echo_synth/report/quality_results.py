@@ -21,7 +21,7 @@ def write_quality(judgement: Judgement, folder: Path, settings: Mapping[str, Any
     pairs = [(f"{p.case}\n{p.similarity:.2f}", p.synthetic, p.training) for p in judgement.nearest]
     with new_results(folder, "quality", FILES) as new:
         write_bytes(new / "quality.png", figures.png(overview))
-        write_bytes(new / "nearest.png", figures.png(figures.nearest_pairs(pairs)))
+        write_bytes(new / "nearest.png", figures.png(figures.nearest_pairs(pairs), panels=(max(1, len(pairs)), 1)))
         write_atomic(new / "quality.csv", lambda p: table.to_csv(p, index=False))
         write_json(new / "settings.json", dict(settings))
         write_json(new / "quality.json", numbers | {"settings": dict(settings)})

@@ -11,8 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from echo_synth.data.tissue_colours import tissue_image
 from echo_synth.report.figures import as_label, evaluations_axis, throughput_curves
-from echo_synth.report.palette import GREY, tissue_image
+from echo_synth.report.palette import GREY
+from echo_synth.report.sweep_rows import all_bmode, all_noise, all_real, grid
 
 SCORES = {
     "dice_lv_endo": "Dice, LV endocardium",
@@ -20,33 +22,6 @@ SCORES = {
     "accuracy": "View accuracy",
 }
 _SDM_NFE = 1000
-
-
-def grid(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of results.csv that belong to the grid of models x NFE."""
-    return table[table["kind"] == "synthetic"]
-
-
-def all_real(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of real data with all of its patients, whatever the cells are named, a row a repeat."""
-    real = table[table["kind"] == "real"]
-    return real[real["patients"].isna()] if "patients" in real else real
-
-
-def all_noise(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the floor, a row a repeat: of noise cells with different numbers of images the largest."""
-    return _largest(table, "noise")
-
-
-def all_bmode(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of simulated physics, chosen as `all_noise`."""
-    return _largest(table, "bmode")
-
-
-def _largest(table: pd.DataFrame, kind: str) -> pd.DataFrame:
-    rows = table[table["kind"] == kind]
-    known = "count" in rows and rows["count"].notna().any()
-    return rows[rows["count"] == rows["count"].max()] if known else rows
 
 
 def colours(table: pd.DataFrame) -> dict[str, str]:
@@ -194,10 +169,10 @@ def image_grid(
         axis.set_axis_off()
     if reference is not None:
         axes[0, 0].imshow(tissue_image(reference), interpolation="nearest")
-        axes[0, 0].set_title("map", fontsize=9)
+        axes[0, 0].set_title("label map", fontsize=9)
     for (name, nfe), image in images.items():
         axis = axes[names.index(name), 1 + budgets.index(nfe)]
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-        axis.set_title(as_label(f"{name}, {nfe} NFE"), fontsize=9)
+        axis.set_title(as_label(f"drawn: {name}, {nfe} NFE"), fontsize=9)
     figure.tight_layout(pad=0.4, h_pad=1.5)
     return figure

@@ -29,18 +29,20 @@ def weights(nodes: Tensor, h: Tensor) -> Tensor:
         h: scalar, λ_t − λ_s > 0.
     """
     # Moments m_j = ∫_0^1 h e^(−h (1 − u)) u^j du: m_0 = 1 − e^(−h), m_j = 1 − j m_{j−1} / h.
-    moments = [-torch.expm1(-h)]
+    moments = [
+        float(-torch.expm1(-h))
+    ]  # plain numbers: a hundred operations on scalar tensors take milliseconds a step
     for j in range(1, len(nodes)):
-        moments.append(_moment(j, h, moments[-1]))
+        moments.append(_moment(j, float(h), moments[-1]))
     powers = nodes[None, :] ** torch.arange(len(nodes), dtype=nodes.dtype, device=nodes.device)[:, None]
-    return torch.linalg.solve(powers, torch.stack(moments))
+    return torch.linalg.solve(powers, torch.tensor(moments, dtype=nodes.dtype, device=nodes.device))
 
 
-def _moment(j: int, h: Tensor, before: Tensor) -> Tensor:
+def _moment(j: int, h: float, before: float) -> float:
     """m_j; by its series for short steps, where the recursion subtracts nearly equal numbers."""
     if h > 0.5:
         return 1 - j * before / h
-    total, term = torch.zeros_like(h), h / (j + 1)
+    total, term = 0.0, h / (j + 1)
     for k in range(1, 25):  # Σ (−h)^k … of ∫ h e^(−h v) (1 − v)^j dv
         total = total + term
         term = -term * h / (j + 1 + k)

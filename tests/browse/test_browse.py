@@ -14,11 +14,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from echo_synth.browse.cases import coloured, legend, open_album
+from echo_synth.browse.cases import coloured, open_album
 from echo_synth.browse.server import BrowseServer
 from echo_synth.data import nnunet_raw
 from echo_synth.data.nifti import read_pixels
 from echo_synth.data.subject import Subject, heart
+from echo_synth.data.tissue_colours import legend
 from echo_synth.errors import DataError
 
 
@@ -137,6 +138,6 @@ def test_the_legend_has_the_names_of_the_dataset() -> None:
     head = Subject(
         title="head", views=("axial",), phases=("still",), labels={"brain": 1, "skull": 2}, structures={"brain": (1,)}
     )
-    assert [entry["name"] for entry in legend(head)] == ["brain", "skull"]
-    assert [entry["name"] for entry in legend(heart())] == ["LV endocardium", "LV myocardium", "left atrium"]
-    assert legend(head)[0]["colour"] == legend(heart())[0]["colour"] == "rgb(214, 69, 65)"
+    assert [entry.name for entry in legend(head)] == ["brain", "skull"]
+    assert [entry.name for entry in legend(heart())] == ["LV endocardium", "LV myocardium", "left atrium"]
+    assert legend(head)[0].colour == legend(heart())[0].colour == "#d64541"

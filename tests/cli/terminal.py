@@ -20,10 +20,11 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 @dataclass(frozen=True)
 class Ended:
-    """Exit status, and everything that stood on the terminal, colours and movements left away."""
+    """Exit status, and everything that stood on the terminal: `screen` without colours and movements, `raw` with them."""
 
     status: int
     screen: str
+    raw: str
 
 
 def in_terminal(
@@ -54,12 +55,12 @@ def in_terminal(
     )
     os.close(theirs)
     try:
-        screen = _read(ours, process, interrupt_when, time.monotonic() + seconds)
+        raw = _read(ours, process, interrupt_when, time.monotonic() + seconds)
     finally:
         os.close(ours)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    return Ended(process.wait(), screen)
+    return Ended(process.wait(), _CONTROL.sub("", raw), raw)
 
 
 def _as_from_a_shell() -> None:
@@ -70,7 +71,7 @@ def _as_from_a_shell() -> None:
 def _read(
     ours: int, process: subprocess.Popen[bytes], interrupt_when: Callable[[str], bool] | None, deadline: float
 ) -> str:
-    screen = ""
+    raw = ""
     while time.monotonic() < deadline:
         readable, _, _ = select.select([ours], [], [], 0.1)
         if readable:
@@ -78,13 +79,13 @@ def _read(
                 piece = os.read(ours, 1 << 16)
             except OSError:  # the other end is closed
                 break
-            screen += _CONTROL.sub("", piece.decode("utf-8", "replace"))
+            raw += piece.decode("utf-8", "replace")
         elif process.poll() is not None:
             break
-        if interrupt_when is not None and interrupt_when(screen):
+        if interrupt_when is not None and interrupt_when(_CONTROL.sub("", raw)):
             os.killpg(process.pid, signal.SIGINT)
             interrupt_when = None
-    return screen
+    return raw
 
 
 def echosynth(*words: str) -> list[str]:

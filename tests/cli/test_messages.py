@@ -83,9 +83,9 @@ class Scene:
     advised: tuple[str, ...]
 
 
-VAE = "train-vae --model gamma-vae-64 --dataset-id 501 --size tiny --images 8 --batch 4 --perceptual none --precision fp32 --device cpu"
+VAE = "train-vae --model gamma-vae-64 --dataset-id 501 --size tiny --images 4 --batch 4 --perceptual none --precision fp32 --device cpu"
 GENERATE = "generate --model edm-l64 --nfe 1 --precision fp32"
-LONGER = VAE.replace("--images 8", "--images 16")
+LONGER = VAE.replace("--images 4", "--images 8")
 EDM = "train --model edm-l64 --dataset-id 501 --size tiny --images 4 --batch 4 --copies 1 --precision fp32 --device cpu"
 RAW = "{home}/nnunet/raw/Dataset501_PHANTOM"
 JUDGE = f"bootstrap-eval --predictions {RAW}/labelsTs --references {RAW}/labelsTs --repeats 10"
@@ -190,7 +190,7 @@ SCENES = [
         (f"{VAE} --out run",),
         "average-weights run --std 0.05 --out mean",
         "train with --snapshots 8",
-        (f"{VAE} --out kept --snapshots 8", "average-weights kept --std 0.05 --out mean"),
+        (f"{LONGER} --out kept --snapshots 8", "average-weights kept --std 0.05 --out mean"),
     ),
     Scene(
         "evaluation",
@@ -339,7 +339,7 @@ SCENES = [
     Scene(
         "train: too fast",
         (),
-        f"{VAE} --out run --lr 100",
+        f"{LONGER} --out run --lr 100",
         "train again with a lower --lr and --overwrite",
         (f"{VAE} --out run --lr 0.0005 --overwrite",),
     ),
@@ -451,6 +451,7 @@ def shell(
     return Shell(converted, phantom, tmp_path, monkeypatch, capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene", SCENES, ids=lambda s: s.name)
 def test_what_a_message_advises_works(scene: Scene, shell: Shell) -> None:
     for line in scene.before:
@@ -464,6 +465,7 @@ def test_what_a_message_advises_works(scene: Scene, shell: Shell) -> None:
         assert status == 0, f"{line}: {message}"
 
 
+@pytest.mark.slow
 def test_an_unfinished_training_names_the_command_that_finishes_it(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -476,7 +478,7 @@ def test_an_unfinished_training_names_the_command_that_finishes_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(Engine, "_advance", interrupted)
-        status, message = shell.type(VAE)
+        status, message = shell.type(LONGER)  # of two steps, so that one is left
     assert status == 130
     going_on = message.rpartition("continue with: echosynth ")[2].strip()
     train = "train --model edm-l64 --dataset-id 501 --size tiny --images 4 --batch 4 --copies 1 --precision fp32"
@@ -488,6 +490,7 @@ def test_an_unfinished_training_names_the_command_that_finishes_it(
     assert shell.type(f"{train} --out second")[0] == 0
 
 
+@pytest.mark.slow
 def test_what_a_command_says_comes_next_works(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
     shell.patch.setattr(sys, "argv", ["echosynth", "phantom", "ph", "--patients", "4"])
     with pytest.raises(SystemExit):

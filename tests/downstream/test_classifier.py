@@ -79,6 +79,7 @@ def test_a_training_goes_on_with_its_own_images_and_settings_alone(tmp_path: Pat
     assert (run / "model.safetensors").read_bytes() == weights
 
 
+@pytest.mark.slow
 def test_a_training_starts_from_another_run_and_says_so(tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file

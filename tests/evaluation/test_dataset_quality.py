@@ -20,6 +20,7 @@ from echo_synth.errors import DataError, ExistsError
 from echo_synth.evaluation import copies, dataset_quality
 from echo_synth.files import read_json
 from echo_synth.training import perceptual_networks
+from tests.cli.reports import printed
 
 pytestmark = pytest.mark.slow
 
@@ -125,12 +126,16 @@ def test_a_planted_copy_is_found_and_dropped(
     assert set(nnunet_raw.find(641).cases()["case"]) == kept
 
 
-def test_a_classifiers_features_count(home: Path, synthetic: RawDataset, tmp_path: Path) -> None:
+def test_a_classifiers_features_count(
+    home: Path, synthetic: RawDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pictures = home / "datasets/classification/Dataset501_PHANTOM"
     train_classifier(pictures, out=tmp_path / "run", epochs=1, resolution=32, batch=4, precision="fp32")
-    options = {"trainer": "none", "perceptual": "none", "device": "cpu"}
+    options = {"trainer": "none", "perceptual": "none", "device": "cpu", "as_json": True}
+    capsys.readouterr()
     quality(640, 501, tmp_path / "run", count=4, rate=0.9, out=tmp_path / "q", **options)
     result = read_json(tmp_path / "q/quality.json")
+    assert printed(capsys, "quality", tmp_path / "q") == {k: v for k, v in result.items() if k != "settings"}
     assert result["features"]["unseen_real"]["frechet_distance"] > 0
     assert set(result["privacy"]["limits"]) == {"pixels", "features"}
     assert pd.read_csv(tmp_path / "q/quality.csv")["similarity_in_features"].between(-1, 1).all()

@@ -22,6 +22,7 @@ from echo_synth.evaluation import masks
 from echo_synth.evaluation.segmentation import SegmentationResult, evaluate_segmentation
 from echo_synth.evaluation.statistics import Resampling
 from echo_synth.files import read_json, write_json
+from tests.cli.reports import printed
 
 pytestmark = pytest.mark.slow
 
@@ -62,9 +63,10 @@ def test_every_mask_is_read_once(home: Path, tmp_path: Path, monkeypatch: pytest
     assert sorted(read) == sorted(p for f in (*folders, _references()) for p in f.glob("*.nii.gz"))
 
 
-def test_perfect_predictions(home: Path, tmp_path: Path) -> None:
-    bootstrap_eval([_copy_labels(tmp_path / "pred")], out=tmp_path / "eval", repeats=50)
+def test_perfect_predictions(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bootstrap_eval([_copy_labels(tmp_path / "pred")], out=tmp_path / "eval", repeats=50, as_json=True)
     metrics = read_json(tmp_path / "eval/metrics.json")
+    assert printed(capsys, "bootstrap-eval", tmp_path / "eval") == {k: v for k, v in metrics.items() if k != "settings"}
     endo = metrics["segmentation"]["lv_endo"]
     assert endo["dice"] == {"mean": 1.0, "std": 0.0, "ci95": [None, None], "n_images": 4, "n_patients": 1}
     assert endo["hd_mm"]["mean"] == 0

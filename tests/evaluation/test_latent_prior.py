@@ -11,6 +11,7 @@ from scipy import stats
 
 from echo_synth.errors import DataError
 from echo_synth.evaluation import latent_prior
+from tests.cli.reports import printed
 
 
 def _counts(samples: np.ndarray) -> np.ndarray:
@@ -62,10 +63,12 @@ def test_a_constant_image_has_no_prior() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_writes_what_training_reads(home: Path, tmp_path: Path) -> None:
+def test_the_command_writes_what_training_reads(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from cli.inspect_commands import fit_prior
 
-    fit_prior(501, out=tmp_path / "p")
+    fit_prior(501, out=tmp_path / "p", as_json=True)
+    written = json.loads((tmp_path / "p/gamma_prior.json").read_text())
+    assert printed(capsys, "fit-prior", tmp_path / "p") == written
     alpha, beta = latent_prior.read_prior(tmp_path / "p/gamma_prior.json")
     assert alpha > 0
     assert beta > 0

@@ -23,6 +23,7 @@ from echo_synth.runs.folder import DiffusionRun, open_run
 from echo_synth.runs.tensors import load_tensors
 from echo_synth.sampling import SOLVERS
 from echo_synth.types import VIEWS
+from tests.cli.reports import printed
 
 pytestmark = pytest.mark.slow
 
@@ -73,15 +74,15 @@ def test_ancestral_noise_depends_on_image_and_step_only() -> None:
 
 def test_more_evaluations_come_nearer_and_the_nearest_is_recommended() -> None:
     tissues, views = _maps(2)
-    table = solver_study.study(_generator(), tissues, views, "edm", [8, 32], 129, 0, ("heun", "dpmpp-2m", "unipc"))
+    table = solver_study.study(_generator(), tissues, views, "edm", [8, 20], 65, 0, ("heun", "dpmpp-2m", "unipc"))
     for _, rows in table.groupby("solver"):
         assert rows["rmse"].is_monotonic_decreasing
     assert (table["rmse_low"] <= table["rmse_high"]).all()
     recommended = solver_study.recommend(table)
-    assert set(recommended) == {"8", "32"}
+    assert set(recommended) == {"8", "20"}
     best = table[table["nfe"] == 8].set_index("solver")["rmse"].idxmin()
     assert solver_for({int(n): s for n, s in recommended.items()}, 9) == best == recommended["8"]
-    assert solver_study.equal_distance(table, "heun", 32)["heun"] == 32
+    assert solver_study.equal_distance(table, "heun", 20)["heun"] == 20
 
 
 def test_generate_follows_the_study(home: Path, tmp_path: Path) -> None:
@@ -103,13 +104,19 @@ def test_recommended_solvers_exist(model: str) -> None:
     assert set(specs.diffusion_model(model).solvers.values()) <= set(SOLVERS)
 
 
-def test_benchmark_writes_a_row_for_each_model_and_nfe(home: Path, tmp_path: Path) -> None:
-    measure_commands.benchmark("edm-l64", "5,10", batch=2, repeats=1, out=tmp_path / "b", measure="whole")
+def test_benchmark_writes_a_row_for_each_model_and_nfe(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measure_commands.benchmark("edm-l64", "5,10", batch=2, repeats=1, out=tmp_path / "b", measure="whole", as_json=True)
+    told = printed(capsys, "benchmark", tmp_path / "b")
     table = pd.read_csv(tmp_path / "b/throughput.csv")
     assert table["nfe"].tolist() == [5, 10]
     assert table["images_per_second"].is_monotonic_decreasing
     assert (table["measured"] > 0).all()
-    assert set(pd.read_csv(tmp_path / "b/stages.csv")["stage"]) == {"modulation", "network", "decode", "write"}
+    stages = pd.read_csv(tmp_path / "b/stages.csv")
+    assert set(stages["stage"]) == {"modulation", "network", "decode", "write"}
+    pd.testing.assert_frame_equal(pd.DataFrame(told["throughput"]), table, check_dtype=False, rtol=1e-5)
+    pd.testing.assert_frame_equal(pd.DataFrame(told["stages"]), stages, check_dtype=False, rtol=1e-5)
     assert (tmp_path / "b/throughput.png").is_file()
 
 
@@ -122,9 +129,11 @@ def test_pictures_of_held_out_maps(home: Path, tmp_path: Path) -> None:
         inspect_commands.sample_grid("edm-l64", 501, tmp_path / "h.png", "2,x")
 
 
-def test_vaes_side_by_side(home: Path, tmp_path: Path) -> None:
-    inspect_commands.inspect_vae([BUNDLED / "gamma-vae-64"], 501, tmp_path / "v")
-    numbers = json.loads((tmp_path / "v/vae_quality.json").read_text())["gamma-vae-64"]
+def test_vaes_side_by_side(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inspect_commands.inspect_vae([BUNDLED / "gamma-vae-64"], 501, tmp_path / "v", as_json=True)
+    written = json.loads((tmp_path / "v/vae_quality.json").read_text())
+    assert printed(capsys, "inspect-vae", tmp_path / "v") == written
+    numbers = written["gamma-vae-64"]
     assert numbers["background_max"] == 0
     assert numbers["latent_r"] > 0.8
     assert 15 < numbers["psnr_db"] < 60
@@ -133,7 +142,7 @@ def test_vaes_side_by_side(home: Path, tmp_path: Path) -> None:
 
 
 def test_the_average_can_be_chosen_after_training(home: Path, tmp_path: Path) -> None:
-    lengths = {"images": 64, "batch": 8, "copies": 1, "snapshots": 4}
+    lengths = {"images": 32, "batch": 8, "copies": 1, "snapshots": 4}
     where = {"out": tmp_path / "run", "device": "cpu", "precision": "fp32"}
     train_commands.train("edm-l64", 501, vae=BUNDLED / "gamma-vae-64", **lengths, **where)
     assert list((tmp_path / "run/samples").glob("*.png"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import typer
 import yaml
 
 from cli.sweep_commands import sweep
+from tests.cli.reports import printed
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +36,9 @@ def _small(folder: Path) -> Path:
     return folder / "small.yaml"
 
 
-def test_a_killed_sweep_goes_on_and_repeats_nothing(home: Path, tmp_path: Path) -> None:
+def test_a_killed_sweep_goes_on_and_repeats_nothing(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     spec, out = _small(tmp_path), tmp_path / "sweep"
     command = [sys.executable, "-m", "cli.main", "sweep", str(spec), "--out", str(out), "--device", "cpu"]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[2], start_new_session=True)
@@ -54,5 +59,14 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(home: Path, tmp_path: Path) 
     assert table.loc["edm-l64_nfe1_seed0", "seconds_per_image"] > 0
     assert {p.name for p in out.glob("*.png")} == {"images.png", "scores.png", "throughput.png"}
     logs = {p: p.read_text() for p in out.glob("work/*/log.txt")}
-    sweep(spec, out, device="cpu")
+    capsys.readouterr()
+    sweep(spec, out, device="cpu", as_json=True)
+    cells = printed(capsys, "sweep", out)["cells"]
+    assert [cell["cell"] for cell in cells] == list(table.index)
+    assert [cell.get("accuracy") for cell in cells] == pytest.approx(list(table["accuracy"]), rel=1e-5)
+    sweep(spec, out, device="cpu", status=True, as_json=True)
+    assert printed(capsys, "sweep", out)["cells"] == cells
+    with pytest.raises(typer.Exit):
+        sweep(spec, tmp_path / "other", device="cpu", dry_run=True, as_json=True)
+    assert json.loads(capsys.readouterr().out)["estimate"]["seconds"] > 0
     assert logs == {p: p.read_text() for p in out.glob("work/*/log.txt")}

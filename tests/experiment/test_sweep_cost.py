@@ -85,7 +85,7 @@ def test_a_dry_run_prices_the_paper_without_data_or_weights(
     folder = write(tmp_path / "b", MODELS)
     assert _run(f"sweep paper.yaml --dry-run --benchmark {folder} --price 2.5", monkeypatch) == 0
     shown = capsys.readouterr()
-    settings = json.loads(shown.out.rpartition("dry run")[0])
+    settings = json.loads(shown.out)
     assert settings["cost"]["datasets"] == 24
     assert settings["cost"]["money"] == pytest.approx(2.5 * settings["cost"]["gpu_hours"])
     assert "24 synthetic datasets" in shown.err

@@ -18,6 +18,7 @@ from echo_synth.errors import DataError, ExistsError
 from echo_synth.evaluation.level_search import maps_apart, schedules
 from echo_synth.generation.solver_choice import SolverChoice, choose_solver, read_study
 from echo_synth.runs.folder import DiffusionRun, open_run
+from tests.cli.reports import printed
 
 BUNDLED = specs.root() / "bundled"
 
@@ -87,14 +88,19 @@ def test_levels_are_searched_and_judged_on_maps_of_different_patients(home: Path
 
 @pytest.mark.slow
 def test_a_search_is_followed_and_recorded_and_a_resume_asks_for_the_same_levels(
-    own_home: Path, tmp_path: Path
+    own_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(BUNDLED / "edm-l64", run)
     vae = BUNDLED / "gamma-vae-64"
     with pytest.raises(typer.BadParameter, match="none from 2 to 12"):
         measure_commands.study_solvers("edm-l64", run, vae, nfe="20", search=True)
-    measure_commands.study_solvers("edm-l64", run, vae, nfe="2", search=True, count=2, converged=41, device="cpu")
+    asked = {"nfe": "2", "search": True, "count": 2, "converged": 41, "device": "cpu", "as_json": True}
+    measure_commands.study_solvers("edm-l64", run, vae, **asked)  # type: ignore[arg-type]
+    told = printed(capsys, "study-solvers", run)
+    distances = told.pop("distances")
+    assert told == json.loads((run / "solvers.json").read_text())
+    assert {row["solver"] for row in distances} == set(pd.read_csv(run / "solvers.csv")["solver"])
     table = pd.read_csv(run / "schedules.csv")
     least = table.groupby("levels")["rmse"].min()
     choice = read_study(run / "solvers.json").choice(2)

@@ -15,6 +15,8 @@ from echo_synth.sampling.noise_laws import SIGMA_RANGES
 from echo_synth.sampling.schedules import make_schedule, noise_levels
 from tests.analytic import mixture_denoiser
 
+# Steps depend on the parity of NFE and on the few values that a solver remembers: small budgets show all of it.
+BUDGETS = (*range(1, 41), 63, 64, 99, 100, 127, 128, 199, 200)
 OF_THE_ODE = [name for name, solver in SOLVERS.items() if not solver.stochastic]
 REFERENCE = Path(__file__).parents[1] / "reference" / "samplers.npz"
 
@@ -26,7 +28,7 @@ def _noise(seed: int = 0, shape: tuple[int, ...] = (3, 1, 5, 5)) -> torch.Tensor
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_budget_is_spent_exactly(solver: str) -> None:
     exact = mixture_denoiser()
-    for nfe in range(1, 201):
+    for nfe in BUDGETS:
         calls = 0
 
         def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:

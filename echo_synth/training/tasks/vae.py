@@ -17,6 +17,7 @@ from echo_synth.vae.gamma import Direction
 from echo_synth.vae.loss import Perceptual, finishing_loss, reconstruct, vae_loss
 from echo_synth.vae.network import GammaVAE
 
+_PICTURES = 4
 _FINISH_POSITION = 2_000_000_000  # samples of the last phase: positions that training never reaches
 
 
@@ -98,8 +99,8 @@ class VaeTask:
         return {"mse": mse, "mae": absolute / len(rows), "psnr_db": -10 * float(np.log10(mse))}
 
     def preview(self, module: nn.Module, history: History, images_seen: int) -> None:
-        """Original, E[z] (the mean of its channels) and reconstruction of four validation images."""
-        images, tissues = self.load(self._some_validation_rows(4))
+        """Original, E[z] (the mean of its channels) and reconstruction of a few validation images."""
+        images, tissues = self.load(self._some_validation_rows(_PICTURES))
         sector = (tissues > 0).float()
         latent = module.latent(images, sector)  # type: ignore[operator]
         enlarged = torch.nn.functional.interpolate(latent.mean(1, keepdim=True), size=images.shape[-2:], mode="nearest")
