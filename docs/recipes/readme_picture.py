@@ -38,8 +38,7 @@ def drawn(home: Path, options: list[str]) -> list[NDArray[np.uint8]]:
 def maps() -> list[NDArray[np.uint8]]:
     """The maps that SHOWN are drawn for, in the tissues' colours."""
     files = sorted((specs.root() / "bundled/maps").glob("*.png"))
-    colours = np.array([tissue.colour for _, tissue in sorted(specs.labels().tissues.items())], np.uint8)
-    return [colours[np.asarray(Image.open(files[i]))] for i in SHOWN]
+    return [np.asarray(Image.open(files[i]).convert("RGB")) for i in SHOWN]
 
 
 def main(out: str) -> None:
