@@ -35,7 +35,9 @@ def cases(rows: pd.DataFrame, different: int, maps: Path) -> Cases:
     folder, first = open_maps(maps), rows.head(different)
     whole = [folder.read_whole(name) for name in first["map"]]
     tissues = np.stack([visible(map_) for map_ in whole])
-    images = BmodeImages(first).draw(tissues, frames_of(first), 0, first["index"].tolist(), lambda: None)
+    images = BmodeImages(first).draw(
+        tissues, frames_of(first, folder.subject), 0, first["index"].tolist(), lambda: None
+    )
     records = [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
     return [(row, images[i % different], anatomy(whole[i % different])) for i, row in enumerate(records)]
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from itertools import repeat
 
 import numpy as np
 import torch
@@ -219,8 +217,7 @@ class ImageGenerator:
         images = self.images(self.fields(tissues, frames, noise, settings, draw, on_evaluation), tissues)
         if self.texture is None:
             return images
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            return np.stack(list(pool.map(self.texture.draw, images, repeat(seed), indices)))
+        return np.stack([self.texture.draw(image, seed, i) for image, i in zip(images, indices, strict=True)])
 
 
 def default_settings(precond: str, nfe: int, solver: str, sigmas: tuple[float, ...] | None = None) -> SamplerSettings:

@@ -16,7 +16,7 @@ from echo_synth.generation.sources import SampledImages
 class _Small:
     """A generator of images that hold their number, on a device with room for `room` of them."""
 
-    device = "cpu"
+    device, compiled = "cpu", False
 
     def __init__(self, room: int) -> None:
         self.room, self.asked = room, list[int]()
