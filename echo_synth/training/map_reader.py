@@ -27,6 +27,7 @@ from echo_synth.training.tasks.diffusion import DiffusionTask
 READER = "map_reader.safetensors"
 _TISSUES = 5
 _IMAGES, _BATCH, _RATE = 9600, 32, 3e-3  # its loss on validation patients is flat by then
+_FEWEST = 8  # steps
 _BLUR, _NOISE = 1.5, 0.1  # most of both that it learns to read through: early in a trajectory fields are blurred means
 
 
@@ -35,12 +36,14 @@ def build_reader(channels: int = 1) -> nn.Module:
     return UNet(2, channels, _TISSUES, channels=(16, 32, 64), strides=(2, 2), num_res_units=1, norm="instance")
 
 
-def train_reader(task: DiffusionTask, folder: Path, identity: Mapping[str, Any]) -> nn.Module:
+def train_reader(task: DiffusionTask, folder: Path, identity: Mapping[str, Any], most: int = _IMAGES) -> nn.Module:
     """The reader of a run's training fields, frozen: from `folder` where it was trained for the same `identity`, else new.
 
     Args:
         task: gives clean fields, tissues and sectors.
         identity: what decides its weights, as JSON holds it.
+        most: images that it sees at most; a trial of a few images need not wait for its reader. A run that is lengthened
+            keeps the reader that it began with.
     """
     file, made = folder / READER, {"identity": dict(identity)}
     if (kept := _kept(file, made, task.channels)) is not None:
@@ -49,9 +52,9 @@ def train_reader(task: DiffusionTask, folder: Path, identity: Mapping[str, Any])
         torch.manual_seed(task.seed)
         reader = build_reader(task.channels).to(task.device)
     optimizer = torch.optim.AdamW(reader.parameters(), lr=_RATE)
-    steps = _IMAGES // _BATCH
+    steps = max(_FEWEST, min(_IMAGES, most) // _BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
-    meter = Meter(_IMAGES, "map reader", "images")
+    meter = Meter(steps * _BATCH, "map reader", "images")
     for step in range(steps):
         loss = _step(reader, task, range(step * _BATCH, (step + 1) * _BATCH))
         optimizer.zero_grad(set_to_none=True)

@@ -265,7 +265,7 @@ def _reader(task: DiffusionTask, settings: TrainingSettings, folder: Path, ident
     """What reads the map in denoised fields; trained once, by the main process."""
     of = {name: identity[name] for name in ("data", "vae", "copies", "seed")}
     with main_first(settings.device):
-        return train_reader(task, folder, of)
+        return train_reader(task, folder, of, settings.training.images)
 
 
 def clean_fields(
