@@ -15,7 +15,7 @@ from tests.cli.terminal import ROOT, in_terminal
 
 BUNDLED_VAE = ROOT / "data_specs/bundled/gamma-vae-64"
 # What sets up a machine is left out: a clone, an environment. `make demo` is the demo of test_terminal.py.
-SETTING_UP = ("git clone ", "make ", "pip install ")
+SETTING_UP = ("git clone ", "make ", "python3 -m venv ", "uv pip install ")
 # Appended to what README says, by how the command begins; of an option given twice the last one counts.
 SHORTER = {
     "generate --model edm-l64 --nfe 4": "--count 1",
