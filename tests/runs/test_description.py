@@ -129,7 +129,7 @@ def test_a_network_larger_than_its_file_is_not_made(tmp_path: Path) -> None:
     """600 GB by its model.json: refused by the weights' header, on the meta device."""
     run = _copy(tmp_path)
     data = json.loads((run / "model.json").read_text())
-    data["network"] |= {"channels": [4096, 4096, 4096], "blocks": 16}
+    data["network"] |= {"channels": [4096, 4096], "blocks": 16}
     write_json(run / "model.json", data)
     with pytest.raises(RunError, match="does not fit this network"):
         open_run(run, "vae").load()
