@@ -28,6 +28,15 @@ def _take_one_core() -> None:
 _take_one_core()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `long` run on request: all of `make test` has to end within a quarter of an hour on two cores."""
+    if os.environ.get("ECHOSYNTH_LONG") == "1":
+        return
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="ECHOSYNTH_LONG is not 1"))
+
+
 @pytest.fixture(autouse=True)
 def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the machine's own nnU-Net or EchoSynth folders reaches a test."""

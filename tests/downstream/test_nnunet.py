@@ -130,6 +130,7 @@ def test_weights_of_another_network_are_named(planned: int, tmp_path: Path) -> N
         file.write_bytes(whole)
 
 
+@pytest.mark.long  # both ways are tested apart below, and the README's chain runs one
 def test_in_process_and_command_line_give_the_same(planned: int, tmp_path: Path) -> None:
     """Same seed: same weights from both, and the same segmentations of the test images."""
     _remove_training(planned)

@@ -266,6 +266,7 @@ def test_overwrite_replaces_what_the_same_command_made(real: RawDataset, tmp_pat
         import_images(folder, 501, name="PHANTOM", overwrite=True, workers=1)
 
 
+@pytest.mark.long  # tests/experiment/test_cells.py and test_sweep.py hold what a row is
 @pytest.mark.slow
 def test_imported_images_become_a_row_of_a_sweep(real: RawDataset, tmp_path: Path) -> None:
     dataset = _import(folders.sdm(tmp_path / "in", real))
