@@ -29,7 +29,7 @@ _take_one_core()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `long` run on request: all of `make test` has to end within a quarter of an hour on two cores."""
+    """Tests marked `long` run on request: what CI runs has to end within 20 minutes on two cores."""
     if os.environ.get("ECHOSYNTH_LONG") == "1":
         return
     for item in items:

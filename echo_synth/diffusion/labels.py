@@ -26,7 +26,11 @@ def tissue_shares(tissues: Tensor, resolution: int) -> Tensor:
 
     Args:
         tissues: (N, H, W) ids; H and W are multiples of R, or not.
+
+    Raises ValueError for an id that is no tissue.
     """
+    if int(tissues.max()) >= TISSUES:  # its digit would be another's
+        raise ValueError(f"tissue {int(tissues.max())}: expected ids below {TISSUES}")
     count, rows, columns = tissues.shape
     high, wide = rows // resolution, columns // resolution
     if (high * resolution, wide * resolution) != (rows, columns) or high * wide >= 1 << _DIGIT:

@@ -126,34 +126,28 @@ class SampledImages:
         parts: list[NDArray[np.uint8]] = []
         start = 0
         while start < len(indices):
-            part = slice(start, start + (self.most or len(indices)))
+            part = list(range(start, min(start + (self.most or len(indices)), len(indices))))
+            rows = self._filled(part)
             tick = on_evaluation if start == 0 else _nothing  # the bar counts evaluations of the whole batch
             try:
-                parts.append(self._draw_at_once(tissues[part], frames[part], seed, indices[part], tick))
+                chosen = (tissues[rows], frames[rows], seed, [indices[i] for i in rows])
+                parts.append(self.generator.draw(*chosen, self.settings, tick)[: len(part)])
             except torch.OutOfMemoryError:
-                if len(indices[part]) == 1:
+                if len(part) == 1:
                     raise
-                self.most, self.whole = len(indices[part]) // 2, 0
+                self.most, self.whole = len(part) // 2, 0
             else:
                 start += len(parts[-1])
                 continue
             self._say_halved()  # not in the handler, whose traceback holds what the GPU has yet to free
         return np.concatenate(parts)
 
-    def _draw_at_once(
-        self,
-        tissues: NDArray[np.uint8],
-        frames: NDArray[np.uint8],
-        seed: int,
-        indices: Sequence[int],
-        tick: Callable[[], None],
-    ) -> NDArray[np.uint8]:
-        count = len(indices)
-        if self.generator.compiled:
-            self.whole = max(self.whole, count)
-            rows = [min(i, count - 1) for i in range(self.whole)]  # the last one again, as often as it takes
-            tissues, frames, indices = tissues[rows], frames[rows], [indices[i] for i in rows]
-        return self.generator.draw(tissues, frames, seed, indices, self.settings, tick)[:count]
+    def _filled(self, rows: list[int]) -> list[int]:
+        """`rows` of a batch as the generator takes them: the last one again, until a compiled one has its usual number."""
+        if not self.generator.compiled:
+            return rows
+        self.whole = max(self.whole, len(rows))
+        return rows + rows[-1:] * (self.whole - len(rows))
 
     def _say_halved(self) -> None:
         if self.device.startswith("cuda"):

@@ -39,6 +39,12 @@ def test_shares_are_areas() -> None:
     assert float(shares[0, 2].sum() * 16) == pytest.approx(np.pi * 17.2**2, rel=0.01)
 
 
+@pytest.mark.parametrize("side", [64, 60])  # of which 60 does not divide 256: counted another way
+def test_shares_refuse_what_is_no_tissue(side: int) -> None:
+    with pytest.raises(ValueError, match="tissue 6"):
+        tissue_shares(torch.full((1, 256, 256), 6), side)
+
+
 @pytest.mark.parametrize("classes", [10, 20])
 def test_shares_lie_in_the_block_of_the_frame(classes: int) -> None:
     tissues = torch.randint(0, 5, (4, 64, 64), generator=torch.Generator().manual_seed(0))
