@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DOCS := .venv-docs
 
-.PHONY: demo test quick coverage lint docs site bundled clean
+.PHONY: demo test quick coverage lint docs site bundled dist clean
 
 $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,5 +51,12 @@ site: $(DOCS)/.installed ## the docs site, into site/; look at it with python -m
 bundled: $(BIN)/.installed ## train the weights that ship with the package (about an hour of one core)
 	PATH="$(abspath $(BIN)):$$PATH" docs/recipes/train_bundled.sh
 
+# twine and cyclonedx-bom come for this command alone, by uv; neither is needed to use or develop the package.
+dist: $(BIN)/.installed ## wheel and sdist, checked, and the list of what they were tested with (SBOM, CycloneDX), into dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist . >/dev/null
+	$(BIN)/uv tool run twine check --strict dist/*.whl dist/*.tar.gz
+	$(BIN)/uv tool run --from cyclonedx-bom cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible --of JSON -o dist/echosynth.cdx.json
+
 clean:
-	rm -rf $(VENV) $(DOCS) demo_out site
+	rm -rf $(VENV) $(DOCS) demo_out site dist
