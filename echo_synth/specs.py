@@ -80,6 +80,10 @@ class AnatomyBounds(Strict):
     wall: float = Field(ge=0, le=1, description="share of the wall's thickness at its thin places left at least")
     valve_deg: float = Field(ge=0, description="most that the valve's angle to the long axis changes, degrees")
     clipped: float = Field(ge=0, le=1, description="most of the cavity's area that leaves the sector")
+    atrium: float = Field(0, ge=0, le=1, description="share of the atrium's solidity that is left at least")
+    both_ways: bool = Field(
+        False, description="a draw must keep these bounds with 1 / scale as well, so that hearts stay as large on average"
+    )
 
 
 class EfBalance(Strict):

@@ -29,6 +29,7 @@ class HeartShape:
         solidity: area of the cavity by that of its convex hull; 0 without a cavity.
         wall: thickness of the myocardium at its thin places; NaN without one beside the cavity.
         valve_deg: angle of the mitral valve to the ventricle's long axis, degrees; 90 is square, NaN without either.
+        atrium: solidity of the atrium's largest piece; NaN without one.
     """
 
     areas: tuple[int, int, int]
@@ -36,6 +37,7 @@ class HeartShape:
     solidity: float
     wall: float
     valve_deg: float
+    atrium: float
 
 
 def heart_shape(tissues: NDArray[np.uint8]) -> HeartShape:
@@ -46,10 +48,11 @@ def heart_shape(tissues: NDArray[np.uint8]) -> HeartShape:
     pieces = [_pieces(p) for p in parts]
     areas = [int(p.sum()) for p in parts]
     counted = ((areas[0], areas[1], areas[2]), (pieces[0], pieces[1], pieces[2]))
+    round_atrium = _solidity(largest_component(atrium)) if areas[2] else float("nan")
     if not cavity.any():
-        return HeartShape(*counted, 0.0, float("nan"), float("nan"))
+        return HeartShape(*counted, 0.0, float("nan"), float("nan"), round_atrium)
     wall, angle = _thin_wall(cavity, myocardium), _valve_angle(cavity, myocardium, atrium)
-    return HeartShape(*counted, _solidity(cavity), wall, angle)
+    return HeartShape(*counted, _solidity(cavity), wall, angle, round_atrium)
 
 
 def _cut_out(tissues: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -67,13 +70,13 @@ def _pieces(part: NDArray[np.bool_]) -> int:
     return int((np.bincount(labelled.ravel())[1:] >= _SPECK).sum())
 
 
-def _solidity(cavity: NDArray[np.bool_]) -> float:
+def _solidity(part: NDArray[np.bool_]) -> float:
     from scipy.spatial import ConvexHull, QhullError  # slow to import, and whoever reads maps imports this file
 
-    outline = cavity & ~ndimage.binary_erosion(cavity)
+    outline = part & ~ndimage.binary_erosion(part)
     corners = (np.argwhere(outline)[:, None] + [[0, 0], [0, 1], [1, 0], [1, 1]]).reshape(-1, 2)
     try:
-        return float(cavity.sum() / ConvexHull(corners).volume)  # of a plane figure, the volume is its area
+        return float(part.sum() / ConvexHull(corners).volume)  # of a plane figure, the volume is its area
     except QhullError:
         return 0.0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,16 @@ class Plausible:
         object.__setattr__(self, "_before", [heart_shape(visible(m)) for m in self.masks])
 
     def __call__(self, transformation: Transformation) -> bool:
+        """Whether the bounds hold; with `both_ways` also for the same draw with 1 / scale.
+
+        A heart that fills its sector cannot grow: where only draws that enlarge it are refused, the others shrink
+        hearts on average.
+        """
+        if not self._holds(transformation):
+            return False
+        return not self.bounds.both_ways or self._holds(replace(transformation, scale=1 / transformation.scale))
+
+    def _holds(self, transformation: Transformation) -> bool:
         """The cheap questions first: a draw is mostly refused for its stretch."""
         moved = [move(mask, transformation) for mask in self.masks]
         heart = np.any([m > 0 for m in moved], axis=0)
@@ -55,4 +65,5 @@ class Plausible:
             or new.solidity < bounds.solidity * old.solidity
             or new.wall < bounds.wall * old.wall
             or abs(new.valve_deg - old.valve_deg) > bounds.valve_deg
+            or new.atrium < bounds.atrium * old.atrium
         )

@@ -159,6 +159,7 @@ def test_anatomy_keeps_hearts_and_their_ejection_fraction(home: Path, anatomy: P
         assert after.solidity >= bounds.solidity * before.solidity
         assert after.wall >= bounds.wall * before.wall
         assert abs(after.valve_deg - before.valve_deg) <= bounds.valve_deg
+        assert after.atrium >= bounds.atrium * before.atrium
     assert (maps.index["ef"] - maps.index["source_ef"]).abs().max() < 3
     stated = dataset.cases().groupby("patient")["ef"].first()
     measured = maps.index.groupby("patient")["source_ef"].first()
@@ -261,6 +262,32 @@ def test_each_bound_refuses_what_it_is_for() -> None:
     assert not allowed(_identity(shear_deg=20.0))
     assert not allowed(_identity(shift_vertical=-0.4))  # out of the sector
     assert not Plausible([whole, cut], bounds)(_identity(rotation_deg=30.0))
+
+
+def test_a_heart_that_fills_its_sector_does_not_shrink_on_average() -> None:
+    """Enlarged, its cavity would leave the sector; a recipe that refuses no more than that keeps the draws that shrink it."""
+    tight = _heart()
+    tight[:55] = 0  # the sector ends just above the cavity
+    spec = specs.maps("anatomy").model_copy(update={"elastic_max_px": 0.0, "shift_vertical": 0.0})
+    assert spec.anatomy is not None and spec.anatomy.both_ways
+    means = {}
+    for both_ways in (False, True):
+        allowed = Plausible([tight], spec.anatomy.model_copy(update={"both_ways": both_ways}))
+        scales = [draw(np.random.default_rng(seed), spec, allowed).scale for seed in range(40)]
+        means[both_ways] = np.mean(np.log(scales))
+    assert means[False] < -0.02
+    assert abs(means[True]) < 0.01
+
+
+def test_an_atrium_is_not_drawn_out_into_a_tail() -> None:
+    bounds = specs.maps("anatomy").anatomy
+    assert bounds is not None
+    shape, hook = _heart(), _heart()
+    rows, columns = np.indices(hook.shape)
+    hook[(hook == 3) & (rows >= 160) & (columns > 112)] = 4
+    assert heart_shape(hook).atrium < bounds.atrium * heart_shape(shape).atrium
+    assert heart_shape(shape).atrium == pytest.approx(1, abs=0.01)  # a rectangle
+    assert np.isnan(heart_shape(np.full((256, 256), 4, np.uint8)).atrium)
 
 
 def test_the_bundled_people_are_no_patients_of_a_dataset() -> None:
