@@ -1,4 +1,4 @@
-"""Command that tells whether a dataset or a run is still what it was made as: verify."""
+"""Command that tells whether a dataset, condition maps or a run is still what it was made as: verify."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ def register(app: typer.Typer) -> None:
 def verify(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="DIR", help="nnU-Net raw dataset (its classification folder is checked too), or a run."),
+        typer.Argument(
+            metavar="DIR",
+            help="nnU-Net raw dataset (its classification folder is checked too), condition maps, or a run.",
+        ),
     ],
     as_json: Json = False,
 ) -> None:
-    """Check a dataset or a run against the hashes that were recorded when it was made: missing, altered, extra files.
+    """Check a dataset, condition maps or a run against the hashes that were recorded when it was made: missing, altered, extra files.
 
     Exit code 0: whole; 1: something is wrong, one line a file on standard output.
 

@@ -82,7 +82,8 @@ class AnatomyBounds(Strict):
     clipped: float = Field(ge=0, le=1, description="most of the cavity's area that leaves the sector")
     atrium: float = Field(0, ge=0, le=1, description="share of the atrium's solidity that is left at least")
     both_ways: bool = Field(
-        False, description="a draw must keep these bounds with 1 / scale as well, so that hearts stay as large on average"
+        False,
+        description="a draw must keep these bounds with 1 / scale as well, so that hearts stay as large on average",
     )
 
 

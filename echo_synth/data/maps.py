@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from echo_synth import checksums
 from echo_synth.data import nnunet_raw
 from echo_synth.data.allotment import allot
 from echo_synth.data.deformation import SIZE, apply, draw
@@ -32,7 +33,7 @@ from echo_synth.data.tissue_colours import tissue_colours
 from echo_synth.data.tissues import BEYOND, OTHER_TISSUE, anatomy, visible
 from echo_synth.errors import DataError
 from echo_synth.files import read_json, write_json
-from echo_synth.folders import new_folder
+from echo_synth.folders import mark, new_folder
 from echo_synth.metrics.volumes import LongAxis
 from echo_synth.parallel import parallel_map
 from echo_synth.progress import track
@@ -216,6 +217,8 @@ def make_maps(
         write_subject(new, dataset.subject)
         write_json(new / "held_out.json", sorted(nnunet_raw.test_patients(dataset)))
         write_json(new / "settings.json", {**settings, "source": origin_of_dataset(dataset.path)})
+        mark(new, MADE_BY)  # the record is of all that is there
+        checksums.record(new)
     return index
 
 

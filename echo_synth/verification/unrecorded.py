@@ -13,9 +13,10 @@ from pathlib import Path
 
 from echo_synth.checksums import Comparison, Fault
 from echo_synth.data import nnunet_raw
+from echo_synth.data.maps import read_held_out, read_map
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.data.png import read_grey_png
-from echo_synth.data.tables import read_cases, read_manifest
+from echo_synth.data.tables import read_cases, read_index, read_manifest
 from echo_synth.errors import EchoSynthError
 from echo_synth.files import listed
 from echo_synth.parallel import available_cores
@@ -59,6 +60,17 @@ def look_at_pictures(folder: Path) -> Comparison:
     places = {name.rpartition("/")[0] for name in names}
     present = {f"{place}/{p.name}" for place in places for p in listed(folder / place, "*")}
     found.faults += [Fault("extra", name) for name in sorted(present - names.keys())]
+    return found
+
+
+def look_at_maps(folder: Path) -> Comparison:
+    """Files of a folder of condition maps against its index.parquet."""
+    found = look(folder, {"index.parquet": read_index, "held_out.json": lambda _: read_held_out(folder)})
+    if found.faults:
+        return found
+    names: dict[str, Check] = {f"{name}.png": read_map for name in read_index(folder / "index.parquet")["map"]}
+    _add(found, look(folder, names))
+    found.faults += [Fault("extra", p.name) for p in listed(folder, "*.png") if p.name not in names]
     return found
 
 

@@ -14,7 +14,7 @@ class Verdict:
     """What was looked at and what is wrong.
 
     Attributes:
-        kind: "dataset", "pictures" (a classification folder) or "run".
+        kind: "dataset", "pictures" (a classification folder), "maps" or "run".
         files, size: files that were read, and their bytes.
         recorded: whether hashes were recorded for all of it, so that any changed byte is found.
         faults: by folder, with names relative to it.

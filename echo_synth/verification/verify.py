@@ -1,4 +1,4 @@
-"""A dataset or a run against what was recorded when it was made."""
+"""A dataset, condition maps or a run against what was recorded when it was made."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RUN_FILES = ("model.json", "model.safetensors")  # the names in runs.folder, wh
 
 
 def verify(folder: Path) -> Verdict:
-    """Check a raw dataset with its classification folder, such a folder, or a run.
+    """Check a raw dataset with its classification folder, such a folder, a folder of condition maps, or a run.
 
     Raises:
         DataError: `folder` is none of these, or what was recorded of it is damaged.
@@ -38,15 +38,18 @@ def verify(folder: Path) -> Verdict:
 
 def _kind(folder: Path) -> str:
     if not folder.is_dir():
-        raise DataError(f"{folder}: not a folder; expected a dataset or a run of echosynth")
+        raise DataError(f"{folder}: not a folder; expected a dataset, condition maps or a run of echosynth")
     if (folder / "dataset.json").exists() or (folder / "imagesTr").is_dir():
         return "dataset"
     if any((folder / name).exists() for name in _RUN_FILES):
         return "run"
+    if (folder / "index.parquet").exists():
+        return "maps"
     if (folder / "cases.csv").exists() or ((folder / MARKER).exists() and (folder / "train").is_dir()):
         return "pictures"
     raise DataError(
-        f"{folder}: neither a dataset (dataset.json, or cases.csv beside pictures) nor a run ({_RUN_FILES[0]}) of echosynth"
+        f"{folder}: neither a dataset (dataset.json, or cases.csv beside pictures) nor condition maps (index.parquet) "
+        f"nor a run ({_RUN_FILES[0]}) of echosynth"
     )
 
 
@@ -81,6 +84,8 @@ def _look(folder: Path, kind: str) -> Comparison:
         from echo_synth.verification.unrecorded_run import look_at_run
 
         return look_at_run(folder)
+    if kind == "maps":
+        return unrecorded.look_at_maps(folder)
     return unrecorded.look_at_dataset(RawDataset(folder)) if kind == "dataset" else unrecorded.look_at_pictures(folder)
 
 

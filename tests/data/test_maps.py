@@ -269,7 +269,8 @@ def test_a_heart_that_fills_its_sector_does_not_shrink_on_average() -> None:
     tight = _heart()
     tight[:55] = 0  # the sector ends just above the cavity
     spec = specs.maps("anatomy").model_copy(update={"elastic_max_px": 0.0, "shift_vertical": 0.0})
-    assert spec.anatomy is not None and spec.anatomy.both_ways
+    assert spec.anatomy is not None
+    assert spec.anatomy.both_ways
     means = {}
     for both_ways in (False, True):
         allowed = Plausible([tight], spec.anatomy.model_copy(update={"both_ways": both_ways}))

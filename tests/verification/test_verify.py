@@ -212,6 +212,22 @@ def test_a_classification_folder_by_itself(dataset: Path) -> None:
     assert not verify(_pictures(dataset)).whole
 
 
+def test_condition_maps(own_home: Path) -> None:
+    maps = own_home / "maps/Dataset501_PHANTOM"
+    verdict = verify(maps)
+    assert (verdict.kind, verdict.faults, verdict.recorded) == ("maps", [], True)
+    first, second, *_ = sorted(maps.glob("*.png"))
+    _flip(first)
+    second.unlink()
+    shutil.copy(first, maps / "another.png")
+    wanted = [("extra", "another.png"), ("altered", first.name), ("missing", second.name)]
+    assert [(fault.kind, fault.file) for _, fault in verify(maps).faults] == wanted
+    (maps / SUMS).unlink()  # as an earlier version left it: a flipped byte breaks the checksum of the PNG's data
+    verdict = verify(maps)
+    assert not verdict.recorded
+    assert sorted((fault.kind, fault.file) for _, fault in verdict.faults) == sorted(wanted)
+
+
 def test_bundled_runs_are_read_whole(tmp_path: Path) -> None:
     run = Path(shutil.copytree(BUNDLED / "gamma-vae-64", tmp_path / "run"))
     found = verify(run)
