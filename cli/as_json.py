@@ -11,7 +11,9 @@ import typer
 
 from cli.common import plain
 
-Json = Annotated[bool, typer.Option("--json", help="As JSON, on standard output; all else on standard error.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print results as JSON on standard output, all else on standard error.")
+]
 
 
 def print_json(value: Any) -> None:

@@ -18,11 +18,11 @@ def register(app: typer.Typer) -> None:
 
 def browse(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="nnU-Net raw dataset.")],
-    quality: Annotated[Path | None, typer.Option(help="Folder of quality, whose flags become a filter.")] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 0,
+    quality: Annotated[Path | None, typer.Option(help="Result folder of quality; its flags become a filter.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the local server; 0 takes a free one.")] = 0,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser too.")] = False,
 ) -> None:
-    """Leaf through a dataset in the browser: image, labels, overlay, filters, keyboard. On this machine alone (127.0.0.1).
+    """Look through a dataset in the web browser: image, labels, overlay, filters, keyboard. On this machine only (127.0.0.1).
 
     Example: echosynth browse echosynth_home/nnunet/raw/Dataset601_EDM-L64_nfe20
     """

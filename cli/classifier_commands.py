@@ -21,7 +21,7 @@ def train_classifier(
     out: Out = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images; default 250.")] = None,
     resolution: Annotated[int | None, typer.Option(min=32, help="Input size in pixels; default 256.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Batch; default 16.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per batch; default 16.")] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate; default 1e-4.")] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Local safetensors file to start from; default: from scratch.")

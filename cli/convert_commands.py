@@ -27,32 +27,30 @@ def convert(
         str, typer.Option("--spec", help="YAML file that describes the dataset, or camus: then as convert-camus.")
     ],
     dataset_id: Annotated[int, typer.Option("--dataset-id", help="nnU-Net id of the converted dataset, 1 to 999.")],
-    src: Annotated[
-        Path | None, typer.Argument(help="Folder of the dataset; default: the one in which the spec lies.")
-    ] = None,
+    src: Annotated[Path | None, typer.Argument(help="Folder of the dataset; default: the folder of the spec.")] = None,
     name: Annotated[
         str | None, typer.Option(help="Dataset name: Dataset<ID>_<NAME>; default: the spec's file name.")
     ] = None,
-    size: Annotated[int, typer.Option(min=16, max=4096, help="Square grid in pixels; millimetres stay true.")] = 256,
+    size: Annotated[int, typer.Option(min=16, max=4096, help="Square grid in pixels; spacing in mm is adapted.")] = 256,
     native: Annotated[bool, typer.Option("--native", help="Keep every image's own grid instead of --size.")] = False,
     split: Annotated[
-        str | None, typer.Option(help="With --spec camus, as of convert-camus; else the spec says it.")
+        str | None, typer.Option(help="Only with --spec camus: as in convert-camus; other specs state their split.")
     ] = None,
     classification: Annotated[
-        Path | None, typer.Option(help="Folder for the classification copy; default below ECHOSYNTH_HOME.")
+        Path | None, typer.Option(help="Classification folder to write; default: below ECHOSYNTH_HOME.")
     ] = None,
     patients: Annotated[
-        int | None, typer.Option(min=2, help="Convert a few only, spread over the splits; default: all.")
+        int | None, typer.Option(min=2, help="Convert only so many patients, spread over the splits; default: all.")
     ] = None,
     allow_missing: Annotated[
         bool,
-        typer.Option("--allow-missing", help="Leave out images without mask and patients that only one side knows."),
+        typer.Option("--allow-missing", help="Leave out images without mask, and patients without images or split."),
     ] = False,
     overwrite: Overwrite = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Convert any 2-D dataset, as a YAML file describes it, to nnU-Net's raw format and a classification folder.
+    """Convert any 2-D dataset that a YAML file describes to nnU-Net's raw format and a classification folder.
 
     Example: echosynth convert --spec heads/fetal_head.yaml --dataset-id 510
     """

@@ -22,11 +22,12 @@ def register(app: typer.Typer) -> None:
 
 def convert_camus(
     src: Annotated[
-        Path, typer.Argument(help="CAMUS: the folder with database_nifti/, or the patient folders' parent.")
+        Path,
+        typer.Argument(help="CAMUS: the folder that contains database_nifti/, or the one with the patient folders."),
     ],
     dataset_id: DatasetId,
     name: Annotated[str, typer.Option(help="Dataset name: Dataset<ID>_<NAME>.")] = "CAMUS",
-    size: Annotated[int, typer.Option(min=16, max=4096, help="Square grid in pixels; millimetres stay true.")] = 256,
+    size: Annotated[int, typer.Option(min=16, max=4096, help="Square grid in pixels; spacing in mm is adapted.")] = 256,
     native: Annotated[bool, typer.Option("--native", help="Keep every image's own grid instead of --size.")] = False,
     split: Annotated[
         str | None,
@@ -35,13 +36,14 @@ def convert_camus(
         ),
     ] = None,
     classification: Annotated[
-        Path | None, typer.Option(help="Folder for the classification copy; default below ECHOSYNTH_HOME.")
+        Path | None, typer.Option(help="Classification folder to write; default: below ECHOSYNTH_HOME.")
     ] = None,
     patients: Annotated[
-        int | None, typer.Option(min=2, help="Convert a few only, spread over the splits; default: all.")
+        int | None, typer.Option(min=2, help="Convert only so many patients, spread over the splits; default: all.")
     ] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave out incomplete cases and patients that only one side knows.")
+        bool,
+        typer.Option("--allow-missing", help="Leave out incomplete cases, and patients without images or split."),
     ] = False,
     overwrite: Overwrite = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
@@ -78,14 +80,14 @@ def convert_camus(
 
 def phantom(
     out: Annotated[Path, typer.Argument(help="Folder to make: OUT/database_nifti and OUT/database_split.")],
-    patients: Annotated[int, typer.Option(min=1, max=9999, help="How many.")] = 40,
+    patients: Annotated[int, typer.Option(min=1, max=9999, help="Number of patients.")] = 40,
     seed: Seed = 0,
     release: Annotated[str, typer.Option(help="File layout: nifti (current CAMUS) or mhd (older).")] = "nifti",
     overwrite: Overwrite = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Make a CAMUS-shaped dataset of simulated hearts: images, masks, cfg files, splits.
+    """Make a dataset of simulated hearts in CAMUS's layout: images, masks, cfg files, splits.
 
     Example: echosynth phantom ./phantom --patients 40 --seed 1
     """
@@ -107,12 +109,12 @@ def make_maps(
     dataset_id: DatasetId,
     repeats: Annotated[
         int | None,
-        typer.Option(min=1, help="Transformations of each mask, on average where EF is balanced; default 5."),
+        typer.Option(min=1, help="Maps per mask; the mean if ejection fractions (EF) are balanced; default 5."),
     ] = None,
     recipe: Annotated[
         str,
         typer.Option(
-            help="paper, anatomy (ED and ES move together, shapes stay those of hearts, EF is balanced), or a YAML file."
+            help="paper, anatomy (both phases get the same deformation, heart shapes are kept, EF is balanced), or a YAML file."
         ),
     ] = "paper",
     seed: Seed = 0,
@@ -124,7 +126,7 @@ def make_maps(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Draw condition maps: training and validation masks x random affine and elastic transformations.
+    """Make condition maps: training and validation masks after random affine and elastic deformations.
 
     Example: echosynth make-maps --dataset-id 501 --repeats 5 --seed 0
     """
@@ -159,7 +161,9 @@ def mix_datasets(
     ] = None,
     share: Annotated[
         float | None,
-        typer.Option(help="Part of the training images that is synthetic, whatever the sizes; default 0.5, 0 without."),
+        typer.Option(
+            help="Share of synthetic images in training, whatever the dataset sizes; default 0.5, or 0 without --synthetic."
+        ),
     ] = None,
     patients: Annotated[int | None, typer.Option(min=1, help="Real training patients; default: all.")] = None,
     name: Annotated[str, typer.Option(help="Dataset name: Dataset<ID>_<NAME>.")] = "MIX",
@@ -167,7 +171,7 @@ def mix_datasets(
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Real and synthetic cases in one nnU-Net dataset, without copying a file; validation stays real.
+    """Put real and synthetic cases into one nnU-Net dataset, without copying a file; validation stays real.
 
     Example: echosynth mix-datasets --real 501 --synthetic 601 --share 0.5 --dataset-id 701
     """
@@ -191,7 +195,7 @@ def mix_datasets(
 
 
 def env() -> None:
-    """Print export lines for nnU-Net: its folders, our trainer, worker counts.
+    """Print shell lines that set ECHOSYNTH_HOME and nnU-Net's folders, our trainers and numbers of processes.
 
     Example: eval "$(echosynth env)"
     """

@@ -24,7 +24,7 @@ def demo(
     seed: Seed = 0,
     dry_run: DryRun = False,
 ) -> None:
-    """The whole chain on simulated patients: convert, maps, Γ-VAE, diffusion, images, nnU-Net, classifier, statistics.
+    """Run the whole chain on simulated patients: convert, maps, Γ-VAE, diffusion, images, nnU-Net, classifier, statistics.
 
     Example: echosynth demo --out demo_out
     """

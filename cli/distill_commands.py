@@ -29,31 +29,40 @@ def register(app: typer.Typer) -> None:
 def distill(
     teacher: Annotated[Path, typer.Option(help="Run folder of the EDM model to distil: edm, edm-l128 or edm-l64.")],
     dataset_id: Annotated[
-        int | None, typer.Option(help="nnU-Net id of the data; default: those that the teacher was trained on.")
+        int | None, typer.Option(help="nnU-Net id of the data; default: the dataset that the teacher was trained on.")
     ] = None,
     vae: Annotated[Path | None, typer.Option(help="Γ-VAE run; default: the one the teacher was trained with.")] = None,
     out: Out = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help="Length in images; default: half the preset's for training.")
+        int | None, typer.Option(min=1, help="Training length in images; default: half the preset's for train.")
     ] = None,
     batch: Batch = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Learning rate; default: 0.3 of the preset's.")] = None,
     micro_batch: MicroBatch = None,
     copies: Annotated[
         int | None,
-        typer.Option(min=1, help="Augmented copies of each image; default: the teacher's, whose latents are kept."),
+        typer.Option(
+            min=1, help="Augmented copies of each image; default: as the teacher's, whose latents are used again."
+        ),
     ] = None,
     target: Annotated[
-        str, typer.Option(help="data (easy consistency tuning), or teacher: targets on its trajectories.")
+        str,
+        typer.Option(
+            help="Targets: data (easy consistency tuning), or teacher (points on the teacher's trajectories)."
+        ),
     ] = "data",
     sigma_max: Annotated[
         float | None,
-        typer.Option(help="Noise level to draw from; default: 20 at 64 px, in proportion to the side, at most 80."),
+        typer.Option(
+            help="Noise level at which generation starts; default: 20 at 64 px, in proportion to the side, at most 80."
+        ),
     ] = None,
     renoise: Annotated[float, typer.Option(help="Noise level of the second evaluation.")] = 0.8,
     halve_every: Annotated[
         int | None,
-        typer.Option(min=1, help="Images after which the gap between noise levels is halved; default: an eighth."),
+        typer.Option(
+            min=1, help="Images after which the gap between noise levels is halved; default: an eighth of all."
+        ),
     ] = None,
     snapshots: Snapshots = 0,
     compile: Compile = False,
@@ -64,7 +73,7 @@ def distill(
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Distil a trained model into one that draws an image in one or two evaluations: generate --nfe 1 or 2.
+    """Distil a trained model into one that generates an image in one or two evaluations (generate --nfe 1 or 2).
 
     Example: echosynth distill --teacher runs/edm-l64
     """

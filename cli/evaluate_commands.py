@@ -29,32 +29,34 @@ def bootstrap_eval(
     predictions: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Predicted masks, CASE.nii.gz; repeat it, or name a folder of such folders, for several trainings of one kind "
-            "(names with gen0_seg1 state the seeds of generator and segmenter). Default: the newest in ECHOSYNTH_HOME/predictions."
+            help="Folder of predicted masks, CASE.nii.gz. For several trainings of one kind repeat the option, or name a folder of such "
+            "folders (gen0_seg1 in a name gives the seeds of generator and segmenter). Default: the newest in ECHOSYNTH_HOME/predictions."
         ),
     ] = None,
     references: Annotated[
-        Path | None, typer.Option(help="Reference masks; default: the labelsTs of the dataset that holds these cases.")
+        Path | None, typer.Option(help="Folder of reference masks; default: labelsTs of the dataset with these cases.")
     ] = None,
     cases: Annotated[Path | None, typer.Option(help="cases.csv; default: beside the references.")] = None,
     native: Annotated[
         Path | None,
-        typer.Option(help="Also score on the images' own grid: CAMUS itself, or labels of convert-camus --native."),
+        typer.Option(
+            help="Also evaluate on the images' own grid: folder of CAMUS, or of the labels of convert-camus --native."
+        ),
     ] = None,
     classifier: Annotated[Path | None, typer.Option(help="Run folder of a view classifier.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Classification folder whose test images it judges.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Classification folder; its test images are classified.")] = None,
     baseline: Annotated[
         list[Path] | None,
-        typer.Option(help="Predictions to compare with, case by case; repeat the option for several baselines."),
+        typer.Option(help="Predictions to compare with, case by case; repeat the option for more baselines."),
     ] = None,
     baseline_seed: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=DIR: one training of the baseline NAME; repeat it for more trainings, or more baselines."
+            help="NAME=DIR: predictions of one training of the baseline NAME; repeat the option for more trainings or baselines."
         ),
     ] = None,
     repeats: Annotated[int, typer.Option(min=10, max=100_000, help="Bootstrap repeats.")] = 1000,
-    interval: Annotated[str, typer.Option(help="Form of the patient-level intervals: bca or percentile.")] = "bca",
+    interval: Annotated[str, typer.Option(help="Bootstrap intervals over patients: bca or percentile.")] = "bca",
     seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option(help="Default: ECHOSYNTH_HOME/evaluation/<name of the predictions>.")

@@ -28,7 +28,7 @@ def list_(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List what was made: datasets, maps, runs, segmenters, predictions, results; what is unfinished, and from what.
+    """List what was made: datasets, maps, runs, segmenters, predictions, results; from what, and whether it is finished.
 
     Example: echosynth list runs
     """
@@ -64,7 +64,7 @@ def _lines(entry: Entry) -> list[str]:
 
 
 def doctor(as_json: Json = False) -> None:
-    """Look at the installation and the machine: what works, what is missing, and the command that mends it.
+    """Check the installation and the machine: what works, what is missing, and the command that repairs it.
 
     Exits with 1 when something is broken. Example: echosynth doctor
     """

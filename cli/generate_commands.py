@@ -23,31 +23,33 @@ _SMALL_BATCH = 8
 _MANY_EVALUATIONS = 2000  # fewer are done within the hour; measuring them is not worth its time
 
 
-Nfe = Annotated[
-    int | None, typer.Option(min=1, max=10000, help="Network evaluations an image, spent exactly; not for bmode.")
-]
-Count = Annotated[int | None, typer.Option(min=1, help="Images; default: one a map.")]
+Nfe = Annotated[int | None, typer.Option(min=1, max=10000, help="Network evaluations per image, exact; not for bmode.")]
+Count = Annotated[int | None, typer.Option(min=1, help="Number of images; default: one per map.")]
 Solver = Annotated[
-    str, typer.Option(help=f"auto (nearest by study-solvers: this run's, else this model's, else heun), {SOLVER_HELP}")
+    str,
+    typer.Option(help=f"auto (the best by study-solvers, of this run, else of this model; else heun), {SOLVER_HELP}"),
 ]
 NewId = Annotated[
-    int | None, typer.Option(help="Default: the unfinished one with these settings, else the next free from 601.")
+    int | None,
+    typer.Option(
+        help="nnU-Net id; default: that of an unfinished dataset with these settings, else the next free from 601."
+    ),
 ]
 Classification = Annotated[Path | None, typer.Option(help="Folder for the classification copy.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images at once.")]
-Fast = Annotated[str, typer.Option(help="on, or off: the plain way (no kept modulations), for comparison.")]
+Fast = Annotated[str, typer.Option(help="on, or off: slower plain computation, for comparison.")]
 TextureOption = Annotated[
     str,
     typer.Option(
         "--texture",
-        help="on, off, or auto: on where the Γ-VAE's run has measured the grain that its decoder cannot draw.",
+        help="Add fine speckle: on, off, or auto (on if the Γ-VAE's run has measured the speckle that its decoder loses).",
     ),
 ]
 ModulationMemory = Annotated[
-    int, typer.Option(min=0, help="MiB for SPADE modulations kept during a trajectory; what exceeds it is recomputed.")
+    int, typer.Option(min=0, help="MiB for SPADE modulations that are kept; the rest is recomputed in each evaluation.")
 ]
 Compiled = Annotated[bool, typer.Option("--compile", help="torch.compile, with CUDA graphs on a GPU; slow to start.")]
-ShardOption = Annotated[str, typer.Option("--shard", help="i/n: the i-th of n processes, i from 0.")]
+ShardOption = Annotated[str, typer.Option("--shard", help="i/n: this is process i of n, i from 0.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +62,7 @@ def generate(
     model: Annotated[
         str,
         typer.Option(
-            help="sdm, ve, vp, edm, edm-l128 or edm-l64; or bmode: simulated physics, no network, --nfe absent."
+            help="sdm, ve, vp, edm, edm-l128 or edm-l64; or bmode: simulated physics, no network, without --nfe."
         ),
     ],
     nfe: Nfe = None,
@@ -82,7 +84,7 @@ def generate(
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
-    """Draw a synthetic dataset into nnU-Net's raw format and a classification folder; run again to resume.
+    """Generate a synthetic dataset: nnU-Net's raw format and a classification folder; run again to resume.
 
     Example: echosynth generate --model edm-l64 --nfe 100
     """
@@ -181,7 +183,7 @@ def noise_dataset(
     classification: Classification = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Fill maps with noise textures: a dataset that knows the outlines and nothing else, the floor of comparisons.
+    """Fill maps with noise textures: a dataset with outlines but no image content, as lower bound in comparisons.
 
     Example: echosynth noise-dataset --count 1800
     """

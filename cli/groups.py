@@ -5,7 +5,7 @@ from __future__ import annotations
 GROUPS: dict[str, tuple[str, ...]] = {
     "Data": ("convert-camus", "convert", "phantom", "make-maps", "import-images", "mix-datasets"),
     "Train a generator": ("train-vae", "train", "distill", "average-weights", "import-edmlx", "fit-prior"),
-    "Draw": ("generate", "noise-dataset", "sample-grid", "plan"),
+    "Generate": ("generate", "noise-dataset", "sample-grid", "plan"),
     "Evaluate": (
         "train-segmenter",
         "predict-segmenter",

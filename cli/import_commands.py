@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 Spacing = Annotated[
     str | None,
-    typer.Option(help="mm a pixel of the images: 0.6, or down and across 0.5,0.6; default: by --table or --real."),
+    typer.Option(help="mm per pixel: 0.6, or 0.5,0.6 for down and across; default: from --table or --real."),
 ]
 LabelValues = Annotated[
     str,
     typer.Option(
-        help="auto; camus (1 cavity, 2 myocardium, 3 atrium), sector (1, 3, 4; 2 other tissue), tissues (1, 2, 3; 4 other "
-        "tissue); or VALUE=TISSUE,… with our tissues 0 to 4."
+        help="Meaning of the mask values: auto; camus (1 cavity, 2 myocardium, 3 atrium); sector (1, 3, 4, and 2 other tissue); "
+        "tissues (1, 2, 3, and 4 other tissue); or VALUE=TISSUE,… with our tissues 0 to 4."
     ),
 ]
 
@@ -34,7 +34,10 @@ def register(app: typer.Typer) -> None:
 
 def import_images(
     folder: Annotated[
-        Path, typer.Argument(help="samples/ with labels/, images/ with masks of any name, or NAME_gt.png.")
+        Path,
+        typer.Argument(
+            help="Folder with samples/ and labels/, with images/ and a folder of masks, or with NAME_gt.png."
+        ),
     ],
     dataset_id: Annotated[int | None, typer.Option(help="nnU-Net id; default: the next free from 601.")] = None,
     name: Annotated[str, typer.Option(help="Dataset name: Dataset<ID>_<NAME>.")] = "Imported",
@@ -42,45 +45,45 @@ def import_images(
         int | None,
         typer.Option(
             "--real",
-            help="Id of the converted real dataset: its test patients are refused, its splits and spacing hold.",
+            help="Id of the converted real dataset: its test patients are refused, its splits and spacing are used.",
         ),
     ] = None,
     table: Annotated[
         Path | None,
-        typer.Option(help="CSV of what names do not tell: image, view, phase; patient, split, spacing_…_mm."),
+        typer.Option(help="CSV with what file names do not tell: image, view, phase; patient, split, spacing_…_mm."),
     ] = None,
     spacing: Spacing = None,
     labels: LabelValues = "auto",
     background: Annotated[
         int,
-        typer.Option(min=0, max=254, help="Grey levels up to this are black outside the sector, by masks without one."),
+        typer.Option(min=0, max=254, help="If masks have no sector: grey levels up to this count as outside it."),
     ] = 0,
     images: Annotated[
-        str | None, typer.Option(help="Name of the folder with the images, where it is no known one.")
+        str | None, typer.Option(help="Name of the folder with the images, if not one of the usual names.")
     ] = None,
     masks: Annotated[str | None, typer.Option(help="Name of the folder with the masks.")] = None,
-    model: Annotated[str, typer.Option(help="What drew them, for manifest and card.")] = "foreign",
-    nfe: Annotated[
-        int | None, typer.Option(min=1, max=10000, help="Network evaluations an image, where known.")
-    ] = None,
+    model: Annotated[str, typer.Option(help="What generated the images, for manifest and card.")] = "foreign",
+    nfe: Annotated[int | None, typer.Option(min=1, max=10000, help="Network evaluations per image, if known.")] = None,
     source: Annotated[
         str | None,
-        typer.Option(help="What it learnt from: camus, simulated or unknown; default: --real's, else by names."),
+        typer.Option(
+            help="Training data of the generator: camus, simulated or unknown; default: as --real, else by file names."
+        ),
     ] = None,
     classification: Annotated[
-        Path | None, typer.Option(help="Folder for the classification copy; default below ECHOSYNTH_HOME.")
+        Path | None, typer.Option(help="Classification folder to write; default: below ECHOSYNTH_HOME.")
     ] = None,
     drop_held_out: Annotated[
         bool, typer.Option("--drop-held-out", help="Leave out images of held-out patients instead of refusing all.")
     ] = False,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave out files that are no pair of image and mask.")
+        bool, typer.Option("--allow-missing", help="Leave out images without mask and masks without image.")
     ] = False,
     overwrite: Overwrite = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Take PNG images with masks that another program drew into nnU-Net's raw format and a classification folder.
+    """Import PNG images with masks from another generator into nnU-Net's raw format and a classification folder.
 
     Example: echosynth import-images ./results_2CH_ED --real 501 --name SDM --model sdm --nfe 1000
     """

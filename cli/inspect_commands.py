@@ -27,7 +27,7 @@ def fit_prior(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Fit the Γ prior to the in-sector intensities of the training patients, beside Gaussian and Rayleigh.
+    """Fit the Γ prior to grey levels inside the sector, training patients; compare with Gaussian and Rayleigh.
 
     Example: echosynth fit-prior --dataset-id 501
     """
@@ -61,14 +61,12 @@ def inspect_vae(
     runs: Annotated[list[Path], typer.Argument(help="VAE run folders to compare.")],
     dataset_id: DatasetId,
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
-    split: Annotated[
-        str, typer.Option(help="Cases to measure on: val or train; test cases are never prepared.")
-    ] = "val",
+    split: Annotated[str, typer.Option(help="Cases to measure on: val or train; test cases are never used.")] = "val",
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Measure VAEs side by side: reconstruction in the sector, latent against image, latent against prior.
+    """Compare VAEs: reconstruction inside the sector, latent against image, latent against prior.
 
     Example: echosynth inspect-vae runs/vae runs/vae-gaussian --dataset-id 501 --out vae-comparison
     """
@@ -101,12 +99,14 @@ def sample_grid(
     model: Model,
     dataset_id: DatasetId,
     out: Annotated[Path, typer.Option("--out", help="Picture to write (.png).")],
-    nfe: Annotated[str, typer.Option(help="Network evaluations, comma separated: one row each.")] = "5,20,100",
+    nfe: Annotated[
+        str, typer.Option(help="Network evaluations per image, comma separated: one row each.")
+    ] = "5,20,100",
     checkpoint: Checkpoint = None,
     vae: Vae = None,
     count: Annotated[int, typer.Option(min=1, max=16, help="Validation cases: one column each.")] = 4,
     solver: Annotated[
-        str, typer.Option(help=f"auto (as generate; a distilled run's only choice), {SOLVER_HELP}")
+        str, typer.Option(help=f"auto (as in generate; required for distilled runs), {SOLVER_HELP}")
     ] = "heun",
     seed: Seed = 0,
     precision: Precision = "auto",
@@ -114,7 +114,7 @@ def sample_grid(
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Draw the maps of held-out validation cases at several NFE, under the real images: the paper's figure 2.
+    """Make a picture: real validation images, and below them synthetic images of their maps at several NFE (paper's figure 2).
 
     Example: echosynth sample-grid --model edm-l64 --dataset-id 501 --nfe 5,20,100 --out grid.png
     """

@@ -37,8 +37,8 @@ Environment:
   ECHOSYNTH_HOME   where runs, maps and datasets go (default ./echosynth_home)
   nnUNet_raw, nnUNet_preprocessed, nnUNet_results
                    nnU-Net's own folders (default below ECHOSYNTH_HOME/nnunet)
-  ECHOSYNTH_DEBUG  1: as --debug
-  NO_COLOR         any value: no colours, in progress bars either
+  ECHOSYNTH_DEBUG  1: same as --debug
+  NO_COLOR         any value: no colours, also in progress bars
 
 \b
 Exit codes:
@@ -47,7 +47,7 @@ Exit codes:
 
 app = Application(
     name="echosynth",
-    help="Synthetic echocardiograms that train real models: CAMUS, Γ-VAE, semantic diffusion, nnU-Net, statistics.",
+    help="Synthetic echocardiograms for training models: CAMUS, Γ-VAE, semantic diffusion, nnU-Net, statistics.",
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -89,7 +89,7 @@ def _version(value: bool) -> None:
 @app.callback()
 def _root(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
-    debug: bool = typer.Option(False, "--debug", help="With any command: the full traceback of an error."),
+    debug: bool = typer.Option(False, "--debug", help="With any command: show the full traceback of an error."),
 ) -> None:
     # What --debug does is done in `main`, which takes it off the command line wherever it stands.
     pass

@@ -35,17 +35,19 @@ def study_solvers(
     nfe: Annotated[
         str | None,
         typer.Option(
-            help="Network evaluations, comma separated; default: 5,10,15,20,25,50,100, with --search 2 to 12 too."
+            help="Network evaluations per image, comma separated; default: 5,10,15,20,25,50,100, with --search also 2 to 12."
         ),
     ] = None,
     search: Annotated[
         bool,
         typer.Option(
-            "--search", help="Search noise levels for 2 to 12 evaluations, on training maps that are not judged on."
+            "--search", help="Search noise levels for 2 to 12 evaluations, on training maps not used to measure them."
         ),
     ] = False,
-    count: Annotated[int, typer.Option(min=1, help="Maps to measure on; a search takes as many more.")] = 8,
-    converged: Annotated[int, typer.Option(min=11, help="NFE of the Heun solution that counts as converged.")] = 1001,
+    count: Annotated[int, typer.Option(min=1, help="Maps to measure on; --search takes as many again.")] = 8,
+    converged: Annotated[
+        int, typer.Option(min=11, help="Network evaluations of the Heun solution that counts as converged.")
+    ] = 1001,
     maps: Maps = None,
     seed: Seed = 0,
     precision: Precision = "fp32",
@@ -55,7 +57,7 @@ def study_solvers(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Measure every solver's distance from the converged solution; generate then picks the best one for its NFE.
+    """Measure every solver's distance from the converged solution; generate then takes the best one for its NFE.
 
     Example: echosynth study-solvers --model edm-l64 --checkpoint runs/edm-l64
     """
@@ -126,15 +128,15 @@ def _searched_lines(schedules: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 Models = Annotated[str, typer.Option(help="Comma separated; default: all six.")]
-Budgets = Annotated[str, typer.Option(help="Network evaluations, comma separated.")]
+Budgets = Annotated[str, typer.Option(help="Network evaluations per image, comma separated.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images at once.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Timings of each stage, after one that is not counted.")]
 Solver = Annotated[str, typer.Option(help=SOLVER_HELP)]
 Measure = Annotated[
     str,
-    typer.Option(help="stages: times of the stages, added up for each NFE; whole: complete trajectories too (slow)."),
+    typer.Option(help="stages: times of the stages, added up for each NFE; whole: also complete trajectories (slow)."),
 ]
-Fast = Annotated[str, typer.Option(help="on, or off: the plain way, for comparison.")]
+Fast = Annotated[str, typer.Option(help="on, or off: slower plain computation, for comparison.")]
 Compiled = Annotated[bool, typer.Option("--compile", help="torch.compile, with CUDA graphs on a GPU.")]
 
 
@@ -155,9 +157,9 @@ def benchmark(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Measure images/s against NFE for each model on this machine, with the cost of every stage.
+    """Measure images/s against NFE (network evaluations per image) for each model on this machine, and each stage's time.
 
-    Weights do not change speed: networks are freshly initialised, on the newest or bundled maps.
+    Weights do not change the speed, so networks have random weights; maps are the newest or the bundled ones.
 
     Example: echosynth benchmark --models edm-l64,edm --size tiny
     """

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-DatasetId = Annotated[int, typer.Option("--dataset-id", help="nnU-Net id of the converted CAMUS dataset, 1 to 999.")]
+DatasetId = Annotated[int, typer.Option("--dataset-id", help="nnU-Net id of the converted dataset, 1 to 999.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and write nothing.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists, once its successor is complete.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Everything random follows from it.")]
-Size = Annotated[str, typer.Option("--size", help="Network size: tiny, small, base or paper; of Γ-VAE 64 also light.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an existing result, once the new one is complete.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Size = Annotated[str, typer.Option("--size", help="Network size: tiny, small, base or paper; for Γ-VAE 64 also light.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; default: a new one below ECHOSYNTH_HOME/runs.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[

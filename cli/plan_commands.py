@@ -17,25 +17,26 @@ def register(app: typer.Typer) -> None:
 
 
 def plan(
-    images: Annotated[int, typer.Option(min=1, help="Images to draw.")],
+    images: Annotated[int, typer.Option(min=1, help="Images to generate.")],
     model: Model,
-    nfe: Annotated[int, typer.Option(min=1, max=1_000_000, help="Network evaluations an image.")],
-    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs that draw at the same time; default: one.")] = None,
+    nfe: Annotated[int, typer.Option(min=1, max=1_000_000, help="Network evaluations per image.")],
+    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs that work at the same time; default: one.")] = None,
     cpus: Annotated[
-        int | None, typer.Option(min=1, help="Instead: cores; a process takes as many as the benchmark's had threads.")
+        int | None,
+        typer.Option(min=1, help="CPU cores, instead of GPUs; a process uses as many as the benchmark had threads."),
     ] = None,
     benchmark: Annotated[
-        Path, typer.Option(help="Folder of 'echosynth benchmark', run on one of what will draw.")
+        Path, typer.Option(help="Result folder of 'echosynth benchmark', run on the same kind of GPU or core.")
     ] = Path("benchmark"),
     price: Annotated[
-        float | None, typer.Option(min=0, help="An hour of one GPU, or of one core, in any currency.")
+        float | None, typer.Option(min=0, help="Price of an hour of one GPU, or of one core, in any currency.")
     ] = None,
     like: Annotated[
-        int | None, typer.Option(help="Id of a dataset whose bytes an image are taken; default: documented ones.")
+        int | None, typer.Option(help="Id of a dataset that has the expected bytes per image; default: 66 kB.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Tell hours, disk and money of drawing a dataset, from a measured benchmark; draws nothing.
+    """Estimate hours, disk and cost of generating a dataset, from a benchmark; generates nothing.
 
     Example: echosynth plan --images 1000000 --model edm-l64 --nfe 4 --gpus 8 --benchmark benchmark --price 2.5
     """

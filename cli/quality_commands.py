@@ -18,23 +18,27 @@ if TYPE_CHECKING:
     from echo_synth.runs.folder import ClassifierRun
 
 Synthetic = Annotated[int, typer.Option("--dataset-id", help="Id of the synthetic dataset.")]
-Real = Annotated[int, typer.Option("--real", help="Id of the converted CAMUS dataset it was trained on.")]
+Real = Annotated[
+    int, typer.Option("--real", help="Id of the converted real dataset on which its generator was trained.")
+]
 Classifier = Annotated[
     Path | None,
     typer.Option(
-        help="View classifier trained on the real data; default: the newest run that was. Its features count."
+        help="View classifier trained on the real data, whose features are compared; default: the newest such run."
     ),
 ]
 Features = Annotated[
-    bool, typer.Option("--features/--no-features", help="Look at classifier features too, or at pixels alone.")
+    bool, typer.Option("--features/--no-features", help="Compare classifier features too, or only pixels.")
 ]
 Predictions = Annotated[
-    Path | None, typer.Option(help="Masks of the synthetic images by a segmenter trained on the real data.")
+    Path | None,
+    typer.Option(help="Folder of masks predicted from the synthetic images by a segmenter trained on --real."),
 ]
 Trainer = Annotated[
-    str, typer.Option(help="Without --predictions: the trainer of a finished segmenter of --real, which then predicts.")
+    str,
+    typer.Option(help="Without --predictions: trainer of a finished segmenter of --real, which then predicts them."),
 ]
-Count = Annotated[int | None, typer.Option(min=2, help="Judge so many images, spread evenly; default: all.")]
+Count = Annotated[int | None, typer.Option(min=2, help="Judge only so many images, spread evenly; default: all.")]
 Perceptual = Annotated[
     str | None,
     typer.Option(
@@ -42,13 +46,18 @@ Perceptual = Annotated[
         "default: efflite0 where its package is installed."
     ),
 ]
-PerceptualWeights = Annotated[Path | None, typer.Option(help="Local weights of --perceptual.")]
-Rate = Annotated[float, typer.Option(min=0.001, max=0.5, help="Share of unseen real images that count as copies.")]
+PerceptualWeights = Annotated[Path | None, typer.Option(help="Weights file for --perceptual; nothing is downloaded.")]
+Rate = Annotated[
+    float,
+    typer.Option(
+        min=0.001, max=0.5, help="False-alarm rate: share of unseen real images that would count as near copies."
+    ),
+]
 LowAgreement = Annotated[
-    float, typer.Option(min=0, max=1, help="Mean Dice with the map below which an image is flagged.")
+    float, typer.Option(min=0, max=1, help="An image is flagged if its mean Dice with the map is below this.")
 ]
 Drop = Annotated[
-    int | None, typer.Option(help="Also write the dataset without flagged images, by reference, under this id.")
+    int | None, typer.Option(help="Also write the dataset without flagged images under this id; files are not copied.")
 ]
 QualityOut = Annotated[Path | None, typer.Option("--out", help="Default: ECHOSYNTH_HOME/quality/<dataset>.")]
 
@@ -78,7 +87,7 @@ def quality(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Measure a synthetic dataset: feature distances, texture, agreement with its maps, copies of training images.
+    """Judge a synthetic dataset: feature distances, texture, agreement with its maps, copies of training images.
 
     Example: echosynth quality --dataset-id 601 --real 501
     """

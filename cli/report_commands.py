@@ -22,7 +22,8 @@ def report(
     ],
     out: Annotated[Path | None, typer.Option(help="Default: DIR/report.html.")] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another web page too; the command's own page always is.")
+        bool,
+        typer.Option("--overwrite", help="Replace any web page at --out; the command's own page is always replaced."),
     ] = False,
     dry_run: DryRun = False,
 ) -> None:

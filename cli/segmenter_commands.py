@@ -29,16 +29,20 @@ Trainer = Annotated[
 def train_segmenter(
     dataset_id: DatasetId,
     trainer: Trainer = "nnUNetTrainerEchoSynth",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the trainer's.")] = None,
-    iterations: Annotated[int | None, typer.Option(min=1, help="An epoch; instead of the trainer's.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Makes the training repeatable.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs; default: the trainer's.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="Iterations per epoch; default: the trainer's.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed that makes the training repeatable; default: none.")
+    ] = None,
     init: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of another finished training with the same network, or its checkpoint, to start from."
+            help="Weights to start from: folder or checkpoint of another finished training with the same network."
         ),
     ] = None,
-    flip: Annotated[bool, typer.Option("--flip", help="Add horizontal flips, which swap the heart's sides.")] = False,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Augment with horizontal flips, which swap the heart's sides.")
+    ] = False,
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
@@ -76,7 +80,9 @@ def train_segmenter(
 
 
 def predict_segmenter(
-    dataset_id: Annotated[int, typer.Option("--dataset-id", help="Dataset the segmenter was trained on.")],
+    dataset_id: Annotated[
+        int, typer.Option("--dataset-id", help="Id of the dataset on which the segmenter was trained.")
+    ],
     images: Annotated[
         Path, typer.Option(help="Folder of CASE_0000.nii.gz, e.g. imagesTs of the converted CAMUS dataset.")
     ],

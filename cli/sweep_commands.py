@@ -29,20 +29,22 @@ def sweep(
     ],
     out: Annotated[Path | None, typer.Option(help="Default: ECHOSYNTH_HOME/sweeps/<name of the spec>.")] = None,
     only: Annotated[str | None, typer.Option(help="Cells to run, comma separated; default: all.")] = None,
-    status: Annotated[bool, typer.Option("--status", help="Show how far every cell is, run nothing.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Show how far every cell is; run nothing.")] = False,
     cluster: Annotated[
-        str | None, typer.Option(help="Hand cells to submitit: local (several GPUs of this machine) or slurm.")
+        str | None, typer.Option(help="Submit cells as jobs: local (on the GPUs of this machine) or slurm.")
     ] = None,
-    gpus: Annotated[int, typer.Option(min=0, help="With --cluster: GPUs a cell.")] = 0,
-    hours: Annotated[float, typer.Option(min=0.1, help="With --cluster: time limit a cell.")] = 24.0,
+    gpus: Annotated[int, typer.Option(min=0, help="With --cluster: GPUs per cell.")] = 0,
+    hours: Annotated[float, typer.Option(min=0.1, help="With --cluster: time limit per cell, hours.")] = 24.0,
     partition: Annotated[str | None, typer.Option(help="With --cluster slurm: partition.")] = None,
-    cpus: Annotated[int | None, typer.Option(min=1, help="With --cluster slurm: cores a cell.")] = None,
-    mem: Annotated[float | None, typer.Option(min=0.1, help="With --cluster slurm: memory a cell, GiB.")] = None,
-    account: Annotated[str | None, typer.Option(help="With --cluster slurm: account that pays.")] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="With --cluster slurm: cores per cell.")] = None,
+    mem: Annotated[float | None, typer.Option(min=0.1, help="With --cluster slurm: memory per cell, GiB.")] = None,
+    account: Annotated[str | None, typer.Option(help="With --cluster slurm: account to charge.")] = None,
     qos: Annotated[str | None, typer.Option(help="With --cluster slurm: quality of service.")] = None,
-    constraint: Annotated[str | None, typer.Option(help="With --cluster slurm: features of nodes, e.g. a100.")] = None,
+    constraint: Annotated[
+        str | None, typer.Option(help="With --cluster slurm: required node features, e.g. a100.")
+    ] = None,
     at_once: Annotated[
-        int | None, typer.Option(min=1, help="With --cluster slurm: most cells at the same time.")
+        int | None, typer.Option(min=1, help="With --cluster slurm: maximum number of cells at the same time.")
     ] = None,
     restarts: Annotated[
         int, typer.Option(min=0, help="With --cluster slurm: how often a cell that reaches --hours is queued again.")
@@ -50,21 +52,23 @@ def sweep(
     benchmark: Annotated[
         Path | None,
         typer.Option(
-            help="With --dry-run: folder of 'echosynth benchmark', to price the sweep before data and weights are there."
+            help="With --dry-run: result folder of 'echosynth benchmark', to estimate the cost before there are data and weights."
         ),
     ] = None,
     price: Annotated[
-        float | None, typer.Option(min=0, help="With --benchmark: an hour of one GPU, or of one core.")
+        float | None, typer.Option(min=0, help="With --benchmark: price of an hour of one GPU, or of one core.")
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Of drawing: auto, fp32, bf16 or fp16; default: the spec's, else auto.")
+        str | None, typer.Option(help="To generate images: auto, fp32, bf16 or fp16; default: the spec's, else auto.")
     ] = None,
-    compiled: Annotated[bool, typer.Option("--compile", help="Draw through torch.compile (slow to start).")] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Generate images through torch.compile (slow to start).")
+    ] = False,
     device: Device = "auto",
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Run an experiment: each cell generates, trains, predicts and evaluates; run again to resume.
+    """Run an experiment of many cells; each generates, trains, predicts and evaluates. Run again to resume.
 
     Example: echosynth sweep cpu.yaml
     """

@@ -24,61 +24,72 @@ DecoderFinish = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Images on which the decoder alone is tuned to E[z] at the end, as generation decodes it; 0 is the paper's way. Default: the preset's.",
+        help="Images on which, at the end, only the decoder is tuned to the mean E[z], which generation decodes; 0: as in the paper. Default: the preset's.",
     ),
 ]
-Init = Annotated[Path | None, typer.Option("--init", help="Run folder whose weights to start from (fine-tuning).")]
+Init = Annotated[Path | None, typer.Option("--init", help="Run folder with the weights to start from (fine-tuning).")]
 SoftMaps = Annotated[
     bool | None,
     typer.Option(
         "--soft-maps/--hard-maps",
-        help="Maps as shares of tissues on the network's grid, or by nearest neighbour as in the paper. Default: the preset's.",
+        help="Maps as shares of tissues per cell of the network's grid, or by nearest neighbour as in the paper. Default: the preset's.",
     ),
 ]
 Phase = Annotated[
     bool | None,
-    typer.Option("--phase/--no-phase", help="ED and ES as a condition beside the view. Default: the preset's."),
+    typer.Option(
+        "--phase/--no-phase",
+        help="Condition on the phase (end-diastole, end-systole) as well as the view. Default: the preset's.",
+    ),
 ]
 MapInput = Annotated[
     bool | None,
     typer.Option(
         "--map-input/--spade-only",
-        help="The map as input channels beside SPADE, or SPADE alone as in the paper. Default: the preset's.",
+        help="The map enters as input channels and through SPADE, or only through SPADE as in the paper. Default: the preset's.",
     ),
 ]
 MapLoss = Annotated[
     float | None,
     typer.Option(
         min=0,
-        help="Weight of the loss by a small segmenter that reads the map in denoised images (ControlNet++); 0 is the paper's way. Default: the preset's.",
+        help="Weight of the map loss: the error of a small segmenter that predicts the map from denoised images (ControlNet++); 0: as in the paper. Default: the preset's.",
     ),
 ]
 Start = Annotated[
     Path | None,
-    typer.Option("--init", help="Run folder whose weights to start from; EDM-L64 is a start for EDM-L128 too."),
+    typer.Option("--init", help="Run folder with the weights to start from; EDM-L128 may start from EDM-L64."),
 ]
 Snapshots = Annotated[
-    int, typer.Option(min=0, help="Snapshots to keep, so that average-weights can choose the EMA's length afterwards.")
+    int,
+    typer.Option(
+        min=0, help="Snapshots to keep, from which average-weights can make a longer or shorter average (EMA) later."
+    ),
 ]
 Compile = Annotated[bool, typer.Option("--compile", help="Pass the network through torch.compile (slow to start).")]
 MicroBatch = Annotated[
-    int | None, typer.Option("--micro-batch", min=1, help="Images at once; the batch is accumulated.")
+    int | None,
+    typer.Option("--micro-batch", min=1, help="Images in memory at once; the batch is accumulated from these."),
 ]
 Posterior = Annotated[
-    str, typer.Option(help="gamma, or gaussian: the standard KL-VAE of the same size, to compare with.")
+    str, typer.Option(help="gamma, or gaussian: the standard KL-VAE of the same size, for comparison.")
 ]
 LatentChannels = Annotated[
     int,
-    typer.Option(min=1, max=16, help="Channels of the latent; with several it is not held to look like the image."),
+    typer.Option(min=1, max=16, help="Channels of the latent; with more than one it need not look like the image."),
 ]
 Kl = Annotated[
     str | None,
-    typer.Option(help="prior-posterior (the paper's, default) or posterior-prior (the usual ELBO's)."),
+    typer.Option(
+        help="Direction of the KL divergence: prior-posterior (the paper's, default) or posterior-prior (the usual ELBO's)."
+    ),
 ]
 Prior = Annotated[Path | None, typer.Option(help="gamma_prior.json of fit-prior; default: the paper's Γ(3.75, 10.8).")]
 Perceptual = Annotated[
     str | None,
-    typer.Option(help="efflite0, lpips-vgg, lpips-alex, radimagenet or none; default: the preset's."),
+    typer.Option(
+        help="Network of the perceptual loss: efflite0, lpips-vgg, lpips-alex, radimagenet or none; default: the preset's."
+    ),
 ]
 PerceptualWeights = Annotated[
     Path | None, typer.Option(help="Weights file of the perceptual network; nothing is downloaded.")
@@ -167,14 +178,14 @@ def _train_vae(
 def train(
     model: Annotated[str, typer.Option(help="sdm, ve, vp, edm, edm-l128 or edm-l64.")],
     dataset_id: DatasetId,
-    vae: Annotated[Path | None, typer.Option(help="Run folder of the Γ-VAE; default: the newest of its kind.")] = None,
+    vae: Annotated[Path | None, typer.Option(help="Run folder of the Γ-VAE; default: the newest that fits.")] = None,
     size: Size = "tiny",
     out: Out = None,
     images: Images = None,
     batch: Batch = None,
     lr: Rate = None,
     micro_batch: MicroBatch = None,
-    copies: Annotated[int, typer.Option(min=1, help="Augmented copies of each image whose latents are kept.")] = 6,
+    copies: Annotated[int, typer.Option(min=1, help="Augmented copies of each image; their latents are stored.")] = 6,
     soft_maps: SoftMaps = None,
     phase: Phase = None,
     map_input: MapInput = None,
@@ -189,7 +200,7 @@ def train(
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Train a semantically guided diffusion model.
+    """Train a diffusion model that is guided by condition maps.
 
     Example: echosynth train --model edm-l64 --dataset-id 501 --size tiny
     """
@@ -230,7 +241,7 @@ def train(
 
 def average_weights(
     run: Annotated[Path, typer.Argument(help="Run folder that was trained with --snapshots.")],
-    std: Annotated[float, typer.Option(min=0.01, max=0.25, help="Width of the average relative to training time.")],
+    std: Annotated[float, typer.Option(min=0.01, max=0.25, help="Width of the average, as a share of the training.")],
     out: Annotated[Path, typer.Option("--out", help="Run folder to write.")],
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -255,7 +266,7 @@ def import_edmlx(
     out: Annotated[Path, typer.Option("--out", help="Run folder to write.")],
     vae: Annotated[Path | None, typer.Option(help="Run folder of the Γ-VAE that a latent model belongs to.")] = None,
     settings: Annotated[
-        Path | None, typer.Option(help="JSON of constructor settings that the parameters' shapes do not tell.")
+        Path | None, typer.Option(help="JSON file of network settings that the weights' shapes do not show.")
     ] = None,
     precond: Annotated[
         str | None, typer.Option(help="EDMPrecond, VEPrecond, VPPrecond or iDDPMPrecond, for bare state dicts.")
@@ -263,7 +274,7 @@ def import_edmlx(
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Turn weights published for the reference code into a run folder, without executing anything in the file.
+    """Turn weights of the paper's authors into a run folder, without executing anything in the file.
 
     Example: echosynth import-edmlx network-snapshot.pkl --out runs/edm-l64-paper --vae runs/vae-paper
     """

@@ -29,9 +29,9 @@ def verify(
     ],
     as_json: Json = False,
 ) -> None:
-    """Check a dataset, condition maps or a run against the hashes that were recorded when it was made: missing, altered, extra files.
+    """Find missing, altered or extra files in a dataset, condition maps or a run, by the hashes recorded when it was made.
 
-    Exit code 0: whole; 1: something is wrong, one line a file on standard output.
+    Exit code 0: complete and unchanged; 1: something is wrong, one line per file on standard output.
 
     Example: echosynth verify echosynth_home/nnunet/raw/Dataset601_EDM-L64_nfe20
     """

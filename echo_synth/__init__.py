@@ -1,4 +1,4 @@
-"""EchoSynth: synthetic echocardiograms that train real models.
+"""EchoSynth: synthetic echocardiograms for training models.
 
 Submodules load on first use, so that `import echo_synth` and the command line stay fast.
 """

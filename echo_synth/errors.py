@@ -9,7 +9,7 @@ def shortened(message: str) -> str:
 
 
 class EchoSynthError(Exception):
-    """Base of every expected error: says what was found, what was expected and what to do, in words that are not too many."""
+    """Base of every expected error: says briefly what was found, what was expected and what to do."""
 
     def __init__(self, message: str) -> None:
         super().__init__(shortened(message))
@@ -24,7 +24,7 @@ class DataError(EchoSynthError):
 
 
 class ExistsError(EchoSynthError):
-    """Something would be overwritten that nobody asked to overwrite."""
+    """Something would be overwritten without --overwrite."""
 
 
 class LeakageError(EchoSynthError):
@@ -36,7 +36,7 @@ class RunError(EchoSynthError):
 
 
 class TrainingError(EchoSynthError):
-    """Training cannot go on, e.g. a loss is not finite."""
+    """Training cannot continue, e.g. a loss is not finite."""
 
 
 class HeldError(EchoSynthError):

@@ -38,5 +38,5 @@ def maps() -> Path:
 
 
 def classification() -> Path:
-    """Default parent of classification datasets."""
+    """Default parent of classification folders."""
     return home() / "datasets" / "classification"

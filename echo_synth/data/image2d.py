@@ -1,4 +1,4 @@
-"""A 2-D image with the size of its pixels, and what holds for every one that is read."""
+"""A 2-D image with the size of its pixels, and the checks of every image that is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Image2D:
 
     Attributes:
         pixels: (rows = depth, columns = lateral), the file's own dtype: real, finite.
-        spacing: millimetres a pixel, (row, column).
+        spacing: mm per pixel, (row, column).
         direction: (3, 2) unit vectors along which columns and rows run, in ITK's world (left,
             posterior, superior); None where the file does not say.
     """

@@ -1,8 +1,8 @@
 """The leakage guard: held-out patients never reach maps, VAE, diffusion or downstream training.
 
-Patients are told apart by name. Two datasets that name different people alike cannot be mixed;
-that is refused as well, because nothing in the files could show the difference. The people of the
-bundled maps are named phantom0001 and on, as no patient of a dataset is.
+Patients are identified by id. Two datasets that use the same id for different people cannot be mixed;
+this is refused too, because the files do not show the difference. The simulated patients of the
+bundled maps are called phantom0001 and so on, as no patient of a dataset is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def refuse_test_patients(patients: Iterable[str], held_out: Iterable[str], purpo
     """Raise LeakageError that names them when any of `patients` is in `held_out`.
 
     Args:
-        purpose: what they were asked for, e.g. "condition maps".
+        purpose: what they would be used for, e.g. "condition maps".
     """
     leaked = sorted(set(patients) & set(held_out))
     if leaked:
@@ -32,9 +32,9 @@ def refuse_patients_of(evaluated_on: nnunet_raw.RawDataset, patients: Iterable[s
     """Raise LeakageError when any of `patients` is a test patient of the dataset that is evaluated on.
 
     Args:
-        evaluated_on: the real dataset whose test patients judge the result.
-        patients: whoever training, maps or generation used: a map index's or cases.csv's column
-            patient, or the patients that a run was trained on.
+        evaluated_on: the real dataset whose test patients are used to evaluate the result.
+        patients: those used by training, maps or generation: the column patient of a map index or of
+            cases.csv, or the patients that a run was trained on.
         purpose: what they were used for, e.g. "condition maps in FOLDER" or "training of RUN".
     """
     refuse_test_patients(patients, nnunet_raw.test_patients(evaluated_on), f"{purpose}, for {evaluated_on.name}")

@@ -1,4 +1,4 @@
-"""Condition maps: a real mask, transformed by parameters that are drawn first and recorded.
+"""Condition maps: real masks, deformed by random parameters that are recorded.
 
 Source: Echo from Noise (Stojanovski et al. 2023), section 3.1.
 """
@@ -231,15 +231,15 @@ class MapFolder:
 
     @property
     def subject(self) -> Subject:
-        """What the dataset shows that the maps are of; raises DataError where subject.json is damaged."""
+        """What the maps' dataset shows; raises DataError if subject.json is damaged."""
         return subject_of(self.path)
 
     def read(self, name: str) -> NDArray[np.uint8]:
-        """Tissue ids 0..4 (256, 256) uint8 of one map: what conditions a generator."""
+        """Tissue ids 0..4 (256, 256) uint8 of one map: the condition of a generator."""
         return visible(self.read_whole(name))
 
     def read_labels(self, name: str) -> NDArray[np.uint8]:
-        """nnU-Net labels 0..3 (256, 256) uint8 of one map, with the anatomy beyond the sector where the recipe keeps it."""
+        """nnU-Net labels 0..3 (256, 256) uint8 of one map, with the anatomy beyond the sector if the recipe keeps it."""
         return anatomy(self.read_whole(name))
 
     def read_whole(self, name: str) -> NDArray[np.uint8]:

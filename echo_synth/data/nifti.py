@@ -41,8 +41,8 @@ _MM_A_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 1e-3}
 def read_image(path: Path) -> Image2D:
     """Read a 2-D NIfTI (.nii, .nii.gz) or a one-slice .mhd.
 
-    Raises DataError, with the file's name, when it is cut, damaged, not 2-D, not of real finite
-    pixels, or without a spacing in millimetres that can be.
+    Raises DataError, with the file's name, when it is truncated, damaged or not 2-D, when pixels are not real and
+    finite, or when the spacing in mm is missing or impossible.
     """
     try:
         image = read_metaimage(path) if path.name.endswith((".mhd", ".mha")) else _read_nifti(path)
@@ -56,7 +56,7 @@ def read_image(path: Path) -> Image2D:
 
 
 def read_pixels(path: Path) -> NDArray[np.generic]:
-    """Pixels (rows, columns) of `read_image`, which see."""
+    """Pixels (rows, columns) of an image, see `read_image`."""
     return read_image(path).pixels
 
 
@@ -172,7 +172,7 @@ def _direction(path: Path, header: Nifti1Header) -> NDArray[np.float64] | None:
 
 
 def write_image(path: Path, pixels: NDArray[np.generic], spacing: tuple[float, float]) -> None:
-    """Write a true 2-D NIfTI with the identity as its direction and 0 as its origin, whole or not at all.
+    """Write a true 2-D NIfTI with identity direction and origin 0, completely or not at all.
 
     Args:
         path: .nii, or .nii.gz to compress it.

@@ -52,15 +52,15 @@ class RawDataset:
 
     @property
     def subject(self) -> Subject:
-        """What is seen in its images; raises DataError where subject.json is damaged."""
+        """What its images show; raises DataError if subject.json is damaged."""
         return subject_of(self.path)
 
     def cases(self) -> pd.DataFrame:
-        """cases.csv, one row a case, columns of `tables.CASES`; raises DataError as `tables.read_cases`."""
+        """cases.csv, one row per case, columns of `tables.CASES`; raises DataError as `tables.read_cases`."""
         return read_cases(self.path / "cases.csv")
 
     def image_path(self, case: str, split: str) -> Path:
-        """Where the case's image is: in this folder, or where dataset.json refers to."""
+        """Path of the case's image: in this folder, or the one that dataset.json names."""
         referred = _referred(self.path).get(case)
         if referred is not None:
             return self._inside(referred.image)
@@ -68,7 +68,7 @@ class RawDataset:
         return self.path / folder / f"{case}_0000{ENDING}"
 
     def label_path(self, case: str, split: str) -> Path:
-        """Where the case's mask is, see `image_path`."""
+        """Path of the case's mask, see `image_path`."""
         referred = _referred(self.path).get(case)
         if referred is not None:
             return self._inside(referred.label)
@@ -163,7 +163,7 @@ def existing(dataset_id: int) -> list[Path]:
 
 
 def find(dataset_id: int, option: str = "--dataset-id") -> RawDataset:
-    """The raw dataset of that id, given with `option`. Raises DataError when there is none, or more than one."""
+    """The raw dataset with that id. Raises DataError, which names `option`, when there is none or more than one."""
     check_id(dataset_id, option)
     folders = existing(dataset_id)
     raw = nnunet_folder("nnUNet_raw")
@@ -178,7 +178,7 @@ def find(dataset_id: int, option: str = "--dataset-id") -> RawDataset:
 
 
 def find_by_name(name: str, option: str = "--dataset-id") -> RawDataset:
-    """The raw dataset of that name, Dataset501_CAMUS. Raises DataError, which names `option`, when it is not there."""
+    """The raw dataset with that name, e.g. Dataset501_CAMUS. Raises DataError, which names `option`, when it is not there."""
     raw = nnunet_folder("nnUNet_raw")
     if not (raw / name / "cases.csv").is_file() or Path(name).name != name:
         raise DataError(f"no {name} in {raw}; expected the dataset of that name, or {option} with another")

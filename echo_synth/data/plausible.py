@@ -1,4 +1,4 @@
-"""Whether a deformation leaves a heart a heart: the bounds of a recipe, held in all masks that move together."""
+"""Whether a deformation keeps a heart's shape: the bounds of a recipe, checked in all masks that share the deformation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CAVITY = 1
 class Plausible:
     """Says of a transformation whether every one of `masks`, (256, 256) as `deformation.apply` takes them, stays within `bounds`.
 
-    What is measured is what a sector shows.
+    Only what lies inside the sector is measured.
     """
 
     masks: Sequence[NDArray[np.uint8]]

@@ -1,4 +1,4 @@
-"""Patient lists: which patients train, validate and test."""
+"""Patient lists: which patients are for training, validation and testing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The tables in which stages meet: columns, units and types of cases.csv, index.parquet and manifest.parquet.
+"""The tables that stages exchange: columns, units and types of cases.csv, index.parquet and manifest.parquet.
 
-A table is read here and nowhere else, and refused with its file's name, the column, what was found
+Tables are read only here. The error for a wrong table names file and column, what was found
 and what was expected. Columns that are not declared are kept as they are.
 """
 
@@ -151,13 +151,13 @@ MANIFEST = Table(
 
 
 def read_cases(path: Path, needed: Sequence[str] | None = None) -> pd.DataFrame:
-    """cases.csv, one row a case, columns of CASES.
+    """cases.csv, one row per case, columns of CASES.
 
     Args:
         needed: columns that must be there; by default those that every stage needs.
 
-    Raises DataError when it is missing, not a table, a value is none that the column may hold, a
-    case is listed twice, or a patient is in more than one split.
+    Raises DataError when it is missing or not a table, when a value is not allowed in its column, when a
+    case is listed twice, or when a patient is in more than one split.
     """
     return read_table(path, CASES, needed)
 

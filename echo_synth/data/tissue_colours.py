@@ -1,4 +1,4 @@
-"""The one colour code for tissues, stated in data_specs/labels.yaml: of label maps, previews, outlines, overlays and legends."""
+"""The colours of tissues, from data_specs/labels.yaml, for condition maps, previews, outlines, overlays and legends."""
 
 from __future__ import annotations
 

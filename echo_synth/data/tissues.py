@@ -1,8 +1,8 @@
 """Sector and tissue map: one case to its arrays on a grid, derived once for every stage.
 
-The sector is where the scanner drew an image. It is found on the source's own grid, where the
-scanner's zero is exact. Every image that is written from it keeps its sector at grey level 1 or
-more and everything else at 0, so that whoever reads the file finds the same sector again.
+The sector is the area that the ultrasound image fills. It is found on the source's own grid, where the
+scanner's zero is exact. Every image that is written from it has grey level 1 or more inside the sector
+and 0 outside, so that the same sector is found again when the file is read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Case2D:
         image: (H, W) uint8, or the source's dtype on its own grid; 1 or more in the sector, 0 outside.
         labels: (H, W) uint8, nnU-Net labels 0..3.
         sector: (H, W) bool, one 4-connected component without holes.
-        spacing: mm a pixel, (row, column).
+        spacing: mm per pixel, (row, column).
     """
 
     image: NDArray[np.generic]
@@ -92,18 +92,18 @@ def sector_mask(image: NDArray[np.generic], threshold: float = 0.0) -> NDArray[n
 def tissue_map(labels: NDArray[np.integer], sector: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Tissue ids 0..4 from nnU-Net labels 0..3 and the sector, both (H, W); returns (H, W) uint8.
 
-    Background inside the sector becomes 4 (other tissue). Anatomy that the annotators drew
-    beyond the sector's edge is clipped: there is no image there to learn from.
+    Background inside the sector becomes 4 (other tissue). Anatomy that annotators drew
+    outside the sector is clipped, because there is no image.
     """
     tissues = np.where(labels == 0, OTHER_TISSUE, labels)
     return np.where(sector, tissues, 0).astype(np.uint8)
 
 
 def whole_map(labels: NDArray[np.integer], sector: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """`tissue_map` that keeps the anatomy beyond the sector, as ids 5 to 7: cavity, myocardium and atrium outside it.
+    """`tissue_map` with the anatomy outside the sector as ids 5 to 7: cavity, myocardium and atrium.
 
-    Annotators complete walls that the sector cuts, and are followed by whoever is judged against them. A generator
-    does not see this part, `visible`; the labels of what it draws hold it, `anatomy`.
+    Annotators complete walls that the sector cuts, and segmenters are evaluated against their masks. A generator is
+    not conditioned on this part (`visible`), but the labels of its images contain it (`anatomy`).
     """
     outside = np.where(labels == 0, 0, labels + BEYOND)
     return np.where(sector, tissue_map(labels, sector), outside).astype(np.uint8)

@@ -26,7 +26,7 @@ def build_network(kind: str, song: Mapping[str, Any] | None = None, **shape: Any
 
 
 class Denoiser(nn.Module):
-    """D(x; σ, m): the posterior mean of clean x given noisy x = clean + σ n and label map m.
+    """D(x; σ, m): the posterior mean of clean x given noisy x = clean + σ n and condition map m.
 
     Args:
         network: F.
@@ -73,11 +73,11 @@ def cast_network(network: SemanticUNet, dtype: torch.dtype) -> None:
 
 
 class Guided:
-    """denoise(x, sigma) of given label maps, with the known background put in.
+    """denoise(x, sigma) for given condition maps, with the known background filled in.
 
-    The loss is masked by the sector, so the network says nothing about the outside; its clean
-    value is known to be −1. Otherwise the trajectory would meet inputs there that training
-    never showed.
+    The loss is masked by the sector, so the network's output outside has no meaning; the clean
+    value there is known to be −1. Without filling it in, the network would get inputs that never
+    occurred in training.
 
     Args:
         denoiser: D.

@@ -1,6 +1,6 @@
-"""Semantic label maps: what conditions every diffusion model.
+"""Semantic class maps: the condition of every diffusion model.
 
-A frame is one of the kinds of image that CAMUS has of a patient: view + 2 x phase, so 0 is 2CH ED,
+A frame is a kind of image, of which CAMUS has four per patient: view + 2 x phase, so 0 is 2CH ED,
 1 is 4CH ED, 2 is 2CH ES, 3 is 4CH ES. The paper's class is tissue + 5 x view; with the phase as a
 condition it is tissue + 5 x frame.
 """
@@ -17,15 +17,15 @@ _DIGIT = 12  # bits
 
 
 def semantic_classes(tissues: Tensor, frames: Tensor, classes: int = 10) -> Tensor:
-    """Semantic class (N, H, W) int64 of tissues (N, H, W) and frames (N,); 10 classes know the view alone, 20 the phase too."""
+    """Semantic class (N, H, W) int64 of tissues (N, H, W) and frames (N,); 10 classes distinguish the view, 20 also the phase."""
     return tissues.long() + TISSUES * _block(frames, classes).reshape(-1, 1, 1)
 
 
 def tissue_shares(tissues: Tensor, resolution: int) -> Tensor:
-    """How much of each cell of an R x R grid each tissue covers, (N, 5, R, R) float32 in steps of 1/255.
+    """Share of each cell of an R x R grid that each tissue covers, (N, 5, R, R) float32 in steps of 1/255.
 
     Args:
-        tissues: (N, H, W) ids; H and W are multiples of R, or not.
+        tissues: (N, H, W) ids; H and W need not be multiples of R.
 
     Raises ValueError for an id that is no tissue.
     """

@@ -1,4 +1,4 @@
-"""SPADE: normalisation whose scale and shift are drawn from the label map (Park et al. 2019, eq. 1)."""
+"""SPADE: normalisation whose scale and shift are computed from the condition map (Park et al. 2019, eq. 1)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def group_norm(channels: int, eps: float) -> nn.GroupNorm:
 
 @dataclass(frozen=True)
 class Modulation:
-    """What a label map does to one normalisation; each tensor (N, C, H, W).
+    """Scale and shift of one normalisation for given condition maps; each tensor (N, C, H, W).
 
     Attributes:
-        scale, shift: γ and β as the convolutions give them, or, when `folded`, what is left to do
+        scale, shift: γ and β as the convolutions give them, or, when `folded`, the scale and shift to apply
             after the bare normalisation: w (1 + γ) and b (1 + γ) + β with GroupNorm's own w and b.
     """
 
@@ -47,10 +47,9 @@ class Modulation:
 
 
 class Spade(nn.Module):
-    """GroupNorm, then x (1 + γ(m)) + β(m), (N, C, H, W) to the same; γ and β are functions of the label map m alone.
+    """GroupNorm, then x (1 + γ(m)) + β(m), (N, C, H, W) to the same; γ and β depend only on the condition map m.
 
-    Because they do not depend on x or σ, `modulation` is a call of its own: a sampler calls it
-    once per map instead of once per network evaluation.
+    They do not depend on x or σ, so a sampler calls `modulation` once per map instead of once per network evaluation.
 
     Args:
         channels: of x, (N, C, H, W).
@@ -70,8 +69,8 @@ class Spade(nn.Module):
 
         Args:
             onehot: (N, K, H, W), dtype of the weights.
-            fold: with GroupNorm's own scale and shift multiplied into the convolutions: no further work here, one
-                operation less an evaluation. For inference: no gradient reaches the folded parameters once they change.
+            fold: multiply GroupNorm's own scale and shift into the convolutions, which saves one operation per
+                evaluation. Only for inference: no gradient reaches the folded parameters once they change.
         """
         hidden = self.mlp_shared(onehot)
         if not fold:

@@ -67,18 +67,18 @@ def step_noise(seed: int, indices: Sequence[int], device: str) -> Draw:
 
 
 class ImageGenerator:
-    """Draws images for tissue maps.
+    """Generates images for tissue maps.
 
     Args:
         denoiser: diffusion model.
         vae: decoder of its latents, or None for models on pixels.
         device: where to compute.
         precision: fp32, bf16 or fp16 of the network's weights; steps are taken in float64.
-        fast: channels-last layout, fused attention, SPADE modulations once a map; False is the plain way, for comparison.
+        fast: channels-last layout, fused attention, SPADE modulations once per map; False is the plain way, for comparison.
         modulation_bytes: memory for modulations that are kept during a trajectory.
-        compiled: pass network and decoder through torch.compile, see `compile_parts`. Batches of one size are best: another
-            size is compiled for again.
-        texture: grain that `draw` adds to what the decoder gives; None for none.
+        compiled: pass network and decoder through torch.compile, see `compile_parts`. Use one batch size: each
+            other size is compiled again.
+        texture: fine speckle that `draw` adds to decoded images; None for none.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ImageGenerator:
         return np.stack([image_noise(seed, i, self.resolution, channels) for i in indices])
 
     def labels(self, tissues: NDArray[np.uint8], frames: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        """What conditions the network, and sectors (N, 1, R, R) bool, of tissue maps (N, 256, 256) and frames (N,).
+        """The network's condition, and sectors (N, 1, R, R) bool, of tissue maps (N, 256, 256) and frames (N,).
 
         The former are semantic classes (N, R, R), or their shares (N, classes, R, R) for a network of soft maps.
         """
@@ -140,7 +140,7 @@ class ImageGenerator:
             tissues: (N, 256, 256) tissue ids.
             frames: (N,) 0 to 3, see `diffusion.labels`.
             noise: (N, C, R, R) unit normal.
-            draw: more of it, for stochastic solvers.
+            draw: more noise, for stochastic solvers.
             on_evaluation: called after each of the network's evaluations.
         """
         return self.solve(self.guide(tissues, frames), noise, settings, draw, on_evaluation)
@@ -221,5 +221,5 @@ class ImageGenerator:
 
 
 def default_settings(precond: str, nfe: int, solver: str, sigmas: tuple[float, ...] | None = None) -> SamplerSettings:
-    """The discretisation that each formulation was published with, or the levels `sigmas`; linear σ(t) (EDM's finding)."""
+    """The published discretisation of each formulation, or the levels `sigmas`; linear σ(t), as EDM recommends."""
     return SamplerSettings(nfe, solver, precond, sigmas=sigmas)

@@ -1,4 +1,4 @@
-"""What images are drawn with: the run, its Γ-VAE, and the maps where nobody names them."""
+"""What images are generated with: the run, its Γ-VAE, and the default maps."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TrainedModel:
     texture: bool = False
 
     def with_texture(self, asked: str) -> TrainedModel:
-        """This model with --texture on, off, or auto: on where its Γ-VAE has one. Raises RunError where on cannot be."""
+        """This model with --texture on, off, or auto: on if its Γ-VAE has one. Raises RunError if on is not possible."""
         known = self.vae is not None and self.vae.texture_hash() is not None
         if asked == "on" and not known:
             holder = self.vae.folder if self.vae else f"{self.spec.title}, a model on pixels,"
@@ -51,7 +51,7 @@ class TrainedModel:
     def load(
         self, fast: bool = True, modulation_bytes: int = MODULATION_BYTES, compiled: bool = False
     ) -> ImageGenerator:
-        """The networks, ready to draw; arguments as `ImageGenerator` takes them."""
+        """The networks, ready to generate; arguments as for `ImageGenerator`."""
         vae = self.vae.load() if self.vae else None
         texture = self.vae.load_texture() if self.vae and self.texture else None
         where = (self.device, self.precision)
@@ -61,7 +61,7 @@ class TrainedModel:
 def choose_model(
     model: str, checkpoint: Path | None, vae: Path | None, device: str, precision: str, nfe: int | None = None
 ) -> TrainedModel:
-    """Settle what the options leave open: the newest run, its own Γ-VAE, the device at hand; `nfe` as in `find_run`.
+    """Choose what the options do not give: the newest run, its own Γ-VAE, the device at hand; `nfe` as in `find_run`.
 
     Raises SpecError or RunError that names the option.
     """

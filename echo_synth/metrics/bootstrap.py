@@ -137,12 +137,12 @@ def sign_flip_test(
 ) -> float:
     """Two-sided p-value of a mean of zero for paired differences, by flipping the signs of whole patients.
 
-    Valid when a patient's differences are as likely to be their opposites. All flips are tried where
-    there are no more than `flips` (13 patients at 10 000); else the smallest value is 1 / (flips + 1).
+    Valid if, without an effect, a patient's differences are as likely with the opposite sign. If there are no more
+    than `flips` sign combinations (13 patients at 10 000), all are tried; else the smallest p is 1 / (flips + 1).
 
     Args:
-        values: (N,) differences, one an image; NaN values are left out.
-        patients: (N,), whose image it is.
+        values: (N,) differences, one per image; NaN values are left out.
+        patients: (N,), the patient of each image.
     """
     sums, _ = _patient_sums(values, patients)
     if len(sums) == 1:  # a sign and its opposite: as extreme, both
@@ -165,7 +165,7 @@ def _distance_from_zero(sums: NDArray[np.float64], axis: int) -> NDArray[np.floa
 
 
 def holm(p_values: Sequence[float]) -> NDArray[np.float64]:
-    """Holm's adjusted p-values, (N,), in the given order: the family-wise error stays at their level."""
+    """Holm's adjusted p-values, (N,), in the given order: comparing them with a level keeps the family-wise error at that level."""
     p = np.asarray(p_values, np.float64)
     order = np.argsort(p)
     stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
@@ -191,7 +191,7 @@ def subset_bootstrap(
 
 
 def wilson_interval(successes: int, count: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval (1927) of a share: it has a width also where none or all succeed. (NaN, NaN) without trials."""
+    """Wilson's interval (1927) of a share: it has a width even if none or all succeed. (NaN, NaN) without trials."""
     if not count:
         return float("nan"), float("nan")
     ends = stats.binomtest(successes, count).proportion_ci(level, "wilson")

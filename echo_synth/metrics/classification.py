@@ -52,7 +52,7 @@ def calibration(
 
 
 def calibration_error(truth: NDArray[np.integer], probability: NDArray[np.floating], bins: int = 10) -> float:
-    """Expected calibration error: |claimed − observed| averaged over bins by their number of images."""
+    """Expected calibration error: |predicted − observed| averaged over bins by their number of images."""
     claimed, observed, counts = calibration(truth, probability, bins)
     return float((np.nan_to_num(np.abs(claimed - observed)) * counts).sum() / counts.sum())
 
@@ -85,9 +85,9 @@ def _logistic_fit(
 
 
 def calibration_slope(truth: NDArray[np.integer], probability: NDArray[np.floating]) -> float:
-    """Slope of a logistic regression of the truth on the claimed logit (Cox 1958): 1 is right, less is overconfident.
+    """Slope of a logistic regression of the truth on the predicted logit (Cox 1958): 1 is ideal, less is overconfident.
 
-    NaN where it does not exist: one class only, or classes that the probability tells apart without error.
+    NaN where it does not exist: only one class, or classes that the probability separates without error.
     """
     if len(np.unique(truth)) < 2:
         return float("nan")
@@ -97,7 +97,7 @@ def calibration_slope(truth: NDArray[np.integer], probability: NDArray[np.floati
 
 
 def calibration_intercept(truth: NDArray[np.integer], probability: NDArray[np.floating]) -> float:
-    """Calibration in the large: what must be added to the claimed logit for the right share of class 1; 0 is right."""
+    """Calibration in the large: what must be added to the predicted logit for the right share of class 1; 0 is ideal."""
     if len(np.unique(truth)) < 2:
         return float("nan")
     logit = _logit(probability)

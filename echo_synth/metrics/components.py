@@ -12,7 +12,7 @@ Connectivity = Literal[4, 8]
 
 
 def largest_component(mask: NDArray[np.bool_], connectivity: Connectivity = 8) -> NDArray[np.bool_]:
-    """Largest connected component of `mask`; the first in row order where two are as large.
+    """Largest connected component of `mask`; the first in row order if two are equally large.
 
     Args:
         mask: (H, W) bool.

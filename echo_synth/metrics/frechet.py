@@ -1,6 +1,6 @@
 """Distances between two sets of features: Fréchet (Heusel 2017) and kernel (KID, Bińkowski 2018).
 
-Whose features they are decides what the numbers mean; callers say so wherever they show them.
+What the numbers mean depends on the network that gives the features; callers name it wherever they show them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Features = NDArray[np.float64]
 def frechet_distance(a: Features, b: Features) -> float:
     """|μ₁ − μ₂|² + Tr(C₁ + C₂ − 2 (C₁ C₂)^½) of the Gaussians fitted to features (N, D) and (M, D).
 
-    Biased upwards for few samples: compare only figures with the same numbers of images.
+    Biased upwards for few samples: compare only values with the same numbers of images.
     """
     difference = a.mean(0) - b.mean(0)
     first, second = np.cov(a, rowvar=False, ddof=1), np.cov(b, rowvar=False, ddof=1)

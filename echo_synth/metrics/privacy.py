@@ -1,8 +1,8 @@
 """Is an image a copy of a training image? Nearest neighbours in two spaces, and calibrated thresholds.
 
 Similarity is a correlation: 1 for the same image, whatever its gain and brightness. In pixels it is the largest
-over mirroring, small rotations, scales and shifts (`CopySearch`): a generator that is trained on images moved in
-these ways can give back a training image moved in these ways.
+over mirroring, small rotations, scales and shifts (`CopySearch`): a generator that is trained on images augmented in
+these ways can reproduce a training image changed in these ways.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class MovedNeighbours(Neighbours):
-    """And how that reference is moved to lie on the image, each (N,).
+    """`Neighbours`, and how each reference is moved to match the image, each (N,).
 
     Attributes:
         mirrored: bool, before everything else.
@@ -54,9 +54,9 @@ class MovedNeighbours(Neighbours):
 
 
 class CopySearch:
-    """Finds the nearest reference in pixels, however it is mirrored, turned, scaled, moved or brightened.
+    """Finds the nearest reference in pixels, allowing for mirroring, rotation, scale, shift and brightness.
 
-    References are looked through on a coarse grid in their principal components, at every combination of a few
+    References are searched on a coarse grid in their principal components, at every combination of a few
     rotations, scales, shifts and mirroring; the best few are then fitted on a finer grid. Prepared once, it serves
     any number of images: 200 against 1400 references take about as long as the preparation.
 

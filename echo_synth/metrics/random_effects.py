@@ -1,14 +1,14 @@
-"""Means and differences whose error has two sources: which patients were looked at, and which trainings.
+"""Means and differences whose error has two sources: the choice of patients, and the trainings.
 
-A score of image i of patient p by the training of generator seed g and segmenter seed s is taken as
+The score of image i of patient p by the training with generator seed g and segmenter seed s is modelled as
 
     y = arm + patient + generator + segmenter + (generator x segmenter) + (patient x training) + image,
 
 everything but the arm random, patients crossed with trainings, trainings nested in their arm. The
 variance of an arm's mean, or of the difference of two arms on the same patients, is estimated from
-mean squares, and its degrees of freedom after Satterthwaite; the way of multi-reader multi-case
-studies (Obuchowski & Rockette 1995; Hillis 2007, 2014), with trainings for readers. A bootstrap of two or
-three seeds would be too narrow: it knows their sample variance with n − 1 and says n.
+mean squares, with degrees of freedom after Satterthwaite, as in multi-reader multi-case
+studies (Obuchowski & Rockette 1995; Hillis 2007, 2014), with trainings as readers. A bootstrap of two or
+three seeds would be too narrow, because its variance divides by n and not by n − 1.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Arm:
-    """Scores of one arm of a comparison, one an image and training; all fields (N,).
+    """Scores of one arm of a comparison, one per image and training; all fields (N,).
 
     Attributes:
         values: the scores; NaN is left out.
-        patients: whose image it is.
-        generators, segmenters: seeds of the training; two rows with the same pair are of one training.
+        patients: the patient of each image.
+        generators, segmenters: seeds of the training; rows with the same pair belong to one training.
     """
 
     values: Floats
@@ -44,8 +44,8 @@ class MeanEstimate:
     """A mean, or a difference of means, with the variance of its error.
 
     Attributes:
-        mean: images of one training count alike, and trainings of one arm do.
-        variance, df: of the mean's error, and its degrees of freedom; NaN where there is one patient only.
+        mean: images of one training have equal weight, and so have trainings of one arm.
+        variance, df: of the mean's error, and its degrees of freedom; NaN if there is only one patient.
         generators, segmenters, trainings: how many different seeds, and trainings, each arm has.
     """
 
@@ -58,7 +58,7 @@ class MeanEstimate:
 
     @property
     def knows_trainings(self) -> bool:
-        """Whether the variance holds the trainings' part: some arm has two or more."""
+        """Whether the variance includes that between trainings: some arm has two or more."""
         return max(self.trainings) > 1
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
@@ -71,7 +71,7 @@ class MeanEstimate:
         return 2 * min(self.p_above(null), 1 - self.p_above(null))
 
     def p_above(self, limit: float) -> float:
-        """One-sided p-value of "the mean is at most `limit`": small where it lies above."""
+        """One-sided p-value of "the mean is at most `limit`": small if the mean lies above."""
         if self.variance == 0:
             return float(self.mean <= limit) if self.mean != limit else 0.5
         return float(stats.t.sf((self.mean - limit) / self.variance**0.5, self.df))

@@ -1,4 +1,4 @@
-"""Texture of ultrasound: amplitude distributions and how far grain reaches."""
+"""Texture of ultrasound: amplitude distributions, strength and reach of the grain."""
 
 from __future__ import annotations
 

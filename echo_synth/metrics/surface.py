@@ -36,8 +36,8 @@ def surface_distances(
         spacing: size of a pixel, (row, column), e.g. in mm.
 
     Returns:
-        NaN in every field when either mask is empty: there is no distance to nothing, and the
-        caller states how it penalises that.
+        NaN in every field when either mask is empty: then there is no distance, and the
+        caller decides on a penalty.
     """
     if not prediction.any() or not reference.any():
         return SurfaceDistances(float("nan"), float("nan"), float("nan"))

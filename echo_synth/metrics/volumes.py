@@ -3,11 +3,11 @@
 Two conventions for the height of a disc:
 
 * clinical (ASE/EACVI, Lang 2015): at each phase, the longer of the two views' own long axes / 20;
-* CAMUS's own (CREATIS; its cfg files hold EFs made so): one height for both phases, the longest
-  of all four long axes / 20.
+* CAMUS's own (CREATIS; the ejection fractions (EF) in its cfg files are computed like this): one height for both
+  phases, the longest of all four long axes / 20.
 
-At end-systole the ventricle is shorter, which only the clinical convention lets count; it reads
-several points of EF more from the same masks.
+At end-systole the ventricle is shorter. Only the clinical convention takes this into account; it gives an EF several
+points higher from the same masks.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def long_axis(
 
     Args:
         spacing: size of a pixel, (row, column), mm.
-        atrium: the left atrium, of which the largest component counts; None where there is no mask of it.
+        atrium: the left atrium, of which the largest component counts; None if there is no mask of it.
 
     Returns:
         length and diameters of 0 for an empty cavity.
@@ -95,7 +95,7 @@ def long_axis(
 def biplane_volumes(axes: Mapping[tuple[str, str], LongAxis], convention: Convention) -> Volumes:
     """Volumes from the long axes of ("2CH" | "4CH", "ED" | "ES"): π/4 Σ a b h over the discs, in ml.
 
-    Raises KeyError where one of the four is missing.
+    Raises KeyError if one of the four is missing.
     """
     volumes = {}
     for phase in ("ED", "ES"):

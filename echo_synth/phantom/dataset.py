@@ -81,7 +81,7 @@ def _write_image(stem: Path, pixels: NDArray[np.generic], release: str) -> None:
 
 
 def split_patients(count: int) -> dict[str, list[str]]:
-    """80 % training, 10 % validation, 10 % testing, each at least one from three patients on."""
+    """80 % training, 10 % validation, 10 % testing; with three or more patients each split has at least one."""
     names = [patient_name(i + 1) for i in range(count)]
     held = max(1, round(count * 0.1)) if count >= 3 else 0
     train = count - 2 * held
@@ -108,7 +108,7 @@ def write_phantom(
     Raises:
         SpecError: an unknown release.
         ExistsError: `out` exists and may not be replaced.
-        DataError: no space or no right to write.
+        DataError: no space or no write permission.
     """
     if release not in RELEASES:
         raise SpecError(f"--release {release}: expected one of {', '.join(RELEASES)}")

@@ -68,7 +68,7 @@ def newest_classifier(trained_on: str) -> ClassifierRun | None:
 
 
 def bundled_run(model: str) -> Run | None:
-    """The phantom-trained weights that ship with the package, or None where there are none; NAME-few: distilled ones."""
+    """The phantom-trained weights that come with the package, or None if there are none; NAME-few: distilled ones."""
     folder = specs.root() / "bundled" / model
     return open_run(folder) if (folder / DESCRIPTION).is_file() else None
 
@@ -77,10 +77,10 @@ def find_run(model: str, folder: Path | None = None, nfe: int | None = None) -> 
     """`folder`, else the newest finished run of `model`, else the bundled one.
 
     Args:
-        nfe: evaluations that an image may take, where the choice may depend on them: for one or two, the bundled
-            weights are the distilled ones. None for the plain weights whatever follows.
+        nfe: network evaluations per image: for one or two, the bundled weights are the distilled ones.
+            None: always the plain weights.
 
-    Raises RunError when there is none, or none but unfinished ones.
+    Raises RunError when there is none, or only unfinished ones.
     """
     if folder is not None:
         run = open_run(folder)

@@ -49,7 +49,7 @@ class Run:
         return file_hash(self.weights)
 
     def load(self) -> nn.Module:
-        """The network with its weights, float32, in evaluation mode. Raises RunError where they do not fit each other."""
+        """The network with its weights, float32, in evaluation mode. Raises RunError if weights and description do not fit."""
         return load_model(self.description, self.weights)
 
 
@@ -66,7 +66,7 @@ class VaeRun(Run):
         return module
 
     def load_as_trained(self) -> GammaVAE | None:
-        """The network before its decoder was finished, or None where that phase was left out. Raises as `load`."""
+        """The network before the last phase that tunes its decoder, or None without that phase. Raises as `load`."""
         if not (self.folder / AS_TRAINED).is_file():
             return None
         module = load_model(self.description, self.folder / AS_TRAINED)
@@ -74,11 +74,11 @@ class VaeRun(Run):
         return module
 
     def texture_hash(self) -> str | None:
-        """As `hash`, of the texture; None where there is none."""
+        """As `hash`, of the texture; None if there is none."""
         return file_hash(self.folder / TEXTURE) if (self.folder / TEXTURE).is_file() else None
 
     def load_texture(self) -> Texture:
-        """The grain that its reconstructions lack. Raises RunError when the file is missing or not a texture."""
+        """The fine speckle that its reconstructions lack. Raises RunError when the file is missing or not a texture."""
         file, advice = self.folder / TEXTURE, "train-vae --resume makes it again"
         tensors = {name: tensor.numpy() for name, tensor in load_tensors(file, advice)[0].items()}
         known = tensors.get("deviation")
@@ -135,7 +135,7 @@ def open_run(folder: Path, kind: Literal["classifier"]) -> ClassifierRun: ...
 @overload
 def open_run(folder: Path, kind: Kind | None = None) -> Run: ...
 def open_run(folder: Path, kind: Kind | None = None) -> Run:
-    """Open a run folder. Raises RunError when it holds no weights, no valid description, or not of that kind."""
+    """Open a run folder. Raises RunError when it has no weights, no valid description, or is of another kind."""
     if not (folder / DESCRIPTION).is_file() or not (folder / WEIGHTS).is_file():
         raise RunError(f"{folder}: no {DESCRIPTION} and {WEIGHTS} there; expected a run folder of echosynth train")
     description = read_description(folder)

@@ -52,10 +52,10 @@ def sample(
 
     Args:
         denoise: D(x, σ), called exactly `nfe` times with x of noise's shape and σ a scalar, both float64; x is on the
-            noise's device, σ on the CPU, where all coefficients of the solvers are computed: on a GPU they would take
-            hundreds of launches, and every decision that depends on them would wait for it.
+            noise's device, σ on the CPU, where all coefficients of the solvers are computed (on a GPU this would take
+            hundreds of kernel launches, and decisions would wait for the GPU).
         noise: unit normal, (N, …), any float dtype; scaled to σ_max inside. Steps are taken in float64.
-        nfe: network evaluations to spend.
+        nfe: number of network evaluations.
         solver: one of `SOLVERS`; ddpm (ancestral) is stochastic. Or `CONSISTENCY`, where D is a distilled network.
         discretization: where the noise levels lie: edm, vp, ve or iddpm.
         schedule, scaling: σ(t) (linear, vp, ve) and s(t) (none, vp).
@@ -73,8 +73,8 @@ def sample(
         samples, shape and dtype of `noise`.
 
     Raises:
-        ValueError: unknown name, nfe below 1, churn with a multistep solver, more steps of one
-            than there are noise levels, or `sigmas` that are not so many or do not fall.
+        ValueError: unknown name, nfe below 1, churn with a multistep solver, more steps of a multistep solver
+            than there are noise levels, or `sigmas` of a wrong number or not in decreasing order.
     """
     method = _checked_solver(solver, nfe, churn)
     rounding = round_sigma or (lambda s: s)

@@ -29,7 +29,7 @@ class Trajectory:
     """What a solver integrates along.
 
     Attributes:
-        denoise: D(x, σ), the only thing that costs.
+        denoise: D(x, σ), which takes nearly all of the time.
         schedule: σ(t), s(t).
         times: t_0 > … > t_N = 0, float64.
         round_sigma: nearest noise level that the network knows.

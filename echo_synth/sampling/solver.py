@@ -1,4 +1,4 @@
-"""What a solver is: an order, the steps that a budget buys, and how it integrates along them."""
+"""The interface of solvers: order, number of steps for an NFE, and integration along them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Solver:
 
     Attributes:
         order: of global convergence in the number of steps: the error falls as steps^−order.
-        steps_for: network evaluations (NFE, at least 1) to the number of steps that spend exactly them.
+        steps_for: gives the number of steps that use exactly that many network evaluations (NFE, at least 1).
         integrate: (trajectory, x (N, …) float64 at t_0, NFE) to x at t = 0; calls `trajectory.denoise` NFE times.
-        stochastic: draws noise on the way whatever the churn; its samples do not converge to the ODE's.
-        multistep: remembers earlier evaluations, so noise levels may not repeat.
+        stochastic: adds noise in its steps, whatever the churn; its samples do not converge to the ODE's.
+        multistep: uses earlier evaluations, so noise levels must not repeat.
     """
 
     order: int

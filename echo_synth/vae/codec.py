@@ -1,11 +1,10 @@
-"""Between images in [0, 1] and the fields in [−1, 1] that a diffusion model sees: one way there, one way back.
+"""Conversion between images in [0, 1] and the fields in [−1, 1] of a diffusion model.
 
-Training's previews, the fields that training keeps and generation share it. The sector is known on
-the image's grid, from the tissue map, so it is taken there: the latent's mask is that sector on the
-latent grid, and the decoded image is cut with the fine one. (Masks enlarged from the latent grid
+Previews of training, the fields that training stores, and generation all use it. The sector is known on
+the image's grid, from the tissue map: the latent's mask is this sector resampled to the latent grid, and the
+decoded image is masked with the fine one. (Masks enlarged from the latent grid
 have steps of 2 to 4 pixels along the edge.) Outside the sector a field is −1 and an image is 0,
-whatever the network drew there. Networks compute in the precision of their weights; what is
-returned is float32.
+whatever the network's output is there. Networks compute in the precision of their weights; results are float32.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ class Codec(Protocol):
         ...
 
     def decode(self, fields: Tensor, sector: Tensor) -> Tensor:
-        """Images (N, 1, H, W) float32 in [0, 1], 0 outside the sector; NaN where a network gave no finite number.
+        """Images (N, 1, H, W) float32 in [0, 1], 0 outside the sector; NaN where the network's output is not finite.
 
         Args:
-            fields: (N, C, R, R) in [−1, 1]; what lies beyond is clipped.
+            fields: (N, C, R, R) in [−1, 1]; values outside are clipped.
             sector: (N, 1, H, W) 0 or 1, or bool.
         """
         ...
@@ -91,7 +90,7 @@ class LatentCodec:
 
 
 def build_codec(vae: GammaVAE | None, resolution: int) -> PixelCodec | LatentCodec:
-    """The codec of a diffusion model with fields of `resolution`: latents of `vae`, or pixels where it is None."""
+    """The codec of a diffusion model with fields of `resolution`: latents of `vae`, or pixels if it is None."""
     return PixelCodec(resolution) if vae is None else LatentCodec(vae, resolution)
 
 

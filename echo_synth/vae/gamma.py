@@ -1,6 +1,6 @@
 """The Gamma distribution of the latent: parameters, moments, KL. All in float32 or wider.
 
-`lgamma` and `digamma` lose everything in bf16, so each function leaves autocast by itself.
+`lgamma` and `digamma` are useless in bf16, so each function leaves autocast by itself.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def kl_to_prior(
 ) -> Tensor:
     """KL between the posterior Γ(alpha, beta) and the prior, per element, in either direction.
 
-    The paper's text names p the prior in D(p‖q): KL(prior‖posterior), the default. The usual
+    In the paper's D(p‖q), p is the prior: KL(prior‖posterior), the default. The usual
     ELBO term is "posterior-prior".
     """
     prior = (_wide(alpha_prior, alpha).expand_as(alpha), _wide(beta_prior, alpha).expand_as(alpha))
@@ -53,7 +53,7 @@ def kl_to_prior(
 
 
 def sample_gamma(alpha: Tensor, beta: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """One reparameterised draw per element (implicit gradients, Figurnov et al. 2018), float32+.
+    """One reparameterised sample per element (implicit gradients, Figurnov et al. 2018), float32 or wider.
 
     torch's own `_standard_gamma` carries the implicit gradient; it takes the generator.
     """

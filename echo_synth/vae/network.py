@@ -147,14 +147,14 @@ class GammaVAE(nn.Module):
 
     Args:
         channels: width of each level, finest first; the grid halves between levels.
-        blocks: residual blocks a level.
+        blocks: residual blocks per level.
         norm_groups: groups of every GroupNorm.
         level_attention, mid_attention: self-attention on the last level, in the bottleneck.
         alpha_prior, beta_prior: shape and rate of the prior.
         activation, projection: see `Style`; "none" and False for weights of the reference code.
         subpixel: s; the finest level sees s x s pixels as channels of one, so that no layer works on the full grid.
             At the same number of weights a step takes a third of the time; 1 is the paper's.
-        latent_channels: C of the latents; the paper's has one, as an image has, the VAE that it is compared with several.
+        latent_channels: C of the latents; one in the paper's Γ-VAE, several in the VAE that it is compared with.
         posterior: "gamma", or "gaussian" for the standard KL-VAE of the same size (its prior is N(0, 1)).
     """
 
@@ -207,7 +207,7 @@ class GammaVAE(nn.Module):
         return self.posterior(images).mean * self.latent_mask(sector)
 
     def admissible(self, latent: Tensor) -> Tensor:
-        """`latent` with what the prior excludes put right: Γ knows no negative values."""
+        """`latent` without values that the prior excludes: Γ has no negative values."""
         return latent.clamp_min(0) if self.family == "gamma" else latent
 
     def decode(self, latent: Tensor, sector: Tensor) -> Tensor:
