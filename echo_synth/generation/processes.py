@@ -222,11 +222,12 @@ def _child(channel: Connection) -> None:
     end_with_parent()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        _carry_out(channel.recv(), channel)
+        try:
+            _carry_out(channel.recv(), channel)
+        except Exception as e:
+            channel.send(_to_send(e))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except Exception as e:
-        channel.send(_to_send(e))
 
 
 def _interrupt(*_: object) -> None:
