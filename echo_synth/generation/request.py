@@ -13,6 +13,7 @@ from echo_synth.data.leakage import refuse_patients_of
 from echo_synth.data.maps import MapFolder, open_maps
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.errors import DataError
+from echo_synth.estimate import format_bytes
 from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings
 from echo_synth.generation.estimate import process_bytes
 from echo_synth.generation.facts import dataset_facts, learnt_from
@@ -144,7 +145,13 @@ class Generation:
 
     def source(self, say: Callable[[str], None]) -> SampledImages:
         """The networks and the sampler's settings; `say` as there."""
-        return SampledImages(self.load(), self.sampler, self.model.precision, say)
+        generator = self.load()
+        if generator.modulation_bytes < self.modulation_bytes:
+            say(
+                f"modulations: at most {format_bytes(generator.modulation_bytes)} are kept, half of what is free on the GPU; "
+                "what exceeds them is computed at each evaluation"
+            )
+        return SampledImages(generator, self.sampler, self.model.precision, say)
 
     def process_bytes(self) -> float:
         """Memory of one process that draws, roughly; nothing is loaded."""
