@@ -131,3 +131,31 @@ def test_ctrl_c_while_workers_start_is_quiet(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
+
+
+def test_workers_never_see_ctrl_c(tmp_path: Path) -> None:
+    """Not even the first ones of a process, with which multiprocessing starts a helper that lets interrupts through."""
+    (tmp_path / "work.py").write_text("""
+import multiprocessing
+from pathlib import Path
+from time import sleep
+from echo_synth.parallel import children_without_interrupts
+if __name__ == "__main__":
+    children = [multiprocessing.get_context("spawn").Process(target=sleep, args=(60,)) for _ in range(2)]
+    with children_without_interrupts():
+        for child in children:
+            child.start()
+    for child in children:
+        status = Path(f"/proc/{child.pid}/status").read_text().splitlines()
+        print(next(line.split()[1] for line in status if line.startswith("SigBlk")))
+        child.kill()
+""")
+    said = subprocess.run(
+        [sys.executable, str(tmp_path / "work.py")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert len(said) == 2
+    assert all(int(blocked, 16) & (1 << (signal.SIGINT - 1)) for blocked in said)
