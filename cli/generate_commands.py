@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,14 +13,17 @@ from cli.common import begin, done, one_of, say
 from cli.options import SOLVER_HELP, Checkpoint, Device, DryRun, Maps, Precision, Seed, Vae
 
 if TYPE_CHECKING:
-    from echo_synth.generation.engine import ImageGenerator
+    from echo_synth.estimate import Estimate
+    from echo_synth.generation.processes import Division
     from echo_synth.generation.request import Generation, MapPlan
-    from echo_synth.generation.run import ImageSource
+    from echo_synth.generation.run import Drawn, ImageSource
     from echo_synth.generation.shards import Shard
     from echo_synth.generation.targets import Target, TargetRequest
+    from echo_synth.generation.task import Task
     from echo_synth.generation.writer import DatasetWriter
 
 _SMALL_BATCH = 8
+_RENDERING_SECONDS = 0.1 * _SMALL_BATCH  # of a batch by physics, on one core
 _MANY_EVALUATIONS = 2000  # fewer are done within the hour; measuring them is not worth its time
 
 
@@ -50,6 +54,12 @@ ModulationMemory = Annotated[
 ]
 Compiled = Annotated[bool, typer.Option("--compile", help="torch.compile, with CUDA graphs on a GPU; slow to start.")]
 ShardOption = Annotated[str, typer.Option("--shard", help="i/n: this is process i of n, i from 0.")]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes that generate at once on a CPU; the images stay the same. Default: one per core where that is faster, one with --shard.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -81,6 +91,7 @@ def generate(
     modulation_memory: ModulationMemory = 4096,
     compiled: Compiled = False,
     shard: ShardOption = "0/1",
+    processes: Processes = None,
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
@@ -105,7 +116,7 @@ def generate(
             "--compile": compiled or None,
         }
         _refuse_for_bmode({"--nfe": nfe, "--checkpoint": checkpoint, "--vae": vae, **chosen_ways})
-        _render(maps, count, seed, dataset_id, classification, part, dry_run)
+        _render(maps, count, seed, dataset_id, classification, part, processes, dry_run)
         return
     if nfe is None:
         raise typer.BadParameter("missing; expected the network's evaluations an image, e.g. 20", param_hint="--nfe")
@@ -119,56 +130,93 @@ def generate(
     work = Generation(chosen, sampler, plan, batch, fast == "on", compiled, modulation_memory << 20)
     request = TargetRequest(dataset_id, work.name, work.identity(), classification)
     say(f"weights: {describe_choice(chosen.run)}\nmaps: {plan.maps.path}")
-    _draw(work, request, part, dry_run)
+    _draw(work, request, part, processes, dry_run)
 
 
-def _draw(work: Generation, request: TargetRequest, part: Shard, dry_run: bool) -> None:
-    from echo_synth.generation import run
+def _draw(work: Generation, request: TargetRequest, part: Shard, processes: int | None, dry_run: bool) -> None:
     from echo_synth.generation.request import shown_settings
-    from echo_synth.generation.sources import SampledImages
-    from echo_synth.generation.targets import check_ours, choose_target, make_target
-    from echo_synth.generation.writer import DatasetWriter
-    from echo_synth.interrupt import continue_with, resume_hint
+    from echo_synth.generation.targets import choose_target, make_target
+    from echo_synth.generation.task import Task
     from echo_synth.training.distributed import on_main
 
     def settings_of(target: Target) -> dict[str, Any]:
         shown = shown_settings(request.identity, work.plan.maps, target)
         return begin("generate", {**shown, "checkpoint": work.model.run.folder}, dry_run)
 
-    if dry_run:
-        target = choose_target(request)
-        _say_how_long(work, work.load(), always=True)
-        settings_of(target)
-    target = on_main(work.model.device, lambda: make_target(request, settings_of))
-    rows, seed = work.plan.rows, work.plan.seed
-    writer = DatasetWriter(target.raw, target.classification, rows, part, work.plan.maps.subject)
-    with writer.opened(), resume_hint(continue_with(), lambda: _saved(writer)):
-        check_ours(target, request)
-        generator = work.load()
-        _say_how_long(work, generator)
-        source = SampledImages(generator, work.sampler, work.model.precision, say)
+    def task_of(target: Target) -> Task:
         facts = work.facts(request.identity)
-        drawn = run.generate(source, work.plan.maps, writer, seed, work.batch, work.recorded(), facts)
+        return Task(partial(work.source, say), work.plan, work.batch, request, target, work.recorded(), facts)
+
+    if dry_run:
+        task = task_of(choose_target(request))
+        _say_estimate(task, part, _divide(work, task, part, processes))
+        settings_of(task.target)
+    task = task_of(on_main(work.model.device, lambda: make_target(request, settings_of)))
+    drawn = _carry_out(task, part, _divide(work, task, part, processes), _is_much(work))
     state = "complete" if drawn.complete else "other shards are still to come"
     done(
-        f"drew {drawn.images} images in {drawn.seconds:.1f} s; {run.total_cases(rows)}, {state}",
-        f"nnU-Net raw dataset: {target.raw}",
-        f"classification folder: {target.classification}",
+        f"drew {drawn.images} images in {drawn.seconds:.1f} s; {_of(task)}, {state}",
+        f"nnU-Net raw dataset: {task.target.raw}",
+        f"classification folder: {task.target.classification}",
     )
 
 
-def _say_how_long(work: Generation, generator: ImageGenerator, always: bool = False) -> None:
-    """The estimate, where it is over an hour or asked for."""
-    from echo_synth.generation.estimate import estimate_generation
+def _divide(work: Generation, task: Task, part: Shard, asked: int | None) -> Division:
+    """Into how many processes. Raises BadParameter for several on a GPU."""
+    import torch
 
-    rows = work.plan.rows
-    if not always and (work.compiled or len(rows) * work.sampler.nfe < _MANY_EVALUATIONS):
-        return
-    expected = estimate_generation(generator, work.sampler, work.plan.maps, rows, work.batch)
-    if always:
-        say(f"estimate: {expected}")
-    elif expected.is_long:
+    from echo_synth.generation.processes import divide
+    from echo_synth.generation.run import chunks_left
+    from echo_synth.parallel import allowed_cores, available_memory
+
+    if work.model.device.startswith("cuda"):
+        if (asked or 1) > 1:
+            why = f"'{asked}'; on a GPU one process draws: leave it out, and give each GPU a --shard"
+            raise typer.BadParameter(why, param_hint="--processes")
+        asked = 1
+    chunks = chunks_left(task.writer(part), work.batch)
+    seconds = chunks * work.batch * work.rough_seconds()
+    cores = min(allowed_cores(), torch.get_num_threads())
+    asked = 1 if asked is None and part.count > 1 else asked
+    return divide(asked, cores, chunks, seconds, work.process_bytes(), available_memory())
+
+
+def _carry_out(task: Task, part: Shard, division: Division, much: bool) -> Drawn:
+    """Draw in this process, or in several. `much`: say so where it takes over an hour."""
+    from echo_synth.generation.processes import draw_together
+    from echo_synth.interrupt import continue_with, resume_hint
+
+    with resume_hint(continue_with(), lambda: _saved(task.writer(part))):
+        if division.processes > 1:
+            say(f"drawing in {division}")
+            return draw_together(task, part, division, _tell_if_long if much else None)
+        return task.draw(part, lambda source: _tell_if_long(task.expect(source, part)) if much else None)
+
+
+def _is_much(work: Generation) -> bool:
+    """Whether to measure how long it takes: fewer evaluations are done within the hour, and compiling takes minutes."""
+    return not work.compiled and len(work.plan.rows) * work.sampler.nfe >= _MANY_EVALUATIONS
+
+
+def _say_estimate(task: Task, part: Shard, division: Division) -> None:
+    from echo_synth.generation.processes import estimate_together
+
+    if division.processes > 1:
+        say(f"estimate: {estimate_together(task, part, division)}, in {division}")
+    else:
+        say(f"estimate: {task.expect(task.source(), part)}")
+
+
+def _tell_if_long(expected: Estimate) -> None:
+    if expected.is_long:
         say(f"this takes {expected}; it can be interrupted, the same command continues it")
+
+
+def _of(task: Task) -> str:
+    """'1800 images of 450 patients'."""
+    from echo_synth.generation.run import total_cases
+
+    return total_cases(task.plan.rows)
 
 
 def _saved(writer: DatasetWriter) -> str:
@@ -195,7 +243,7 @@ def noise_dataset(
     plan = plan_from(maps, count, seed)
     recorded = {"model": "noise", "nfe": 0, "seed": seed}
     request = TargetRequest(dataset_id, "Noise", recorded | plan.identity(), classification)
-    done(*_fill("noise-dataset", NoiseTextures(), plan, request, recorded, WHOLE, dry_run))
+    done(*_fill("noise-dataset", NoiseTextures, plan, request, recorded, WHOLE, 1, dry_run))
 
 
 def _refuse_for_bmode(given: Mapping[str, object]) -> None:
@@ -213,6 +261,7 @@ def _render(
     dataset_id: int | None,
     classification: Path | None,
     part: Shard,
+    processes: int | None,
     dry_run: bool,
 ) -> None:
     """A dataset by simulated physics; every image by itself, so that neither batch nor shards change it."""
@@ -226,25 +275,28 @@ def _render(
     recorded = {"model": physics.MODEL, "model_hash": physics.RENDERER, "nfe": 0, "seed": seed}
     request = TargetRequest(dataset_id, "Bmode", recorded | plan.identity(), classification)
     say(f"maps: {plan.maps.path}")
-    done(*_fill("generate", physics.BmodeImages(plan.rows), plan, request, recorded, part, dry_run))
+    source = partial(physics.BmodeImages, plan.rows)
+    done(*_fill("generate", source, plan, request, recorded, part, processes, dry_run))
 
 
 def _fill(
     command: str,
-    source: ImageSource,
+    source: Callable[[], ImageSource],
     plan: MapPlan,
     request: TargetRequest,
     recorded: Mapping[str, object],
     part: Shard,
+    processes: int | None,
     dry_run: bool,
 ) -> tuple[str, ...]:
     """A dataset that no network draws; returns what to say of it."""
-    from echo_synth.generation import run
     from echo_synth.generation.facts import dataset_facts
+    from echo_synth.generation.processes import divide
     from echo_synth.generation.request import shown_settings
-    from echo_synth.generation.targets import check_ours, choose_target, make_target
-    from echo_synth.generation.writer import DatasetWriter
-    from echo_synth.interrupt import continue_with, resume_hint
+    from echo_synth.generation.run import chunks_left
+    from echo_synth.generation.targets import choose_target, make_target
+    from echo_synth.generation.task import Task
+    from echo_synth.parallel import allowed_cores
     from echo_synth.training.distributed import on_main
 
     def settings_of(target: Target) -> dict[str, Any]:
@@ -253,14 +305,14 @@ def _fill(
     if dry_run:
         settings_of(choose_target(request))
     target = on_main("cpu", lambda: make_target(request, settings_of))
-    writer = DatasetWriter(target.raw, target.classification, plan.rows, part, plan.maps.subject)
     facts = dataset_facts(command, recorded, plan.rows, plan.maps.path, str(request.identity["maps_hash"]))
-    with writer.opened(), resume_hint(continue_with(), lambda: _saved(writer)):
-        check_ours(target, request)
-        drawn = run.generate(source, plan.maps, writer, plan.seed, _SMALL_BATCH, recorded, facts)
+    task = Task(source, plan, _SMALL_BATCH, request, target, recorded, facts)
+    chunks = chunks_left(task.writer(part), _SMALL_BATCH)
+    asked = 1 if processes is None and part.count > 1 else processes
+    drawn = _carry_out(task, part, divide(asked, allowed_cores(), chunks, chunks * _RENDERING_SECONDS), False)
     state = "" if drawn.complete else "; other shards are still to come"
     return (
-        f"{run.total_cases(plan.rows)}{state}",
+        f"{_of(task)}{state}",
         f"nnU-Net raw dataset: {target.raw}",
         f"classification folder: {target.classification}",
     )

@@ -63,6 +63,7 @@ NUMBERS: Mapping[str, Between] = {
     "minutes": Between(1, 10_000),
     "modulation_memory": Between(0, 2**30),
     "patients": Between(1, 100_000),
+    "processes": Between(1, 1024),
     "price": Between(0, 1_000_000),
     "repeats": _COUNT,
     "resolution": Between(32, 512),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,7 +56,11 @@ def sweep(
         ),
     ] = None,
     price: Annotated[
-        float | None, typer.Option(min=0, help="With --benchmark: price of an hour of one GPU, or of one core.")
+        float | None,
+        typer.Option(
+            min=0,
+            help="Price of an hour of the machine: adds the price of 1000 images to table and figures; with --benchmark of one GPU or core.",
+        ),
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="To generate images: auto, fp32, bf16 or fp16; default: the spec's, else auto.")
@@ -83,7 +87,7 @@ def sweep(
         experiment = experiment.model_copy(update={"compile": True})
     folder = (out or home() / "sweeps" / spec.stem).absolute()
     wanted = [n.strip() for n in only.split(",")] if only else None
-    if benchmark is not None or price is not None:
+    if benchmark is not None or (price is not None and dry_run):
         _price(experiment, wanted, benchmark, price, folder, dry_run)
 
     from echo_synth.device import training_device
@@ -97,7 +101,7 @@ def sweep(
     # On a cluster the device is that of the job, not of this machine.
     device = device if cluster else training_device(device)
     check_results(folder, "sweep", FILES, overwrite=True)  # its own give way as cells are done
-    planned = plan_sweep(experiment, folder, wanted, device, say)
+    planned = replace(plan_sweep(experiment, folder, wanted, device, say), price=price)
     expected = _say_how_long(planned, device, status, dry_run)
     states = {
         c.name: {"state": planned.workspace.state(c), "stages": [s.folder for s in c.stages]} for c in planned.chosen
@@ -178,8 +182,12 @@ def _show(planned: Sweep) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    numbers = ("dice_lv_endo", "accuracy", "seconds_per_image")
-    table = Table("Cell", "Stages", "Dice LV endo", "Accuracy", "s an image", title=planned.workspace.out.name)
+    from echo_synth.report.sweep_rows import MONEY
+
+    numbers = {"dice_lv_endo": "Dice LV endo", "accuracy": "Accuracy", "seconds_per_image": "s an image"}
+    if planned.price is not None:
+        numbers[MONEY] = "price of 1000"
+    table = Table("Cell", "Stages", *numbers.values(), title=planned.workspace.out.name)
     for cell in planned.cells:
         row = planned.results.row(cell)
         shown = [f"{row[k]:.3g}" if row.get(k) is not None else "–" for k in numbers]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import re
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from echo_synth.errors import RunError
 
@@ -26,6 +29,25 @@ def training_device(device: str) -> str:
     elif device == "cuda" and "LOCAL_RANK" in os.environ:  # one process a GPU under torchrun
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     return device
+
+
+def to_device(values: NDArray[np.generic] | Tensor, device: str) -> Tensor:
+    """`values` on `device`, same shape and dtype.
+
+    On the way to a GPU through pinned memory: a copy out of ordinary memory would first wait for all that is queued there.
+    """
+    here = values if isinstance(values, Tensor) else torch.from_numpy(np.ascontiguousarray(values))
+    if device.startswith("cuda") and not here.is_cuda:
+        return here.pin_memory().to(device, non_blocking=True)
+    return here.to(device)
+
+
+def memory_left(device: str) -> int | None:
+    """Bytes that are free on a GPU, what torch keeps for itself included; None on other devices."""
+    if not device.startswith("cuda"):
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def resolve_precision(precision: str, device: str) -> str:

@@ -16,7 +16,7 @@ from echo_synth import specs
 from echo_synth.errors import EchoSynthError
 from echo_synth.estimate import format_bytes
 from echo_synth.home import NNUNET_FOLDERS, home, nnunet_folder, plugin_folder
-from echo_synth.parallel import available_cores
+from echo_synth.parallel import available_cores, available_memory
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
 _LEAST_DISK, _LEAST_MEMORY = 5 << 30, 4 << 30  # the demo needs less of both
@@ -122,19 +122,10 @@ def _room() -> Iterator[Finding]:
     free = shutil.disk_usage(place).free
     few = "" if free >= _LEAST_DISK else f"free some, or set ECHOSYNTH_HOME to a disk with {format_bytes(_LEAST_DISK)}"
     yield Finding("disk", MISSING if few else OK, f"{format_bytes(free)} free at {place}", few)
-    memory = _memory()
+    memory = available_memory()
     if memory is not None:
         few = "" if memory >= _LEAST_MEMORY else "use smaller --batch and --micro-batch"
         yield Finding("memory", MISSING if few else OK, f"{format_bytes(memory)} available", few)
-
-
-def _memory() -> int | None:
-    """Bytes that can be had, None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return None
 
 
 def _folders() -> Iterator[Finding]:

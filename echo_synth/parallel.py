@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -10,8 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import TypeVar
 
 from echo_synth.errors import DataError
@@ -19,6 +22,8 @@ from echo_synth.errors import DataError
 A = TypeVar("A")
 R = TypeVar("R")
 _FEWEST_ITEMS = 8  # fewer are done before processes have started
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+_CONTAINER = Path("/sys/fs/cgroup")  # as a process inside sees its own
 
 
 def available_cores() -> int:
@@ -28,16 +33,39 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-_ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), "1"
-)
+def allowed_cores() -> int:
+    """Cores that this process may fill: `available_cores`, or fewer where OMP_NUM_THREADS or a container's share says so."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    quota, _, period = _of_container("cpu.max").partition(" ")
+    share = [math.ceil(int(quota) / int(period))] if quota.isdecimal() and period.isdecimal() and int(period) else []
+    limits = [available_cores(), *share, *([int(asked)] if asked.isdecimal() else [])]
+    return max(1, min(limits))
+
+
+def available_memory() -> int | None:
+    """Bytes that can be had, None where the system does not say; never more than a container's limit."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return None
+    limit = _of_container("memory.max")
+    return min(free, int(limit)) if limit.isdecimal() else free
+
+
+def _of_container(name: str) -> str:
+    """A limit of the container (cgroup v2) that this process runs in; empty where there is none to be read."""
+    try:
+        return (_CONTAINER / name).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 @contextmanager
-def _children_with_one_thread() -> Iterator[None]:
-    """One process a core, so one thread a process: more only collide. Read by libraries when they load."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(_ONE_THREAD)
+def children_with_threads(number: int) -> Iterator[None]:
+    """Processes started in the block compute with `number` threads each. Read by libraries when they load."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, str(number)))
     try:
         yield
     finally:
@@ -49,11 +77,12 @@ def _children_with_one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _children_without_interrupts() -> Iterator[None]:
+def children_without_interrupts() -> Iterator[None]:
     """Processes started in the block never see Ctrl-C, not even while they import: this one ends them. Ctrl-C waits for the block's end."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    resource_tracker.ensure_running()  # which the first process would start else, and that lets interrupts through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -61,7 +90,7 @@ def _children_without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """In a worker: end when the process that started it is gone, however it went."""
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -92,10 +121,11 @@ def parallel_map(function: Callable[[A], R], items: Sequence[A], workers: int | 
         return
     chunk = max(1, min(16, len(items) // (4 * workers)))
     others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
+    # One process a core, so one thread a process: more only collide.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), end_with_parent)
     processes: list[BaseProcess] = []
     try:
-        with _children_with_one_thread(), _children_without_interrupts():
+        with children_with_threads(1), children_without_interrupts():
             results = pool.map(function, items, chunksize=chunk)
             processes = [p for p in multiprocessing.active_children() if p not in others]
         yield from results

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from echo_synth import parallel
 from echo_synth.errors import DataError
 from echo_synth.parallel import parallel_map
 from tests.cli.terminal import ROOT
@@ -131,3 +132,65 @@ def test_ctrl_c_while_workers_start_is_quiet(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("threads", "quota", "most"),
+    [
+        (None, "max 100000", 99),
+        ("2", "max 100000", 2),
+        ("4,2", "150000 100000", 2),
+        ("0", "", 1),
+        ("many", "50000 100000", 1),
+    ],
+)
+def test_cores_are_those_that_may_be_filled(
+    threads: str | None, quota: str, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "available_cores", lambda: 99)
+    monkeypatch.setattr(parallel, "_CONTAINER", tmp_path)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    if quota:
+        (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    assert parallel.allowed_cores() == most
+
+
+def test_memory_is_never_more_than_a_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "_CONTAINER", tmp_path)
+    free = parallel.available_memory()
+    if free is None:
+        pytest.skip("this system does not say")
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert parallel.available_memory() == 1_000_000 < free
+    (tmp_path / "memory.max").write_text("max\n")
+    assert (parallel.available_memory() or 0) > 1_000_000
+
+
+def test_workers_never_see_ctrl_c(tmp_path: Path) -> None:
+    """Not even the first ones of a process, with which multiprocessing starts a helper that lets interrupts through."""
+    (tmp_path / "work.py").write_text("""
+import multiprocessing
+from pathlib import Path
+from time import sleep
+from echo_synth.parallel import children_without_interrupts
+if __name__ == "__main__":
+    children = [multiprocessing.get_context("spawn").Process(target=sleep, args=(60,)) for _ in range(2)]
+    with children_without_interrupts():
+        for child in children:
+            child.start()
+    for child in children:
+        status = Path(f"/proc/{child.pid}/status").read_text().splitlines()
+        print(next(line.split()[1] for line in status if line.startswith("SigBlk")))
+        child.kill()
+""")
+    said = subprocess.run(
+        [sys.executable, str(tmp_path / "work.py")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert len(said) == 2
+    assert all(int(blocked, 16) & (1 << (signal.SIGINT - 1)) for blocked in said)

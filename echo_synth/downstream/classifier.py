@@ -21,6 +21,7 @@ from echo_synth.data.augment import ColourRanges, GeometricRanges, colour, draw_
 from echo_synth.data.png import read_grey_png
 from echo_synth.data.resize import resize_grey
 from echo_synth.data.subject import Subject, heart, subject_of
+from echo_synth.device import to_device
 from echo_synth.errors import DataError, RunError
 from echo_synth.estimate import Estimate, measured_seconds
 from echo_synth.files import listed
@@ -114,16 +115,16 @@ class ClassifierTask:
         self.train, self.val, self.device, self.seed = train, val, device, seed
 
     def loss(self, module: nn.Module, positions: Sequence[int]) -> Mapping[str, Tensor]:
-        """Cross-entropy of one augmented micro-batch."""
+        """Cross-entropy of one micro-batch; what changes its images is drawn here and carried out on the device."""
         rows = sample_indices(self.seed, positions, len(self.train.classes))
-        images = torch.from_numpy(self.train.pixels[rows])[:, None].float() / 255
+        images = to_device(self.train.pixels[rows], self.device)[:, None].float() / 255
         generators = [generator(self.seed, p, Stream.AUGMENTATION) for p in positions]
         matrices = torch.stack([draw_affine(g, GeometricRanges(flip=0.0)) for g in generators])
         colours = torch.stack([draw_colour(g, ColourRanges()) for g in generators])
         images = warp(images, matrices, "bilinear")
         images = colour(images, (images > 0).float(), colours)
-        logits = module(normalise(images * 255).to(self.device))
-        target = torch.from_numpy(self.train.classes[rows]).to(self.device)
+        logits = module(normalise(images * 255))
+        target = to_device(self.train.classes[rows], self.device)
         return {"loss": F.cross_entropy(logits.float(), target)}
 
     def validate(self, module: nn.Module) -> Mapping[str, float]:
@@ -143,7 +144,7 @@ def probabilities(module: nn.Module, pixels: NDArray[np.uint8], device: str, bat
     module.eval()
     parts = []
     for start in range(0, len(pixels), batch):
-        x = normalise(torch.from_numpy(pixels[start : start + batch])[:, None]).to(device)
+        x = normalise(to_device(pixels[start : start + batch], device)[:, None])
         parts.append(module(x).float().softmax(1)[:, 1].cpu().numpy())
     result: NDArray[np.float64] = np.concatenate(parts).astype(np.float64)
     return result

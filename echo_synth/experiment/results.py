@@ -24,6 +24,7 @@ from echo_synth.experiment.workspace import Workspace
 from echo_synth.files import write_bytes, write_text
 from echo_synth.report import figures, sweep_figures
 from echo_synth.report.reading import read_metrics, read_scores
+from echo_synth.report.sweep_rows import MONEY
 from echo_synth.report.tables import PATIENTS
 
 Row = dict[str, str | int | float | None]
@@ -38,11 +39,13 @@ class Results:
         spec: the experiment.
         cells: all of its cells, done or not.
         workspace: where their stages are.
+        price: an hour of what draws, for a column with the money; None: no such column.
     """
 
     spec: SweepSpec
     cells: Sequence[Cell]
     workspace: Workspace
+    price: float | None = None
 
     def publish(self) -> list[str]:
         """Write everything; returns the names of the figures."""
@@ -91,7 +94,10 @@ class Results:
         row: Row = {"cell": cell.name, **cell.columns, "state": self.workspace.state(cell)}
         data, evaluated = cell.stages[0], cell.stage("evaluate")
         if cell.columns["kind"] in ("synthetic", "bmode") and self.workspace.done(data):
-            row["seconds_per_image"] = self.workspace.seconds_per_image(data)
+            seconds = self.workspace.seconds_per_image(data)
+            row["seconds_per_image"] = seconds
+            if self.price is not None and seconds is not None:
+                row[MONEY] = 1000 * seconds / 3600 * self.price
         if evaluated is not None and self.workspace.done(evaluated):
             row |= metric_columns(read_metrics(self.workspace.result(evaluated) / "metrics.json"))
             row["covers"] = PATIENTS  # a row is one training; comparisons of repeats know both
@@ -158,6 +164,7 @@ def metric_columns(metrics: Mapping[str, Any]) -> Row:
     if "volumes" in metrics:
         fraction = metrics["volumes"]["ef_percent"]
         row |= {"ef_mae": fraction["mae"], "ef_bias": fraction["bias"]}
+        row["ef_mae_low"], row["ef_mae_high"] = fraction.get("mae_ci95") or (None, None)
     return row
 
 

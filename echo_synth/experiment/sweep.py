@@ -29,6 +29,7 @@ class Sweep:
         cells: all of its cells.
         chosen: those to run.
         runner: carries out their stages.
+        price: see `Results`.
     """
 
     spec: SweepSpec
@@ -36,6 +37,7 @@ class Sweep:
     cells: Sequence[Cell]
     chosen: Sequence[Cell]
     runner: Runner
+    price: float | None = None
 
     @property
     def workspace(self) -> Workspace:
@@ -43,7 +45,7 @@ class Sweep:
 
     @property
     def results(self) -> Results:
-        return Results(self.spec, self.cells, self.workspace)
+        return Results(self.spec, self.cells, self.workspace, self.price)
 
     def run_here(self, say: Say) -> None:
         """One cell after the other; one that fails does not stop the rest. Tables and figures are written after each.

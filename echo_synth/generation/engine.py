@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from echo_synth.device import memory_left, to_device
 from echo_synth.diffusion.denoiser import Denoiser, Guided, cast_network
 from echo_synth.diffusion.labels import semantic_classes, semantic_shares, tissue_shares
 from echo_synth.diffusion.unet import Modulations
@@ -61,7 +62,7 @@ def step_noise(seed: int, indices: Sequence[int], device: str) -> Draw:
         calls += 1
         streams = [np.random.Generator(np.random.Philox(key=[seed, i], counter=calls << 64)) for i in indices]
         values = np.stack([s.standard_normal(tuple(x.shape[1:]), dtype=np.float32) for s in streams])
-        return torch.from_numpy(values).to(device, x.dtype)
+        return to_device(values, device).to(x.dtype)
 
     return draw
 
@@ -75,7 +76,7 @@ class ImageGenerator:
         device: where to compute.
         precision: fp32, bf16 or fp16 of the network's weights; steps are taken in float64.
         fast: channels-last layout, fused attention, SPADE modulations once per map; False is the plain way, for comparison.
-        modulation_bytes: memory for modulations that are kept during a trajectory.
+        modulation_bytes: memory for modulations that are kept during a trajectory; on a GPU at most half of what is free there.
         compiled: pass network and decoder through torch.compile, see `compile_parts`. Use one batch size: each
             other size is compiled again.
         texture: fine speckle that `draw` adds to decoded images; None for none.
@@ -93,13 +94,15 @@ class ImageGenerator:
         texture: Texture | None = None,
     ) -> None:
         self.device, self.dtype, self.texture = device, _DTYPES[precision], texture
-        self.fast, self.modulation_bytes = fast, modulation_bytes
+        self.fast = fast
         layout = torch.channels_last if fast else torch.contiguous_format
         self.denoiser = denoiser.to(device).to(memory_format=layout)
         cast_network(self.denoiser.network, self.dtype)
         decoder = vae.to(device).to(memory_format=layout).to(self.dtype) if vae else None
         self.resolution = denoiser.network.resolution
         self.codec = build_codec(decoder, self.resolution)
+        free = memory_left(device)  # beside the weights
+        self.modulation_bytes = modulation_bytes if free is None else min(modulation_bytes, free // 2)
         self.compiled = compiled
         if compiled:
             compile_parts([self.denoiser.network, *([decoder.decoder] if decoder else [])], device)
@@ -114,8 +117,8 @@ class ImageGenerator:
 
         The former are semantic classes (N, R, R), or their shares (N, classes, R, R) for a network of soft maps.
         """
-        maps = torch.from_numpy(np.ascontiguousarray(tissues)).to(self.device)
-        kinds = torch.from_numpy(frames).to(self.device)
+        maps = to_device(tissues, self.device)
+        kinds = to_device(frames, self.device)
         side, network = self.resolution, self.denoiser.network
         small = F.interpolate(maps[:, None].float(), size=(side, side), mode="nearest-exact")[:, 0]
         if network.soft_maps:
@@ -161,7 +164,7 @@ class ImageGenerator:
         on_evaluation: Callable[[], None] = _nothing,
     ) -> Tensor:
         """`fields` of maps by `guide`."""
-        start = torch.from_numpy(noise).to(self.device)
+        start = to_device(noise, self.device)
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             denoised = guided(x, sigma)
@@ -192,7 +195,7 @@ class ImageGenerator:
         """
         if not bool(torch.isfinite(fields).all()):
             raise RunError("the sampler gave values that are not finite; use another --solver, --nfe or --precision")
-        sector = (torch.from_numpy(np.ascontiguousarray(tissues)).to(self.device) > 0)[:, None]
+        sector = (to_device(tissues, self.device) > 0)[:, None]
         images = self.codec.decode(fields, sector)
         if not bool(torch.isfinite(images).all()):
             raise RunError(

@@ -30,6 +30,11 @@ def estimate_generation(
     evaluation = measured_seconds(lambda: generator.fields(tissues, frames, noise, one), wait)
     seconds = (settings.nfe * evaluation + measured_seconds(decode, wait)) / len(tissues) * len(rows)
     parameters = sum(p.numel() * p.element_size() for p in generator.denoiser.parameters())
-    kept = min(generator.modulation_bytes, batch * _ACTIVATION_BYTES)
-    memory = _FRAMEWORK_BYTES + 2 * parameters + kept + batch * _ACTIVATION_BYTES
+    memory = process_bytes(parameters, batch, generator.modulation_bytes)
     return Estimate(seconds, len(rows) * IMAGE_BYTES, memory)
+
+
+def process_bytes(parameters: float, batch: int, modulation_bytes: float) -> float:
+    """Memory of a process that draws, or of its device; `parameters` are the networks', in bytes."""
+    kept = min(modulation_bytes, batch * _ACTIVATION_BYTES)
+    return _FRAMEWORK_BYTES + 2 * parameters + kept + batch * _ACTIVATION_BYTES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,20 @@ from echo_synth.data.leakage import refuse_patients_of
 from echo_synth.data.maps import MapFolder, open_maps
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.errors import DataError
+from echo_synth.estimate import format_bytes
 from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings
+from echo_synth.generation.estimate import process_bytes
 from echo_synth.generation.facts import dataset_facts, learnt_from
 from echo_synth.generation.manifest import fingerprint, plan_images
 from echo_synth.generation.solver_choice import SolverChoice, choose_solver
-from echo_synth.generation.sources import TrainedModel, newest_maps
+from echo_synth.generation.sources import SampledImages, TrainedModel, newest_maps
 from echo_synth.generation.targets import Target
 from echo_synth.home import nnunet_folder
 from echo_synth.runs.data import training_data_of
 from echo_synth.runs.folder import DiffusionRun
+
+# Of EDM-L64 tiny on two cores with AMX; all that is done once an image takes as long as four evaluations (docs/RESULTS.md).
+_EVALUATION_SECONDS, _DECODING_EVALUATIONS = 0.007, 4
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,25 @@ class Generation:
     def load(self) -> ImageGenerator:
         """The networks, ready to draw."""
         return self.model.load(self.fast, self.modulation_bytes, self.compiled)
+
+    def source(self, say: Callable[[str], None]) -> SampledImages:
+        """The networks and the sampler's settings; `say` as there."""
+        generator = self.load()
+        if generator.modulation_bytes < self.modulation_bytes:
+            say(
+                f"modulations: at most {format_bytes(generator.modulation_bytes)} are kept, half of what is free on the GPU; "
+                "what exceeds them is computed at each evaluation"
+            )
+        return SampledImages(generator, self.sampler, self.model.precision, say)
+
+    def process_bytes(self) -> float:
+        """Memory of one process that draws, roughly; nothing is loaded."""
+        runs = [self.model.run, *([self.model.vae] if self.model.vae else [])]
+        return process_bytes(sum(r.weights.stat().st_size for r in runs), self.batch, self.modulation_bytes)
+
+    def rough_seconds(self) -> float:
+        """What an image takes one process, with all its threads: of the smallest network on a server's CPU, so rather more."""
+        return _EVALUATION_SECONDS * (self.sampler.nfe + _DECODING_EVALUATIONS)
 
 
 def sampler_for(model: TrainedModel, nfe: int, solver: str) -> SamplerSettings:

@@ -20,6 +20,7 @@ from echo_synth.data.subject import Subject
 from echo_synth.data.tissue_colours import tissue_image
 from echo_synth.data.tissues import anatomy, visible
 from echo_synth.files import write_png
+from echo_synth.generation.shards import Shard
 from echo_synth.generation.timing import Attempt, record_attempt
 from echo_synth.generation.writer import PREVIEW, DatasetWriter
 from echo_synth.progress import Meter
@@ -60,6 +61,13 @@ class ImageSource(Protocol):
         ...
 
 
+class Shown(Protocol):
+    """Where a process says how far it is: `progress.Meter`, or the process that shows it for several."""
+
+    def update(self, n: int = 1, note: str = "") -> None: ...
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Drawn:
     """What one process did: images drawn now, the seconds that took, and whether the dataset is complete."""
@@ -77,6 +85,7 @@ def generate(
     batch: int,
     recorded: Mapping[str, Any],
     facts: Mapping[str, Any] | None = None,
+    shown: Shown | None = None,
 ) -> Drawn:
     """Draw every image of `writer.rows` that is missing and belongs to this shard.
 
@@ -87,12 +96,13 @@ def generate(
     Args:
         recorded: columns of the manifest that are the same for all images.
         facts: see `DatasetWriter.finish`.
+        shown: hears of each image; None: a bar of this process's own.
     """
     start, drawn = time.monotonic(), 0
     writer.forget_lost()
     restore_lost(writer, maps, batch)
     try:
-        with closing(_Chunks(writer, batch)) as chunks:
+        with closing(_Chunks(writer, batch, shown)) as chunks:
             for chunk, missing in chunks:
                 whole = [maps.read_whole(name) for name in chunk["map"]]
                 tissues, frames = np.stack([visible(map_) for map_ in whole]), frames_of(chunk, maps.subject)
@@ -106,9 +116,9 @@ def generate(
     finally:
         seconds = time.monotonic() - start
         if drawn:
-            torch, hardware = _software(source)
             where = (source.device, source.precision, str(writer.shard))
-            record_attempt(writer.raw, Attempt(drawn, round(seconds, 3), *where, torch=torch, hardware=hardware))
+            by = {"processes": writer.shard.together, **_software(source)}
+            record_attempt(writer.raw, Attempt(drawn, round(seconds, 3), *where, **by))
     complete = writer.finish(recorded, facts)
     if complete:
         write_preview(writer, maps)
@@ -116,14 +126,14 @@ def generate(
     return Drawn(drawn, seconds, complete)
 
 
-def _software(source: ImageSource) -> tuple[str, str]:
+def _software(source: ImageSource) -> dict[str, Any]:
     """What `timing.Attempt` says of torch and the GPU."""
     if not source.evaluations:
-        return "", ""
+        return {}
     import torch
 
     hardware = torch.cuda.get_device_name(source.device) if source.device.startswith("cuda") else ""
-    return torch.__version__, hardware
+    return {"torch": torch.__version__, "hardware": hardware, "threads": torch.get_num_threads()}
 
 
 def restore_lost(writer: DatasetWriter, maps: MapFolder, batch: int) -> None:
@@ -139,20 +149,44 @@ def restore_lost(writer: DatasetWriter, maps: MapFolder, batch: int) -> None:
 
 def _starts(writer: DatasetWriter, batch: int) -> list[int]:
     """First rows of this shard's chunks."""
-    every = range(0, len(writer.rows), batch)
-    return [start for k, start in enumerate(every) if k % writer.shard.count == writer.shard.index]
+    return _starts_of(len(writer.rows), batch, writer.shard)
+
+
+def _starts_of(images: int, batch: int, shard: Shard) -> list[int]:
+    every = range(0, images, batch)
+    return [start for k, start in enumerate(every) if k % shard.count == shard.index]
+
+
+def rows_of(rows: pd.DataFrame, batch: int, shard: Shard) -> pd.DataFrame:
+    """Those rows of a plan that `shard` draws."""
+    return pd.concat([rows.iloc[:0], *(rows.iloc[s : s + batch] for s in _starts_of(len(rows), batch, shard))])
+
+
+def chunks_left(writer: DatasetWriter, batch: int) -> int:
+    """Chunks of this shard that lack an image."""
+    missing = writer.missing()
+    return sum(bool(missing[start : start + batch].any()) for start in _starts(writer, batch))
+
+
+def progress_of(writer: DatasetWriter, batch: int) -> tuple[int, int]:
+    """Images of this shard, and how many of them are there."""
+    missing, mine = writer.missing(), _starts(writer, batch)
+    total = sum(len(missing[start : start + batch]) for start in mine)
+    return total, total - sum(int(missing[start : start + batch].sum()) for start in mine)
+
+
+def meter_of(images: int, done: int) -> Meter:
+    """The bar of a drawing, where `done` images were there before."""
+    return Meter(images, "generate", "images", done=done)
 
 
 class _Chunks:
     """Rows of this shard's chunks that lack images, with which of them do, (batch,) bool; shows how far they are."""
 
-    def __init__(self, writer: DatasetWriter, batch: int) -> None:
+    def __init__(self, writer: DatasetWriter, batch: int, shown: Shown | None) -> None:
         self.rows, self.batch, self.missing = writer.rows, batch, writer.missing()
-        mine = _starts(writer, batch)
-        self.todo = [s for s in mine if self.missing[s : s + batch].any()]
-        total = sum(len(self.rows.iloc[s : s + batch]) for s in mine)
-        left = sum(int(self.missing[s : s + batch].sum()) for s in self.todo)
-        self.meter = Meter(total, "generate", "images", done=total - left)
+        self.todo = [s for s in _starts(writer, batch) if self.missing[s : s + batch].any()]
+        self.meter = shown or meter_of(*progress_of(writer, batch))
 
     def __iter__(self) -> Iterator[tuple[pd.DataFrame, NDArray[np.bool_]]]:
         for start in self.todo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,11 @@ from echo_synth.files import PARTIAL
 
 @dataclass(frozen=True)
 class Shard:
-    """The `index`-th, from 0, of `count` processes."""
+    """The `index`-th, from 0, of `count` processes; `together`: as many of them as one command runs at once on this machine."""
 
     index: int
     count: int
+    together: int = 1
 
     @property
     def name(self) -> str:
@@ -27,6 +28,11 @@ class Shard:
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
+
+    def split(self, processes: int) -> list[Shard]:
+        """Shards that together draw what this one would: chunks are dealt in turn, so every `count`-th of theirs are its own."""
+        numbers = range(self.index, self.count * processes, self.count)
+        return [Shard(number, self.count * processes, processes) for number in numbers]
 
 
 WHOLE = Shard(0, 1)
@@ -54,6 +60,13 @@ def hold_shard(dataset: Path, shard: Shard) -> Iterator[Claim]:
             if other:
                 raise HeldError(f"{dataset}: in use by {other}, which draws other shards; wait until it has ended")
         yield held
+
+
+def check_free(dataset: Path, shards: Sequence[Shard]) -> None:
+    """Raise HeldError, as `hold_shard`, where another process draws now what belongs to one of `shards`, or in other shards."""
+    for shard in shards:
+        with hold_shard(dataset, shard):
+            pass
 
 
 def _lock(dataset: Path, name: str) -> Path:

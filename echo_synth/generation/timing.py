@@ -31,6 +31,8 @@ class Attempt:
         shard: i/n.
         started: local time, ISO 8601.
         host, process: where, and its number.
+        processes: that one command ran at once, this one included; `seconds` are this one's.
+        threads: of this process's networks; 0 in records of earlier versions and for sources without a network.
         torch: its version, and `hardware` the name of the GPU; "" in records of earlier versions and for sources without a network.
     """
 
@@ -42,6 +44,8 @@ class Attempt:
     started: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S"))
     host: str = field(default_factory=socket.gethostname)
     process: int = field(default_factory=os.getpid)
+    processes: int = 1
+    threads: int = 0
     torch: str = ""
     hardware: str = ""
 
@@ -77,6 +81,6 @@ def attempts(dataset: Path) -> list[Attempt]:
 
 
 def seconds_per_image(dataset: Path) -> float | None:
-    """What an image took in the last attempt that drew any, or None."""
+    """What an image took in the last attempt that drew any, or None; of processes that drew at once, of all of them together."""
     drawn = [a for a in attempts(dataset) if a.images]
-    return drawn[-1].seconds / drawn[-1].images if drawn else None
+    return drawn[-1].seconds / drawn[-1].images / drawn[-1].processes if drawn else None

@@ -45,8 +45,8 @@ SWEEP_PICTURES: Mapping[str, Caption] = {
         "Throughput as measured while the sweep ran.",
     ),
     "pareto.png": (
-        "Dice of the LV endocardium against seconds an image",
-        "The grey line joins the cells that no other beats in both; numbers are NFE.",
+        "Dice of the LV endocardium and error of the ejection fraction against seconds an image",
+        "The grey line joins the cells that no other beats in both; numbers are NFE. Seconds are those of the processes that drew together.",
     ),
 }
 QUALITY_PICTURES: Mapping[str, Caption] = {

@@ -16,6 +16,7 @@ from echo_synth.evaluation.case_scores import METRICS
 from echo_synth.files import read_json
 from echo_synth.report import tables
 from echo_synth.report.schemas import MetricsFile, QualityFile
+from echo_synth.report.sweep_rows import MONEY
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_PNG_BYTES = 1 << 25
@@ -46,6 +47,7 @@ SWEEP_RESULTS = Table(
         Column("state", "text", "done, or stages done of all", needed=True),
         Column("count", "number", "images drawn", low=0),
         Column("seconds_per_image", "number", "of drawing", "s", low=0),
+        Column(MONEY, "number", "of drawing 1000 images, in the currency of --price", low=0),
         Column("segmenter_seed", "number", "of the training, where it is repeated"),
         Column("covers", "text", "what the intervals know of"),
         *_scores(tables.SWEEP_SCORES, ("", "_low", "_high")),

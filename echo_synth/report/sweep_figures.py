@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 from echo_synth.data.tissue_colours import tissue_image
 from echo_synth.report.figures import as_label, evaluations_axis, throughput_curves
 from echo_synth.report.palette import GREY
-from echo_synth.report.sweep_rows import all_bmode, all_noise, all_real, grid
+from echo_synth.report.sweep_rows import MONEY, all_bmode, all_noise, all_real, grid
 
 SCORES = {
     "dice_lv_endo": "Dice, LV endocardium",
@@ -22,6 +25,11 @@ SCORES = {
     "accuracy": "View accuracy",
 }
 _SDM_NFE = 1000
+_CLOSE = 12  # times the least of an axis: as far as numbers between powers of ten find room
+_COSTED = {
+    "dice_lv_endo": ("Dice, LV endocardium", 1),
+    "ef_mae": ("mean absolute error of EF, points", -1),
+}  # and which way is better
 
 
 def colours(table: pd.DataFrame) -> dict[str, str]:
@@ -93,61 +101,93 @@ def throughput(table: pd.DataFrame) -> Figure | None:
     return throughput_curves(measured, 1 / float(sdm.iloc[0]) if len(sdm) else None, colours(table))
 
 
-def pareto(seconds: NDArray[np.float64], dice: NDArray[np.float64]) -> NDArray[np.bool_]:
+def pareto(seconds: NDArray[np.float64], quality: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which points no other beats: none is at most as slow and at least as good, and better in one of the two. (N,) each."""
-    slower, worse = seconds[:, None] >= seconds, dice[:, None] <= dice
-    strictly = (seconds[:, None] > seconds) | (dice[:, None] < dice)
+    slower, worse = seconds[:, None] >= seconds, quality[:, None] <= quality
+    strictly = (seconds[:, None] > seconds) | (quality[:, None] < quality)
     return ~np.asarray((slower & worse & strictly).any(1), dtype=bool)
 
 
 def cost_front(table: pd.DataFrame) -> Figure | None:
-    """Dice of the LV endocardium against seconds an image; the front is what no other point beats in both.
+    """Dice of the LV endocardium, and below it the error of EF, against seconds an image; the front is what no other point beats in both.
 
-    Where rows have different numbers of images the cost is that of the dataset. Seeds are averaged.
+    Where rows have different numbers of images the cost is that of the dataset. Seeds are averaged. Where the table tells
+    money, a second axis shows it.
     """
-    points = _costs(table)
-    if points is None:
+    shown = {key: points for key in _COSTED if (points := _costs(table, key)) is not None}
+    if not shown:
         return None
-    figure, axis = plt.subplots(figsize=(6.4, 4.2))
-    for name, own in points.groupby("row", sort=False):
-        _cost_points(axis, own, colours(table)[str(name)], label_of(str(name), own, table))
-    front = points[pareto(points["cost"].to_numpy(float), points["dice_lv_endo"].to_numpy(float))].sort_values("cost")
-    axis.plot(front["cost"], front["dice_lv_endo"], color=GREY, linewidth=1, zorder=0, label="front")
-    unit = "a dataset" if _several_sizes(points) else "an image"
-    axis.set(xscale="log", xlabel=f"seconds {unit} (NFE beside each point)", ylabel="Dice, LV endocardium")
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.xaxis.set_minor_formatter("{x:g}")
-    axis.tick_params(axis="x", which="both", labelsize=8)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8)
+    figure, axes = plt.subplots(len(shown), 1, figsize=(6.4, 4.2 * len(shown)), squeeze=False)
+    for axis, (key, points) in zip(axes[:, 0], shown.items(), strict=True):
+        _front(axis, table, key, points)
+    axes[0, 0].legend(frameon=False, fontsize=8)
     figure.tight_layout()
     return figure
+
+
+def _front(axis: Axes, table: pd.DataFrame, key: str, points: pd.DataFrame) -> None:
+    """One score against cost: its points by row of the grid, and what joins the best."""
+    label, sign = _COSTED[key]
+    for name, own in points.groupby("row", sort=False):
+        _cost_points(axis, key, own, colours(table)[str(name)], label_of(str(name), own, table))
+    best = pareto(points["cost"].to_numpy(float), sign * points[key].to_numpy(float))
+    front = points[best].sort_values("cost")
+    axis.plot(front["cost"], front[key], color=GREY, linewidth=1, zorder=0, label="front")
+    several = _several_sizes(points)
+    unit = "a dataset" if several else "an image"
+    axis.set(xscale="log", xlabel=f"seconds {unit} (NFE beside each point)", ylabel=label)
+    axis.spines[["top", "right"]].set_visible(False)
+    low, high = axis.get_xlim()
+    close = high < _CLOSE * low
+    _plain_numbers(axis.xaxis, close)
+    price = _price_of_a_second(table) * (1 if several else 1000)
+    if price:
+        money = axis.secondary_xaxis("top", functions=(partial(np.multiply, price), partial(np.multiply, 1 / price)))
+        money.set_xlabel(f"price of {'a dataset' if several else '1000 images'}")
+        _plain_numbers(money.xaxis, close)
+
+
+def _plain_numbers(axis: Axis, close: bool) -> None:
+    """Numbers at powers of ten, and between them where few of these are in sight."""
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("{x:g}" if close else NullFormatter())
+    axis.set_tick_params(which="both", labelsize=8)
+
+
+def _price_of_a_second(table: pd.DataFrame) -> float:
+    """Of what draws, in the currency of --price; 0 where none was named."""
+    if MONEY not in table:
+        return 0.0
+    known = table[(table["seconds_per_image"] > 0) & table[MONEY].notna()]
+    return float((known[MONEY] / known["seconds_per_image"]).median()) / 1000 if len(known) else 0.0
 
 
 def _several_sizes(points: pd.DataFrame) -> bool:
     return bool(points["count"].nunique() > 1)
 
 
-def _costs(table: pd.DataFrame) -> pd.DataFrame | None:
+def _costs(table: pd.DataFrame, key: str) -> pd.DataFrame | None:
     """A row for each row of the grid and NFE, seeds averaged, with its `cost` in seconds; None where nothing is known."""
     rows = grid(table)
-    if not {"seconds_per_image", "dice_lv_endo"} <= set(rows.columns):
+    if not {"seconds_per_image", key} <= set(rows.columns):
         return None
-    numbers = ["seconds_per_image", "count", "dice_lv_endo", "dice_lv_endo_low", "dice_lv_endo_high"]
-    points = rows.dropna(subset=numbers).groupby(["row", "nfe"], sort=False)[numbers].mean().reset_index()
+    needed = ["seconds_per_image", "count", key]
+    ends = [end for end in (f"{key}_low", f"{key}_high") if end in rows]
+    points = rows.dropna(subset=needed).groupby(["row", "nfe"], sort=False)[[*needed, *ends]].mean().reset_index()
     if points.empty:
         return None
     images = points["count"] if _several_sizes(points) else 1
     return points.assign(cost=points["seconds_per_image"] * images)
 
 
-def _cost_points(axis: Axes, points: pd.DataFrame, colour: str, label: str) -> None:
+def _cost_points(axis: Axes, key: str, points: pd.DataFrame, colour: str, label: str) -> None:
     """Points of one row of the grid with their intervals, each named by its NFE."""
-    dice = points["dice_lv_endo"]
-    # A mean may leave its own interval by a rounding step where patients are very few.
-    reach = [(dice - points["dice_lv_endo_low"]).clip(0), (points["dice_lv_endo_high"] - dice).clip(0)]
-    axis.errorbar(points["cost"], dice, reach, color=colour, fmt="o", markersize=4, linewidth=0.8, label=label)
-    for x, y, nfe in zip(points["cost"], dice, points["nfe"], strict=True):
+    middle = points[key]
+    # A mean may leave its own interval by a rounding step where patients are very few; of one patient there is none.
+    low, high = (points.get(f"{key}_{end}", middle).fillna(middle) for end in ("low", "high"))
+    reach = [(middle - low).clip(0), (high - middle).clip(0)]
+    axis.errorbar(points["cost"], middle, reach, color=colour, fmt="o", markersize=4, linewidth=0.8, label=label)
+    for x, y, nfe in zip(points["cost"], middle, points["nfe"], strict=True):
         axis.annotate(f"{nfe:.0f}", (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
 
 

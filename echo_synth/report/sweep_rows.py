@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+MONEY = "money_per_1000_images"  # of drawing, in the currency of --price; only where one was named
+
 
 def grid(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of results.csv that belong to the grid of models x NFE."""

@@ -20,6 +20,7 @@ from echo_synth.report.cells import (
     structure_names,
     tested,
 )
+from echo_synth.report.sweep_rows import MONEY
 from echo_synth.report.volume_tables import paired_volume_section, volume_sections
 
 _VIEWS = {
@@ -174,12 +175,15 @@ def comparison_note(table: pd.DataFrame) -> str:
 def sweep_rows(table: pd.DataFrame) -> Rows:
     """The readable part of a sweep's results.csv: one row a cell, mean and patient-level interval of each score."""
     scores = {k: v for k, v in SWEEP_SCORES.items() if k in table and table[k].notna().any()}
-    rows = [["Cell", "Images", "Seconds an image", *(label for label, _ in scores.values()), "Stages"]]
+    priced = MONEY in table and table[MONEY].notna().any()
+    money = ["Price of 1000 images"] if priced else []
+    rows = [["Cell", "Images", "Seconds an image", *money, *(label for label, _ in scores.values()), "Stages"]]
     for _, row in table.iterrows():
         images = f"{row['count']:.0f}" if pd.notna(row.get("count")) else "–"
         seconds = f"{row['seconds_per_image']:.2g}" if pd.notna(row.get("seconds_per_image")) else "–"
+        price = [f"{row[MONEY]:.2g}" if pd.notna(row[MONEY]) else "–"] if priced else []
         cells = [_interval(row, key, digits) for key, (_, digits) in scores.items()]
-        rows.append([str(row["cell"]), images, seconds, *cells, str(row["state"])])
+        rows.append([str(row["cell"]), images, seconds, *price, *cells, str(row["state"])])
     return rows
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from echo_synth import specs
@@ -63,6 +66,29 @@ def test_names_that_are_no_cases_are_named(tmp_path: Path) -> None:
     pictures = classifier.read_pictures(_pictures(tmp_path, names="echo_{}_{}") / "train", 32)
     with pytest.raises(DataError, match=r"echo_1_2CH\.png: .*rename the images"):
         classifier.check_patients_apart(pictures, pictures, "val")
+
+
+def test_images_are_changed_where_the_network_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device without numbers: what is drawn stays here, what is done to the images happens there, as bytes they travel."""
+    pictures = classifier.read_pictures(_pictures(tmp_path) / "train", 32)
+    task, seen = classifier.ClassifierTask(pictures, pictures, "meta", 0), list[tuple[str, torch.dtype]]()
+    for name in ("warp", "colour"):
+        monkeypatch.setattr(classifier, name, _noting(getattr(classifier, name), seen))
+    monkeypatch.setattr(classifier, "to_device", _noting(classifier.to_device, seen))
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(32 * 32, 2)).to("meta")
+    assert task.loss(network, range(3))["loss"].device.type == "meta"
+    assert seen == [("cpu", torch.uint8), ("meta", torch.float32), ("meta", torch.float32), ("cpu", torch.int64)]
+
+
+def _noting(does: Callable[..., torch.Tensor], seen: list[tuple[str, torch.dtype]]) -> Callable[..., torch.Tensor]:
+    """`does`, with its first argument's device and type noted."""
+
+    def noted(*given: Any) -> torch.Tensor:
+        first = torch.as_tensor(given[0])
+        seen.append((first.device.type, first.dtype))
+        return does(*given)
+
+    return noted
 
 
 @pytest.mark.slow

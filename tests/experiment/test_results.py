@@ -10,6 +10,8 @@ from echo_synth.experiment.cells import build_cells
 from echo_synth.experiment.results import Results
 from echo_synth.experiment.spec import SweepSpec
 from echo_synth.files import write_json
+from echo_synth.report.reading import read_sweep_results
+from echo_synth.report.tables import sweep_rows
 from tests.experiment.sweeps import FINGERPRINTS, GRID, runner_in, scores_of
 
 
@@ -65,3 +67,22 @@ def test_an_arm_is_all_its_repeats_with_their_seeds(tmp_path: Path) -> None:
     seeds = table.groupby(["generator_seed", "segmenter_seed"]).size()
     assert seeds.to_dict() == {(3, 7): 24, (3, 8): 24, (4, 7): 24, (4, 8): 24}
     assert "generator_seed" not in results.scores_of("edm-l64_nfe5_seed3_train7")  # type: ignore[operator]
+
+
+def test_money_stands_beside_seconds_where_a_price_is_named(tmp_path: Path) -> None:
+    spec = SweepSpec.model_validate(GRID)
+    cells = build_cells(spec, FINGERPRINTS)
+    workspace = runner_in(tmp_path).workspace
+    drawn = next(c for c in cells if c.name == "edm-l64_nfe5_seed0")
+    data = drawn.stages[0]
+    record = {"kind": data.kind, "config": dict(data.config), "seconds_per_image": 0.36, "seconds": 9.0}
+    write_json(workspace.folder(data) / "done.json", record)
+    Results(spec, cells, workspace, price=2.5).write_table()
+    table = read_sweep_results(tmp_path / "results.csv").set_index("cell")
+    assert table.loc["edm-l64_nfe5_seed0", "money_per_1000_images"] == 0.25  # a tenth of an hour
+    assert table["money_per_1000_images"].count() == 1
+    rows = sweep_rows(table.reset_index())
+    column = rows[0].index("Price of 1000 images")
+    assert {row[column] for row in rows[1:]} == {"0.25", "–"}
+    Results(spec, cells, workspace).write_table()
+    assert "money_per_1000_images" not in read_sweep_results(tmp_path / "results.csv")

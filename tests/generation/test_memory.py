@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from echo_synth.generation.engine import SamplerSettings
-from echo_synth.generation.sources import SampledImages
+from echo_synth import specs
+from echo_synth.generation.engine import SamplerSettings, default_settings
+from echo_synth.generation.request import Generation, plan_from
+from echo_synth.generation.sources import SampledImages, choose_model
 
 
 class _Small:
@@ -65,3 +67,15 @@ def test_one_image_that_does_not_fit_is_an_error() -> None:
     source = SampledImages(_Small(0), SimpleNamespace(nfe=1), "fp32")  # type: ignore[arg-type]
     with pytest.raises(torch.OutOfMemoryError):
         _draw(source, range(4))
+
+
+def test_a_gpu_keeps_half_of_what_is_free_for_modulations(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    model = choose_model("edm-l64", specs.root() / "bundled" / "edm-l64", None, "cpu", "fp32")
+    plan = plan_from(specs.root() / "bundled" / "maps", 1, 0)
+    for free, kept, words in ((None, 1 << 30, 0), (4 << 30, 1 << 30, 0), (8 << 20, 4 << 20, 1)):
+        monkeypatch.setattr("echo_synth.generation.engine.memory_left", lambda _, free=free: free)
+        work = Generation(model, default_settings("edm", 1, "euler"), plan, 1, modulation_bytes=1 << 30)
+        assert work.source(said.append).generator.modulation_bytes == kept
+        assert len(said) == words
+    assert "at most 4 MiB are kept" in said[0]

@@ -24,7 +24,7 @@ def test_the_report_shows_a_sweep_and_nothing_twice(tmp_path: Path) -> None:
         write_json(folder / "metrics.json", {})
     page = build(tmp_path)
     assert "0.900 [0.880,\u00a00.910]" in page
-    assert "Dice of the LV endocardium against seconds an image" in page
+    assert "Dice of the LV endocardium and error of the ejection fraction against seconds an image" in page
     assert "1/5" in page
     assert page.count("<h2>Evaluation: ") == 1
     assert "Each row is one training: its intervals know patients alone" in page

@@ -111,3 +111,29 @@ def test_the_front_counts_whole_datasets_where_they_differ_in_size() -> None:
     assert drawn.axes[0].get_xlabel().startswith("seconds a dataset")
     costs = {p.get_text(): p.xy[0] for p in drawn.axes[0].texts}
     assert costs["5"] == pytest.approx(costs["20"])  # 32 images at a quarter of the evaluations
+
+
+def test_the_front_shows_the_error_of_ef_and_money_where_they_are_known() -> None:
+    table = sweep_table()
+    drawn = sweep_figures.cost_front(table)
+    assert drawn is not None
+    assert len(drawn.axes) == 1
+    assert not drawn.axes[0].child_axes
+    grid = table["kind"] == "synthetic"
+    table.loc[grid, "ef_mae"] = [5.0, 7.0, 4.0, 9.0, 4.5]  # by cell: the two seeds at 5 NFE are averaged
+    table["money_per_1000_images"] = table["seconds_per_image"] * 1000 / 3600 * 7.2
+    drawn = sweep_figures.cost_front(table)
+    assert drawn is not None
+    dice, ef = drawn.axes
+    assert ef.get_ylabel() == "mean absolute error of EF, points"
+    front = next(line for line in ef.lines if line.get_label() == "front")
+    assert list(front.get_ydata()) == [6.0, 4.0]  # less is better; SDM is slower than what is as good
+    for axis in (dice, ef):
+        (money,) = axis.child_axes
+        assert money.get_xlabel() == "price of 1000 images"
+        drawn.canvas.draw()
+        assert money.get_xlim() == pytest.approx([2 * end for end in axis.get_xlim()])  # 7.2 an hour
+    table["money_per_1000_images"] = 0.0
+    drawn = sweep_figures.cost_front(table)
+    assert drawn is not None
+    assert not drawn.axes[0].child_axes

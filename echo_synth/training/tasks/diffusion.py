@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from echo_synth.device import to_device
 from echo_synth.diffusion.denoiser import Denoiser, Guided
 from echo_synth.diffusion.labels import TISSUES, semantic_classes, semantic_shares
 from echo_synth.diffusion.loss import denoising_loss
@@ -92,10 +93,10 @@ class DiffusionTask:
 
         Labels are classes (N, R, R), or shares of them (N, classes, R, R) float32 where the fields hold shares.
         """
-        clean = torch.from_numpy(np.ascontiguousarray(fields.clean[rows])).to(self.device).float()
+        clean = to_device(fields.clean[rows], self.device).float()
         clean = clean.reshape(len(clean), fields.channels, *clean.shape[-2:])
-        tissues = torch.from_numpy(np.ascontiguousarray(fields.tissues[rows])).to(self.device)
-        frames = torch.from_numpy(fields.frames[rows]).to(self.device)
+        tissues = to_device(fields.tissues[rows], self.device)
+        frames = to_device(fields.frames[rows], self.device)
         sector = (tissues > 0).float()[:, None]
         if fields.shares is None:
             return clean, semantic_classes(tissues, frames, self.classes), sector
@@ -104,9 +105,9 @@ class DiffusionTask:
     def batch(self, positions: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """clean, labels and sector of `load`, unit normal noise like clean, and (N,) of (0, 1) that become noise levels."""
         clean, labels, sector = self.load(self.train, sample_indices(self.seed, positions, len(self.train.clean)))
-        noise = normal(self.seed, positions, clean.shape[1:]).to(self.device)
+        noise = to_device(normal(self.seed, positions, clean.shape[1:]), self.device)
         u = spread(self.seed, positions, self.stratum) if self.stratum else uniform(self.seed, positions)
-        return clean, labels, sector, noise, u.to(self.device)
+        return clean, labels, sector, noise, to_device(u, self.device)
 
     def loss(self, module: nn.Module, positions: Sequence[int]) -> Mapping[str, Tensor]:
         """Mean denoising loss of one micro-batch, and what the reader says of the denoised fields."""
@@ -130,8 +131,8 @@ class DiffusionTask:
     def tissues(self, fields: Fields, rows: NDArray[np.intp]) -> Tensor:
         """Shares of tissues in each cell of some rows, (N, 5, R, R) float32: of soft maps, or 1 for the one of hard ones."""
         if fields.shares is not None:
-            return torch.from_numpy(np.ascontiguousarray(fields.shares[rows])).to(self.device).float() / 255
-        ids = torch.from_numpy(np.ascontiguousarray(fields.tissues[rows])).to(self.device)
+            return to_device(fields.shares[rows], self.device).float() / 255
+        ids = to_device(fields.tissues[rows], self.device)
         return F.one_hot(ids.long(), TISSUES).permute(0, 3, 1, 2).float()
 
     def validate(self, module: nn.Module) -> Mapping[str, float]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from echo_synth.data.augment import ColourRanges, GeometricRanges, colour, draw_affine, draw_colour, geometric
 from echo_synth.data.prepared import Prepared
+from echo_synth.device import to_device
 from echo_synth.specs import VaeLossWeights
 from echo_synth.training.history import History
 from echo_synth.training.streams import Stream, generator, sample_indices
@@ -56,8 +57,8 @@ class VaeTask:
 
     def load(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Images (N, 1, H, W) float32 in [0, 1] and tissue maps (N, 1, H, W) float32 of prepared rows."""
-        images = torch.from_numpy(np.ascontiguousarray(self.data.images[rows])).to(self.device)
-        tissues = torch.from_numpy(np.ascontiguousarray(self.data.tissues[rows])).to(self.device)
+        images = to_device(self.data.images[rows], self.device)
+        tissues = to_device(self.data.tissues[rows], self.device)
         return images[:, None].float() / 255, tissues[:, None].float()
 
     def batch(self, positions: Sequence[int]) -> tuple[Tensor, Tensor]:
