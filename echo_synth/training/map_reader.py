@@ -34,7 +34,9 @@ def build_reader(channels: int = 1) -> nn.Module:
     """A U-Net of 48 000 weights: (N, channels, R, R) fields in [−1, 1] to (N, 5, R, R) logits of tissues."""
     from monai.networks.nets import UNet  # takes longer to import than all the rest, and few trainings have a reader
 
-    reader: nn.Module = UNet(2, channels, _TISSUES, channels=(16, 32, 64), strides=(2, 2), num_res_units=1, norm="instance")
+    reader: nn.Module = UNet(
+        2, channels, _TISSUES, channels=(16, 32, 64), strides=(2, 2), num_res_units=1, norm="instance"
+    )
     return reader
 
 
