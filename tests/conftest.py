@@ -32,7 +32,9 @@ _take_one_core()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `long` run on request: what CI runs has to end within 20 minutes on two cores."""
+    """Tests marked `long` run on request. Of several test processes none is left with a long one at the end: quick ones come last."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if os.environ.get("ECHOSYNTH_LONG") == "1":
         return
     for item in items:
