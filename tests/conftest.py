@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.short import FEWER
+from tests.warm import Warm, serve_for
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Of a suite that was started in the background: it ignores Ctrl-C, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -29,7 +32,9 @@ _take_one_core()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `long` run on request: what CI runs has to end within 20 minutes on two cores."""
+    """Tests marked `long` run on request. Of several test processes none is left with a long one at the end: quick ones come last."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if os.environ.get("ECHOSYNTH_LONG") == "1":
         return
     for item in items:
@@ -46,15 +51,10 @@ def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def _few_pictures() -> Iterator[None]:
-    """Trainings in this process show one picture of few evaluations and fit the texture to few images.
-
-    That is most of the time of so short a training, and no test looks at more; what does so says it with its own numbers.
-    """
+    """Trainings in this process are as those of tests/short.py."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("echo_synth.training.tasks.diffusion._PICTURES", 1)
-        patch.setattr("echo_synth.training.tasks.diffusion._PICTURE_NFE", 3)
-        patch.setattr("echo_synth.training.tasks.vae._PICTURES", 1)
-        patch.setattr("echo_synth.training.texture._IMAGES", 4)
+        for place, number in FEWER.items():
+            patch.setattr(place.replace(":", "."), number)
         yield
 
 
@@ -70,6 +70,18 @@ def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Non
             done.touch()
     shutil.copytree(shared / "folder", own, symlinks=True)
     return own
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Warm:
+    """Processes whose libraries are loaded, of one server for all test processes."""
+    everybody = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "server").write_text(str(serve_for(everybody).folder))
+
+    return Warm(Path((_once(tmp_path_factory, "warm", make) / "server").read_text()))
 
 
 @pytest.fixture(scope="session")

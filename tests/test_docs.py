@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.warm import Warm
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 NOTEBOOK = DOCS / "tutorial.ipynb"
@@ -139,12 +141,12 @@ def test_the_notebook_shows_what_it_did_and_stays_small() -> None:
 
 
 @pytest.mark.slow
-def test_the_notebook_runs(tmp_path: Path) -> None:
+def test_the_notebook_runs(warm: Warm, tmp_path: Path) -> None:
     """Its code with this checkout, in a folder that is not the checkout."""
     script = DOCS / "recipes/run_notebook.py"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
-        [sys.executable, script, NOTEBOOK], capture_output=True, text=True, cwd=tmp_path, env=environment
+        [warm.python, script, NOTEBOOK], capture_output=True, text=True, cwd=tmp_path, env=environment
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     for said in ("8 images of 8 patients, complete", "12 cases of 3 patients", "lateral_mm", "each as it was made"):

@@ -116,9 +116,9 @@ def test_the_plugin_stands_alone() -> None:
         assert not [n for n in _imports(path) if n.split(".")[0] in ("echo_synth", "cli", "data_specs")]
 
 
-def test_small_models_load_without_monai() -> None:
-    """It takes longer to import than all the rest, and only attention of larger VAEs needs it."""
-    code = "import sys; from echo_synth.runs import description, find; description.build_model(find.bundled_run('gamma-vae-64').description); print('monai' in sys.modules)"
+def test_small_models_load_and_train_without_monai() -> None:
+    """It takes longer to import than all the rest, and only attention of larger VAEs and readers of maps need it."""
+    code = "import sys, echo_synth.training.run; from echo_synth.runs import description, find; description.build_model(find.bundled_run('gamma-vae-64').description); print('monai' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "False"
 

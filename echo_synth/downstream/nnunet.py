@@ -5,10 +5,13 @@ What runs is what nnU-Net's commands run, so plans, weights and predictions are 
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TextIO
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
@@ -25,6 +28,7 @@ from echo_synth.records import read_json_as
 from nnunet_plugin.budgets import Budget, budgets
 
 PLANS, CONFIGURATION, FOLD = "nnUNetPlans", "2d", 0
+_FEW_CASES = 200  # are read by one process before others have started
 FINAL, LATEST = "checkpoint_final.pth", "checkpoint_latest.pth"
 
 
@@ -161,16 +165,37 @@ def plan_and_preprocess(dataset_id: int, log: Path) -> None:
         from nnunet_plugin import cases, whole_images
 
         (folder / "splits_final.json").unlink(missing_ok=True)  # nnU-Net stops at a copy of earlier ones
-        workers = available_cores()
-        api.extract_fingerprints([dataset_id], num_processes=workers, check_dataset_integrity=True, verbose=False)
-        api.plan_experiments([dataset_id])
-        description, plans = nnunet_raw.describe(dataset), read_plans(plans_file(dataset))
+        workers, description = available_cores(), nnunet_raw.describe(dataset)
         files = cases.raw_files(dataset.path, description)
+        with _threads_for(len(files)):
+            api.extract_fingerprints([dataset_id], num_processes=workers, check_dataset_integrity=True, verbose=False)
+        api.plan_experiments([dataset_id])
+        plans = read_plans(plans_file(dataset))
         size = cases.common_size([image for image, _ in files.values()])
         whole_images.plan_whole_images(plans, CONFIGURATION, size)
         write_json(plans_file(dataset), plans)
         target = folder / whole_images.identifier(plans, CONFIGURATION)
         cases.preprocess(files, plans, CONFIGURATION, description, target, workers)
+
+
+@contextmanager
+def _threads_for(count: int) -> Iterator[None]:
+    """nnU-Net's planning of a few cases reads them in threads: its processes would import nnU-Net for ten seconds each, twice."""
+    from nnunetv2.experiment_planning import verify_dataset_integrity
+    from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
+
+    if count > _FEW_CASES:
+        yield
+        return
+    modules: tuple[Any, ...] = (verify_dataset_integrity, fingerprint_extractor)
+    threads = SimpleNamespace(get_context=lambda method: SimpleNamespace(Pool=ThreadPool))
+    for module in modules:
+        module.multiprocessing = threads
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.multiprocessing = multiprocessing
 
 
 def seconds_of_step(dataset_id: int, trainer: str, device: str) -> float:

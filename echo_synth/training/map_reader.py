@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.networks.nets import UNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,7 +32,12 @@ _BLUR, _NOISE = 1.5, 0.1  # most of both that it learns to read through: early i
 
 def build_reader(channels: int = 1) -> nn.Module:
     """A U-Net of 48 000 weights: (N, channels, R, R) fields in [−1, 1] to (N, 5, R, R) logits of tissues."""
-    return UNet(2, channels, _TISSUES, channels=(16, 32, 64), strides=(2, 2), num_res_units=1, norm="instance")
+    from monai.networks.nets import UNet  # takes longer to import than all the rest, and few trainings have a reader
+
+    reader: nn.Module = UNet(
+        2, channels, _TISSUES, channels=(16, 32, 64), strides=(2, 2), num_res_units=1, norm="instance"
+    )
+    return reader
 
 
 def train_reader(task: DiffusionTask, folder: Path, identity: Mapping[str, Any], most: int = _IMAGES) -> nn.Module:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import stat
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from tests.cli.terminal import ROOT, in_terminal
+from tests.warm import Warm
 
 BUNDLED_VAE = ROOT / "data_specs/bundled/gamma-vae-64"
 # What sets up a machine is left out: a clone, an environment. `make demo` is the demo of test_terminal.py.
@@ -20,8 +20,8 @@ SETTING_UP = ("git clone ", "make ", "python3 -m venv ", "uv pip install ")
 SHORTER = {
     "generate --model edm-l64 --nfe 4": "--count 1",
     "make-maps": "--repeats 1",
-    "train-vae": "--images 16 --batch 4",
-    "train": f"--images 16 --batch 4 --copies 1 --vae {BUNDLED_VAE}",  # one of 16 images has no latents to learn
+    "train-vae": "--images 10 --batch 5",
+    "train": f"--images 4 --batch 4 --copies 1 --vae {BUNDLED_VAE}",  # one of 4 images has no latents to learn
     "generate": "--count 8",
     "train-segmenter": "--epochs 1 --iterations 2",
     "train-classifier": "--epochs 1 --resolution 32 --batch 4",
@@ -38,12 +38,12 @@ def _commands() -> list[str]:
     return [line.replace("\0", "\n") for line in lines if line.strip()]
 
 
-def _shortening(folder: Path) -> Path:
-    """A folder with an `echosynth` that is this checkout's, and shortens what takes long."""
+def _shortening(folder: Path, python: str) -> Path:
+    """A folder with an `echosynth` that is this checkout's, run by `python`, and shortens what takes long."""
     cases = "\n".join(f'  "{begin} "*) set -- "$@" {words};;' for begin, words in SHORTER.items())
     program = folder / "echosynth"
     folder.mkdir()
-    program.write_text(f'#!/bin/sh\ncase "$* " in\n{cases}\nesac\nexec "{sys.executable}" -m cli.main "$@"\n')
+    program.write_text(f'#!/bin/sh\ncase "$* " in\n{cases}\nesac\nexec "{python}" -m tests.short "$@"\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return folder
 
@@ -56,7 +56,7 @@ def test_what_is_shortened_is_in_readme() -> None:
 
 @pytest.mark.slow
 def test_the_commands_of_readme_lead_from_a_clone_to_results(
-    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    phantom: Path, warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ECHOSYNTH_HOME", raising=False)
     commands = [c for c in _commands() if not c.startswith(SETTING_UP)]
@@ -66,7 +66,7 @@ def test_the_commands_of_readme_lead_from_a_clone_to_results(
     (home / "CAMUS").symlink_to(phantom)
     script = tmp_path / "pasted.sh"
     script.write_text("".join(f"{command}\necho $? $SECONDS >> '{statuses}'\n" for command in commands))
-    path = f"{_shortening(tmp_path / 'bin')}{os.pathsep}{os.environ['PATH']}"
+    path = f"{_shortening(tmp_path / 'bin', warm.python)}{os.pathsep}{os.environ['PATH']}"
     ended = in_terminal(["bash", str(script)], {"PATH": path, "HOME": str(home)}, clone, seconds=3600)
     ended_with = [line.split()[0] for line in statuses.read_text().splitlines()]
     failed = [c for c, status in zip(commands, ended_with, strict=False) if status != "0"]

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.cli.terminal import echosynth, in_terminal
+from tests.warm import Warm
 
 pytestmark = pytest.mark.slow
 
 
-def test_the_demo_ends_well_on_a_terminal(tmp_path: Path) -> None:
+def test_the_demo_ends_well_on_a_terminal(warm: Warm, tmp_path: Path) -> None:
     """train-segmenter and predict-segmenter are among its stages, each with the terminal as its output."""
-    ended = in_terminal(echosynth("demo", "--out", str(tmp_path / "demo"), "--minutes", "1"), seconds=3600)
+    ended = in_terminal(
+        [warm.python, "-m", "cli.main", "demo", "--out", str(tmp_path / "demo"), "--minutes", "1"], seconds=3600
+    )
     assert ended.status == 0, ended.screen[-3000:]
     assert (tmp_path / "demo" / "report.html").is_file()
     for shown in ("weights: ", "segmentations", "report: "):

@@ -22,16 +22,17 @@ from echo_synth.errors import DataError, ExistsError, LeakageError, RunError
 from echo_synth.evaluation.masks import pair_cases
 from echo_synth.files import read_json
 from echo_synth.home import nnunet_folder
+from tests.warm import Warm
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("nnunet")]  # planning takes a minute: once, in one process
 SMOKE = "nnUNetTrainerEchoSynth_smoke"
 SYNTHETIC, MIXED = 620, 701
 
 
-def _command(name: str, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+def _command(warm: Warm, name: str, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
     """One of nnU-Net's own console commands, in the environment that `echosynth env` prints."""
     return subprocess.run(
-        [str(Path(sys.executable).with_name(name)), *arguments],
+        [warm.python, str(Path(sys.executable).with_name(name)), *arguments],
         env=os.environ | nnunet.environment() | extra,
         capture_output=True,
         text=True,
@@ -131,7 +132,7 @@ def test_weights_of_another_network_are_named(planned: int, tmp_path: Path) -> N
 
 
 @pytest.mark.long  # both ways are tested apart below, and the README's chain runs one
-def test_in_process_and_command_line_give_the_same(planned: int, tmp_path: Path) -> None:
+def test_in_process_and_command_line_give_the_same(planned: int, warm: Warm, tmp_path: Path) -> None:
     """Same seed: same weights from both, and the same segmentations of the test images."""
     _remove_training(planned)
     train_segmenter(planned, SMOKE, seed=3, device="cpu")
@@ -140,7 +141,7 @@ def test_in_process_and_command_line_give_the_same(planned: int, tmp_path: Path)
     predict_segmenter(planned, images, SMOKE, out=tmp_path / "ours", device="cpu")
     _remove_training(planned)
     result = _command(
-        "nnUNetv2_train", str(planned), "2d", "0", "-tr", SMOKE, "-device", "cpu", ECHOSYNTH_NNUNET_SEED="3"
+        warm, "nnUNetv2_train", str(planned), "2d", "0", "-tr", SMOKE, "-device", "cpu", ECHOSYNTH_NNUNET_SEED="3"
     )
     assert result.returncode == 0, result.stderr[-500:]
     theirs = _weights(planned)
@@ -159,24 +160,24 @@ def test_in_process_and_command_line_give_the_same(planned: int, tmp_path: Path)
         "-f",
         "0",
     )
-    result = _command("nnUNetv2_predict", *arguments, "-device", "cpu", "-npp", "1", "-nps", "1")
+    result = _command(warm, "nnUNetv2_predict", *arguments, "-device", "cpu", "-npp", "1", "-nps", "1")
     assert result.returncode == 0, result.stderr[-500:]
     for path in (tmp_path / "ours").glob("*.nii.gz"):
         same = read_image(path).pixels == read_image(tmp_path / "theirs" / path.name).pixels
         assert same.mean() > 0.999
 
 
-def test_nnunets_own_switches_are_honoured(planned: int) -> None:
+def test_nnunets_own_switches_are_honoured(planned: int, warm: Warm) -> None:
     """--disable_checkpointing writes no weights; --val --npz validates a finished training, which find_best_configuration reads."""
     folder = nnunet.trained_folder(planned, SMOKE)
     arguments = (str(planned), "2d", "0", "-tr", SMOKE, "-device", "cpu")
     _remove_training(planned)
-    result = _command("nnUNetv2_train", *arguments, "--disable_checkpointing")
+    result = _command(warm, "nnUNetv2_train", *arguments, "--disable_checkpointing")
     assert result.returncode == 0, result.stderr[-500:]
     assert not list(folder.glob("checkpoint_*"))
     train_segmenter(planned, SMOKE, seed=0, device="cpu")
     assert not (folder / "validation").exists()  # a short budget leaves it out, unless asked for
-    result = _command("nnUNetv2_train", *arguments, "--val", "--npz")
+    result = _command(warm, "nnUNetv2_train", *arguments, "--val", "--npz")
     assert result.returncode == 0, result.stderr[-500:]
     validated = {p.stem for p in (folder / "validation").glob("*.npz")}
     assert validated == set(read_json(nnunet_raw.find(planned).path / "splits_final.json")[0]["val"])

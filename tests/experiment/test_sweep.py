@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +16,7 @@ import yaml
 
 from cli.sweep_commands import sweep
 from tests.cli.reports import printed
+from tests.warm import Warm
 
 pytestmark = pytest.mark.slow
 
@@ -37,15 +38,17 @@ def _small(folder: Path) -> Path:
 
 
 def test_a_killed_sweep_goes_on_and_repeats_nothing(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, warm: Warm, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "executable", warm.python)  # runs the stages
     spec, out = _small(tmp_path), tmp_path / "sweep"
-    command = [sys.executable, "-m", "cli.main", "sweep", str(spec), "--out", str(out), "--device", "cpu"]
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], start_new_session=True)
+    words = ["-m", "cli.main", "sweep", str(spec), "--out", str(out), "--device", "cpu"]
+    with open(tmp_path / "output.txt", "wb") as output:
+        process = warm.start(words, {}, output.fileno())
     deadline = time.monotonic() + 600  # a slow machine with other work
     while time.monotonic() < deadline and len(list(out.glob("work/*/done.json"))) < 2 and process.poll() is None:
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = {p: p.stat().st_mtime_ns for p in out.glob("work/*/done.json")}
     assert len(before) >= 2

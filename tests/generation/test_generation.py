@@ -7,9 +7,8 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from echo_synth.generation.engine import ImageGenerator, default_settings, image
 from echo_synth.generation.manifest import plan_images
 from echo_synth.runs.find import find_vae_of
 from echo_synth.runs.folder import open_run
+from tests.warm import Warm
 
 pytestmark = pytest.mark.slow
 
@@ -113,11 +113,12 @@ def test_deleted_images_are_drawn_again_to_the_same_bytes(empty: Path) -> None:
     assert _digest(_dataset()) == before
 
 
-def test_killed_runs_end_in_the_same_bytes(empty: Path) -> None:
+def test_killed_runs_end_in_the_same_bytes(empty: Path, warm: Warm, tmp_path: Path) -> None:
     _draw(count=24)
     code = "from cli.generate_commands import generate as g; g('edm-l64', 2, count=24, dataset_id=602, batch=4)"
     for delay in (6, 8):
-        process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+        with open(tmp_path / "output.txt", "ab") as output:
+            process = warm.start(["-c", code], {}, output.fileno())
         images = nnunet_raw.nnunet_folder("nnUNet_raw") / "Dataset602_EDM-L64_nfe2" / "imagesTr"
         deadline = time.monotonic() + 60
         while (
@@ -126,7 +127,8 @@ def test_killed_runs_end_in_the_same_bytes(empty: Path) -> None:
             and process.poll() is None
         ):
             time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(process.pid, signal.SIGKILL)
         process.wait()
     _draw(602, count=24)
     assert _digest(_dataset(602)) == _digest(_dataset(601))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def _train(out: Path, finish: int | None = 8, images: int = 16, resume: bool = F
     train_vae(
         "gamma-vae-64",
         501,
+        size="light",
         out=out,
         images=images,
         batch=4,
@@ -97,9 +99,9 @@ def test_a_run_without_it_is_finished_later(whole: Path, home: Path, tmp_path: P
 
 
 def test_a_lengthened_run_is_finished_anew(whole: Path, home: Path, tmp_path: Path) -> None:
-    run = _train(tmp_path / "longer")
+    run = Path(shutil.copytree(whole, tmp_path / "longer"))
     first = _weights(run / AS_TRAINED)
-    _train(run, images=64, resume=True)
+    _train(run, images=64, snapshots=2, resume=True)
     assert str(progress_of(run)) == "64 images"
     assert not _same(_weights(run / AS_TRAINED), first)
     assert not _same(_weights(run / AS_TRAINED), _weights(run / WEIGHTS))

@@ -55,6 +55,7 @@ def _ring(size: int, count: int) -> Fields:
     return Fields(grey.astype(np.float32), tissues, np.zeros(count, np.uint8))
 
 
+@pytest.mark.slow
 def test_reader_learns_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(map_reader, "_IMAGES", 2560)
     task = DiffusionTask(_ring(32, 64), _ring(32, 8), "cpu", seed=0)
@@ -94,6 +95,7 @@ def _train(out: Path, resume: bool = False) -> dict[str, Tensor]:
     return load_tensors(out / "model.safetensors")[0]
 
 
+@pytest.mark.slow
 def test_killed_training_goes_on_with_the_same_reader(
     own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +16,8 @@ import torch
 
 from echo_synth.runs.folder import STATE
 from echo_synth.runs.tensors import load_tensors
+from tests.warm import Warm
+from tests.warm.client import Started
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]  # they share the unbroken trainings
 ROOT = Path(__file__).parents[2]
@@ -42,46 +44,56 @@ KINDS = {
 }
 
 
-def _start(home: Path, out: Path, kind: str, *more: str, processes: int = 1) -> subprocess.Popen[str]:
-    launcher = [
-        "torch.distributed.run",
-        f"--nproc_per_node={processes}",
-        f"--master_port={29500 + os.getpid() % 500}",
-        "-m",
-    ]
-    command = [
-        sys.executable,
-        "-m",
-        *(launcher if processes > 1 else []),
-        "cli.main",
-        *KINDS[kind],
-        "--dataset-id",
-        "501",
-        "--out",
-        str(out),
-        "--precision",
-        "fp32",
-        "--device",
-        "cpu",
-        *more,
-    ]
-    environment = os.environ | {"ECHOSYNTH_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+@dataclass(frozen=True)
+class Training:
+    """A training on its way, and the file that its output goes to."""
+
+    process: Started
+    output: Path
+
+    def finish(self) -> None:
+        """Wait for its end, which must be a good one."""
+        status = self.process.wait()
+        assert status == 0, self.output.read_text()[-3000:]
+
+    def kill(self) -> None:
+        """At once, as a machine does that runs out of memory."""
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
-def _finish(process: subprocess.Popen[str]) -> None:
-    output, _ = process.communicate(timeout=900)
-    assert process.returncode == 0, output[-3000:]
+@dataclass(frozen=True)
+class Trainer:
+    """Starts trainings on the dataset of `home`."""
+
+    warm: Warm
+    home: Path
+
+    def start(self, out: Path, kind: str, *more: str, processes: int = 1) -> Training:
+        """A training into `out`, by torchrun where it is several processes."""
+        port = f"--master_port={29500 + os.getpid() % 500}"
+        launcher = ["torch.distributed.run", f"--nproc_per_node={processes}", port, "-m"] if processes > 1 else []
+        settings = ["--dataset-id", "501", "--out", str(out), "--precision", "fp32", "--device", "cpu"]
+        words = ["-m", *launcher, "tests.short", *KINDS[kind], *settings, *more]
+        environment = {"ECHOSYNTH_HOME": str(self.home), "OMP_NUM_THREADS": "1"}
+        output = out.with_suffix(".txt")
+        with open(output, "ab") as file:
+            return Training(self.warm.start(words, environment, file.fileno()), output)
+
+
+@pytest.fixture
+def trainer(warm: Warm, home: Path) -> Trainer:
+    """Trainings on the shared home."""
+    return Trainer(warm, home)
 
 
 @pytest.fixture(scope="module")
-def unbroken(converted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unbroken(converted: Path, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of one training of each kind that is tested, by one process, without a break."""
     folder = tmp_path_factory.mktemp("unbroken")
     for kind in KINDS if os.environ.get("ECHOSYNTH_LONG") == "1" else ["diffusion"]:
-        _finish(_start(converted, folder / kind, kind))
+        Trainer(warm, converted).start(folder / kind, kind).finish()
     return folder
 
 
@@ -93,8 +105,8 @@ def _losses(run: Path) -> pd.Series:
 @pytest.mark.parametrize(
     "kind", ["diffusion", pytest.param("vae", marks=pytest.mark.long)]
 )  # the same loop trains both
-def test_two_processes_learn_what_one_does(kind: str, home: Path, unbroken: Path, tmp_path: Path) -> None:
-    _finish(_start(home, tmp_path / "two", kind, processes=2))
+def test_two_processes_learn_what_one_does(kind: str, trainer: Trainer, unbroken: Path, tmp_path: Path) -> None:
+    trainer.start(tmp_path / "two", kind, processes=2).finish()
     one, two = _losses(unbroken / kind), _losses(tmp_path / "two")
     assert list(one.index) == list(two.index)
     assert two.to_numpy() == pytest.approx(one.to_numpy(), rel=2e-4)
@@ -103,22 +115,27 @@ def test_two_processes_learn_what_one_does(kind: str, home: Path, unbroken: Path
     assert worst < 1e-4
 
 
-def test_killed_at_random_and_resumed_it_ends_in_the_same_weights(home: Path, unbroken: Path, tmp_path: Path) -> None:
+def test_killed_at_random_and_resumed_it_ends_in_the_same_weights(
+    trainer: Trainer, unbroken: Path, tmp_path: Path
+) -> None:
     whole = unbroken / "diffusion"
     draw = random.Random(1)
     for _ in range(2):  # test_training.py dies at every kind of moment, in one process
         resume = ("--resume",) if (tmp_path / "broken" / STATE).is_file() else ("--overwrite",)
-        process = _start(home, tmp_path / "broken", "diffusion", *resume)
+        training = trainer.start(tmp_path / "broken", "diffusion", *resume)
         give_up = time.monotonic() + 300
-        while not (tmp_path / "broken" / STATE).is_file() and process.poll() is None and time.monotonic() < give_up:
+        while (
+            not (tmp_path / "broken" / STATE).is_file()
+            and training.process.poll() is None
+            and time.monotonic() < give_up
+        ):
             time.sleep(0.05)  # from the first step on, however long a busy machine takes to come to it
         deadline = time.monotonic() + draw.uniform(0, 3)
-        while time.monotonic() < deadline and process.poll() is None:
+        while time.monotonic() < deadline and training.process.poll() is None:
             time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        training.kill()
     resume = ("--resume",) if (tmp_path / "broken" / STATE).is_file() else ("--overwrite",)
-    _finish(_start(home, tmp_path / "broken", "diffusion", *resume))
+    trainer.start(tmp_path / "broken", "diffusion", *resume).finish()
     names = sorted(p.relative_to(whole) for p in whole.rglob("*.safetensors"))
     assert len(names) > 4
     for name in names:
