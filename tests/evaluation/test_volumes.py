@@ -158,6 +158,7 @@ def _axes_of(folder: Path) -> list[LongAxis]:
     return [_axis(m.pixels, m.spacing) for m in pictures]
 
 
+@pytest.mark.slow
 def test_camus_ejection_fractions(camus: Path) -> None:
     """All 450 patients: the reference masks give the cfg's EF in CAMUS's convention; the clinical one reads higher."""
     stated = pd.read_csv(camus / "patients_info_2CH.csv").set_index("Patient")["EF"]
@@ -174,6 +175,7 @@ def test_camus_ejection_fractions(camus: Path) -> None:
     assert 5 < clinical.bias < 11
 
 
+@pytest.mark.slow
 def test_real_masks_with_harm_keep_their_ejection_fraction(camus: Path) -> None:
     """15 patients, 60 masks: gaps in the wall, walls worn off by 1.5 mm, holes: within a point of the unharmed masks' EF."""
     rng, keys = np.random.default_rng(0), list(product(("2CH", "4CH"), ("ED", "ES")))
