@@ -47,6 +47,11 @@ def current_files(dataset: str, planned: Mapping[str, Any]) -> dict[str, tuple[P
 def raw_files(raw: Path, dataset_json: Mapping[str, Any]) -> dict[str, tuple[Path, Path]]:
     """Image and label of every training and validation case of a raw dataset, by case."""
     own = copy.deepcopy(dict(dataset_json))  # nnU-Net makes the paths in it absolute, in place
+    if "dataset" not in own:  # without the dozen processes that nnU-Net starts to sort file names
+        ending = str(own["file_ending"])
+        images = sorted((raw / "imagesTr").glob(f"*_0000{ending}"))
+        names = [image.name.removesuffix(f"_0000{ending}") for image in images]
+        return {n: (image, raw / "labelsTr" / f"{n}{ending}") for n, image in zip(names, images, strict=True)}
     listed = get_filenames_of_train_images_and_targets(str(raw), own)
     return {case: (Path(files["images"][0]), Path(files["label"])) for case, files in listed.items()}
 

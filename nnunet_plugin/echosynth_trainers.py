@@ -92,6 +92,13 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         self.inference_allowed_mirroring_axes = None  # mirrored hearts do not exist in CAMUS's views
         self.iteration = 0
         self._trained_here = False
+        self._plot = self.logger.plot_progress_png
+        self.logger.plot_progress_png = self._plot_now_and_then
+
+    def _plot_now_and_then(self, folder: str) -> None:
+        """nnU-Net draws its picture of the losses after every epoch, which takes as long as a dozen steps of a small network."""
+        if (self.current_epoch + 1) % self.save_every == 0 or self.current_epoch + 1 == self.num_epochs:
+            self._plot(folder)
 
     @classmethod
     def build_network_architecture(  # type: ignore[override]

@@ -18,6 +18,8 @@ import book  # noqa: E402
 import pack  # noqa: E402
 import run  # noqa: E402
 
+from tests.warm import Warm  # noqa: E402
+
 
 def _session(tmp_path: Path, seconds: float = 600, quick: bool = False) -> run.Session:
     (tmp_path / "out").mkdir()
@@ -81,12 +83,12 @@ def test_machine_code_of_another_python_is_not_packed() -> None:
 
 
 @pytest.mark.slow
-def test_a_parcel_is_packed_and_run(tmp_path: Path) -> None:
+def test_a_parcel_is_packed_and_run(warm: Warm, tmp_path: Path) -> None:
     parcel, out = tmp_path / "parcel.tar.xz", tmp_path / "out"
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
 
     def script(name: str, *words: object) -> None:
-        command = [sys.executable, str(ROOT / "docs" / "gpu" / name), *map(str, words)]
+        command = [warm.python, str(ROOT / "docs" / "gpu" / name), *map(str, words)]
         ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
         assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
 

@@ -183,17 +183,21 @@ def _threads_for(count: int) -> Iterator[None]:
     """nnU-Net's planning of a few cases reads them in threads: its processes would import nnU-Net for ten seconds each, twice."""
     from nnunetv2.experiment_planning import verify_dataset_integrity
     from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
+    from nnunetv2.utilities import utils
 
     if count > _FEW_CASES:
         yield
         return
     modules: tuple[Any, ...] = (verify_dataset_integrity, fingerprint_extractor)
+    processes = utils.Pool
     threads = SimpleNamespace(get_context=lambda method: SimpleNamespace(Pool=ThreadPool))
-    for module in modules:
-        module.multiprocessing = threads
     try:
+        utils.Pool = ThreadPool  # a dozen, to sort file names
+        for module in modules:
+            module.multiprocessing = threads
         yield
     finally:
+        utils.Pool = processes
         for module in modules:
             module.multiprocessing = multiprocessing
 

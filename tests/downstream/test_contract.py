@@ -9,13 +9,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from nnunetv2.experiment_planning import verify_dataset_integrity
+from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn_by_name
 from nnunetv2.run import run_training
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities import utils
 
 from echo_synth.downstream import nnunet
+from nnunet_plugin import cases
+from nnunet_plugin.echosynth_trainers import nnUNetTrainerEchoSynth
 
 
 def test_the_version_is_one_that_was_tried() -> None:
@@ -91,6 +96,34 @@ def test_predictor_takes_lists_of_files() -> None:
     assert not parameters["save_probabilities"].default
     assert parameters["overwrite"].default
     assert hasattr(nnUNetPredictor, "predict_logits_from_preprocessed_data")
+
+
+def test_planning_takes_its_pools_of_processes_from_where_threads_are_put() -> None:
+    for module in (verify_dataset_integrity, fingerprint_extractor):
+        assert 'multiprocessing.get_context("spawn").Pool(' in inspect.getsource(module)
+    assert "with Pool(processes=" in inspect.getsource(utils)
+
+
+def test_cases_are_listed_as_nnunet_lists_them(tmp_path: Path) -> None:
+    for name in ("b_2CH", "a_4CH", "a_2CH"):
+        for file in (f"imagesTr/{name}_0000.nii.gz", f"labelsTr/{name}.nii.gz", f"imagesTr/._{name}.txt"):
+            (tmp_path / file).parent.mkdir(exist_ok=True)
+            (tmp_path / file).touch()
+    listed = utils.get_filenames_of_train_images_and_targets(str(tmp_path), {"file_ending": ".nii.gz"})
+    theirs = {case: (Path(files["images"][0]), Path(files["label"])) for case, files in listed.items()}
+    assert list(cases.raw_files(tmp_path, {"file_ending": ".nii.gz"}).items()) == list(theirs.items())
+    assert len(theirs) == 3
+
+
+def test_the_picture_of_losses_is_drawn_after_every_fifth_epoch_and_the_last() -> None:
+    """nnU-Net draws it after every one, by the logger's function of that name."""
+    assert "self.logger.plot_progress_png(self.output_folder)" in inspect.getsource(nnUNetTrainer.on_epoch_end)
+    drawn: list[int] = []
+    trainer = SimpleNamespace(num_epochs=12, save_every=5)
+    trainer._plot = lambda folder: drawn.append(trainer.current_epoch)
+    for trainer.current_epoch in range(12):
+        nnUNetTrainerEchoSynth._plot_now_and_then(trainer, "folder")  # type: ignore[arg-type]
+    assert drawn == [4, 9, 11]
 
 
 def test_a_name_for_no_resampling_exists() -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pandas as pd
@@ -63,10 +64,12 @@ def synthetic(home: Path) -> int:
 
 @pytest.fixture
 def planned(home: Path, synthetic: int) -> int:
-    """A mixture of real and synthetic cases, planned and preprocessed."""
+    """A mixture of real and synthetic cases, planned and preprocessed without other processes."""
     if not nnunet_raw.existing(MIXED):
         mix_datasets(501, MIXED, [synthetic], share=0.75, patients=2)
-        nnunet.plan_and_preprocess(MIXED, home / "plan.log")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(BaseProcess, "start", lambda process: pytest.fail("few cases need no processes"))
+            nnunet.plan_and_preprocess(MIXED, home / "plan.log")
     return MIXED
 
 
