@@ -232,6 +232,7 @@ def test_the_metric_of_the_tutorial_is_scored(monkeypatch: pytest.MonkeyPatch) -
     assert scores.METRICS.keys() <= set(table.columns)
 
 
+@pytest.mark.slow
 def test_the_trainer_of_the_tutorial_is_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import torch
 

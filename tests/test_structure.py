@@ -116,24 +116,25 @@ def test_the_plugin_stands_alone() -> None:
         assert not [n for n in _imports(path) if n.split(".")[0] in ("echo_synth", "cli", "data_specs")]
 
 
-def test_small_models_load_and_train_without_monai() -> None:
-    """It takes longer to import than all the rest, and only attention of larger VAEs and readers of maps need it."""
-    code = "import sys, echo_synth.training.run; from echo_synth.runs import description, find; description.build_model(find.bundled_run('gamma-vae-64').description); print('monai' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert result.stdout.strip() == "False"
+_LOADED = """
+import sys
+import echo_synth.generation.estimate, echo_synth.generation.physics, echo_synth.generation.request, echo_synth.generation.run
+print(*[m for m in ("echo_synth.phantom.scene", "skimage", "scipy.spatial", "monai") if m in sys.modules])
+import echo_synth.training.run
+from echo_synth.runs import description, find
+description.build_model(find.bundled_run("gamma-vae-64").description)
+print("monai" in sys.modules)
+"""
 
 
-def test_drawing_loads_no_phantom() -> None:
-    """Simulated physics and the geometry of hearts take a second to import, which a trained model does without."""
-    code = (
-        "import sys, echo_synth.generation.estimate, echo_synth.generation.physics, echo_synth.generation.request, "
-        "echo_synth.generation.run; "
-        "print(*[m for m in ('echo_synth.phantom.scene', 'skimage', 'scipy.spatial', 'monai') if m in sys.modules])"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert result.stdout.strip() == ""
+def test_drawing_loads_no_phantom_and_small_models_no_monai() -> None:
+    """Simulated physics and the geometry of hearts take a second to import, which a trained model does without; MONAI takes longer
+    than all the rest, and only attention of larger VAEs and readers of maps need it."""
+    result = subprocess.run([sys.executable, "-c", _LOADED], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout == "\nFalse\n"
 
 
+@pytest.mark.slow
 def test_images_are_drawn_without_the_libraries_of_other_commands(tmp_path: Path) -> None:
     """nnU-Net, SimpleITK and others load where they are used: drawing starts sooner, and runs where they are not installed."""
     others = ("SimpleITK", "nnunetv2", "monai", "timm", "matplotlib", "torchvision", "skimage")

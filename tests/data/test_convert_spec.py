@@ -89,6 +89,7 @@ def test_names_of_the_spec_go_into_dataset_and_settings(heads: Path) -> None:
         dataset.cases()
 
 
+@pytest.mark.slow
 def test_patients_are_split_by_the_seed(heads: Path) -> None:
     splits = []
     for number, seed in enumerate((0, 0, 1)):
@@ -175,6 +176,7 @@ split: {train: database_split/subgroup_training.txt, val: database_split/subgrou
 """
 
 
+@pytest.mark.slow
 def test_camus_by_a_spec_is_what_convert_camus_makes(
     phantom: Path, converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +194,7 @@ def test_camus_by_a_spec_is_what_convert_camus_makes(
     assert not (dataset.path / "subject.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["camus", str(specs.root() / "camus.yaml")])
 def test_camus_is_a_short_name(spec: str, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Same bytes in every file, but for the folders and the id that settings.json names."""

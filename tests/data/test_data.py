@@ -115,6 +115,7 @@ def test_converted_dataset_is_whole(home: Path, phantom: Path) -> None:
     assert cases["quality"].isin(["Good", "Medium", "Poor"]).all()
 
 
+@pytest.mark.slow
 def test_native_grid_is_kept(fresh: Path) -> None:
     _convert(fresh, native=True)
     case = nnunet_raw.find(501).cases().iloc[0]
@@ -129,6 +130,7 @@ def test_half_sequences_and_citations_are_ignored(fresh: Path) -> None:
     assert len(find_cases(find_database(fresh))) == 20
 
 
+@pytest.mark.slow
 def test_both_releases_agree(tmp_path: Path) -> None:
     from echo_synth.phantom import write_phantom
 
@@ -214,12 +216,14 @@ def test_bad_input_is_named_and_nothing_is_left(fresh: Path, tmp_path: Path, dam
     assert not [p for p in (tmp_path / "home").rglob("*") if p.is_file()]
 
 
+@pytest.mark.slow
 def test_missing_cases_can_be_left_out(fresh: Path) -> None:
     _delete_mask(fresh)
     _convert(fresh, allow_missing=True)
     assert len(nnunet_raw.find(501).cases()) == 19
 
 
+@pytest.mark.slow
 def test_existing_id_is_kept_unless_asked(fresh: Path) -> None:
     _convert(fresh)
     before = nnunet_raw.find(501).path
@@ -266,6 +270,7 @@ def test_a_patient_in_no_split_can_be_left_out() -> None:
     assert assign_splits(["patient0001", "patient0002"], split, allow_missing=True) == {"patient0001": "train"}
 
 
+@pytest.mark.slow
 def test_errors_reach_the_terminal_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cli.main", "convert-camus", str(tmp_path), "--dataset-id", "501"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
@@ -274,6 +279,7 @@ def test_errors_reach_the_terminal_in_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_real_camus_release(camus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Native float32 NIfTI and the older .mhd of the same patient agree in mm² to a few percent."""
     monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path))
@@ -315,6 +321,7 @@ def test_a_full_disk_is_noticed_at_once(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_split_beside_the_data_is_found(fresh: Path) -> None:
     convert_camus(fresh, 501, workers=1)
     assert nnunet_raw.find(501).cases()["split"].value_counts().to_dict() == {"train": 12, "val": 4, "test": 4}

@@ -34,7 +34,11 @@ def test_every_model_runs_once_at_size_tiny(name: str) -> None:
     assert torch.isfinite(out).all()
 
 
-PRESETS = [(name, size) for name in specs.DIFFUSION_MODELS for size in specs.diffusion_model(name).sizes]
+PRESETS = [
+    pytest.param(name, size, marks=[pytest.mark.slow] if size in ("base", "paper") else [])
+    for name in specs.DIFFUSION_MODELS
+    for size in specs.diffusion_model(name).sizes
+]
 
 
 @pytest.mark.parametrize(("name", "size"), PRESETS)
@@ -109,6 +113,7 @@ def test_spade_is_its_formula() -> None:
     assert torch.allclose(spade(x, folded), normalised * (1 + gamma) + beta, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["edm-l64", "ve"])
 def test_kept_modulations_change_no_number(name: str) -> None:
     d = _denoiser(name)

@@ -15,7 +15,8 @@ SECTOR = np.asarray([0, 1, 3, 4, 2], np.uint8)  # their ids of our tissues
 
 def _save(folder: Path, name: str, pixels: NDArray[np.uint8], colour: bool = False) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.repeat(pixels[..., None], 3, 2) if colour else pixels).save(folder / name)
+    image = Image.fromarray(np.repeat(pixels[..., None], 3, 2) if colour else pixels)
+    image.save(folder / name, compress_level=1)  # packing well takes longer than all that is tested
 
 
 def _cases(dataset: RawDataset, splits: tuple[str, ...]) -> list[tuple[str, str, NDArray[np.uint8], NDArray[np.uint8]]]:

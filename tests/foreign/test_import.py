@@ -39,6 +39,19 @@ def real(own_home: Path) -> RawDataset:
     return nnunet_raw.find(501)
 
 
+@pytest.fixture(scope="module")
+def left(converted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What SDM's script leaves."""
+    source = next((converted / "nnunet/raw").glob("Dataset501_*"))
+    return folders.sdm(tmp_path_factory.mktemp("left") / "in", RawDataset(source))
+
+
+@pytest.fixture
+def drawn(left: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(left, tmp_path / "in"))
+
+
 def _import(folder: Path, **options: object) -> RawDataset:
     import_images(folder, 601, **{"real": 501, "workers": 1, **options})  # type: ignore[arg-type]
     return nnunet_raw.find(601)
@@ -67,8 +80,8 @@ def test_what_scripts_leave_comes_back_as_it_was(real: RawDataset, tmp_path: Pat
     assert facts_in(dataset.path)["labels"] == labels
 
 
-def test_the_folders_are_those_of_generate(real: RawDataset, tmp_path: Path) -> None:
-    dataset = _import(folders.sdm(tmp_path / "in", real), model="sdm", nfe=1000)
+def test_the_folders_are_those_of_generate(real: RawDataset, drawn: Path) -> None:
+    dataset = _import(drawn, model="sdm", nfe=1000)
     names = {p.name for p in dataset.path.iterdir()}
     assert {"imagesTr", "labelsTr", "dataset.json", "cases.csv", "manifest.parquet", "CARD.md", "preview.png"} <= names
     manifest = read_manifest(dataset.path / "manifest.parquet")
@@ -80,10 +93,11 @@ def test_the_folders_are_those_of_generate(real: RawDataset, tmp_path: Path) -> 
     assert (found.facts["model"], found.facts["nfe"], found.facts["source"]) == ("sdm", 1000, "simulated")
 
 
-def test_nnunet_takes_the_dataset(real: RawDataset, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_nnunet_takes_the_dataset(real: RawDataset, drawn: Path) -> None:
     from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
-    verify_dataset_integrity(str(_import(folders.sdm(tmp_path / "in", real)).path), num_processes=1)
+    verify_dataset_integrity(str(_import(drawn).path), num_processes=1)
 
 
 def test_a_table_says_what_names_do_not(real: RawDataset, tmp_path: Path) -> None:
@@ -124,8 +138,8 @@ def test_held_out_patients_are_refused_or_left_out(real: RawDataset, tmp_path: P
     assert not set(dataset.cases()["patient"]) & held_out
 
 
-def test_test_images_that_scripts_copy_are_refused_by_name(real: RawDataset, tmp_path: Path) -> None:
-    folder = folders.sdm(tmp_path / "in", real)
+def test_test_images_that_scripts_copy_are_refused_by_name(real: RawDataset, drawn: Path) -> None:
+    folder = drawn
     for sub in ("samples", "labels"):
         first = sorted((folder / sub).iterdir())[0]
         first.rename(first.with_name(first.name.replace("training", "testing")))
@@ -148,8 +162,8 @@ def test_test_images_that_scripts_copy_are_refused_by_name(real: RawDataset, tmp
         ("pipe", "samples/.*not a regular file"),
     ],
 )
-def test_odd_files_are_named(real: RawDataset, tmp_path: Path, damage: str, says: str) -> None:
-    folder = folders.sdm(tmp_path / "in", real)
+def test_odd_files_are_named(real: RawDataset, drawn: Path, damage: str, says: str) -> None:
+    folder = drawn
     image, mask = (sorted((folder / sub).iterdir())[-1] for sub in ("samples", "labels"))
     ids = np.asarray(Image.open(mask))[..., 0].copy()
     grey = np.asarray(Image.open(image))[..., 0]
@@ -256,8 +270,8 @@ def test_an_empty_folder_says_what_is_expected(real: RawDataset, tmp_path: Path)
         _import(tmp_path / "none")
 
 
-def test_overwrite_replaces_what_the_same_command_made(real: RawDataset, tmp_path: Path) -> None:
-    folder = folders.sdm(tmp_path / "in", real)
+def test_overwrite_replaces_what_the_same_command_made(real: RawDataset, drawn: Path) -> None:
+    folder = drawn
     _import(folder)
     with pytest.raises(ExistsError, match="pass --overwrite"):
         _import(folder)
@@ -268,8 +282,8 @@ def test_overwrite_replaces_what_the_same_command_made(real: RawDataset, tmp_pat
 
 @pytest.mark.long  # tests/experiment/test_cells.py and test_sweep.py hold what a row is
 @pytest.mark.slow
-def test_imported_images_become_a_row_of_a_sweep(real: RawDataset, tmp_path: Path) -> None:
-    dataset = _import(folders.sdm(tmp_path / "in", real))
+def test_imported_images_become_a_row_of_a_sweep(real: RawDataset, drawn: Path, tmp_path: Path) -> None:
+    dataset = _import(drawn)
     spec = {
         "real": 501,
         "count": 1,
@@ -291,8 +305,8 @@ def test_imported_images_become_a_row_of_a_sweep(real: RawDataset, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_killed_import_leaves_nothing_and_can_be_repeated(real: RawDataset, tmp_path: Path) -> None:
-    folder = folders.sdm(tmp_path / "in", real)
+def test_a_killed_import_leaves_nothing_and_can_be_repeated(real: RawDataset, drawn: Path) -> None:
+    folder = drawn
     command = [sys.executable, "-m", "cli.main", "import-images", str(folder), "--real", "501", "--dataset-id", "601"]
     process = subprocess.Popen([*command, "--workers", "1"], cwd=ROOT, stderr=subprocess.DEVNULL)
     written = real.path.parent / ".partial-Dataset601_Imported.new" / "imagesTr"
@@ -306,11 +320,11 @@ def test_a_killed_import_leaves_nothing_and_can_be_repeated(real: RawDataset, tm
     assert not list(real.path.parent.glob(".partial-*"))
 
 
-def test_the_dry_run_writes_nothing(real: RawDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_dry_run_writes_nothing(real: RawDataset, drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import typer
 
     with pytest.raises(typer.Exit):
-        _import(folders.sdm(tmp_path / "in", real), dry_run=True)
+        _import(drawn, dry_run=True)
     shown = json.loads(capsys.readouterr().out)
     assert shown["labels"] == "sector"
     assert not nnunet_raw.existing(601)

@@ -257,6 +257,7 @@ def test_a_damaged_subject_is_refused(text: str, tmp_path: Path) -> None:
         subject_of(tmp_path)
 
 
+@pytest.mark.slow
 def test_in_a_terminal(tmp_path: Path) -> None:
     spec = write_heads(tmp_path / "heads", 4)
     environment = {"ECHOSYNTH_HOME": str(tmp_path / "home")}

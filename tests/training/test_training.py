@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,18 @@ def _engine(folder: Path, die_at: int | None = None, nan_at: int | None = None, 
     return Engine(
         module, loss, validate, spec, folder, 0, {"lr": spec.lr}, device="cpu", checkpoint_seconds=0.0, validations=5
     )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a whole run that kept snapshots; `_copied` gives a test its own."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    _engine(folder, ema_snapshots=2).run(resume=False)
+    return folder
+
+
+def _copied(finished: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(finished, folder, dirs_exist_ok=True))
 
 
 def test_an_interrupted_run_ends_in_the_same_weights(tmp_path: Path) -> None:
@@ -220,8 +233,10 @@ def test_the_rate_rises_then_stays_then_falls_to_nothing(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("part", ["model.0.weight", "ema.1", "optimizer.2.exp_avg_sq", "optimizer.0.step", "track1.3"])
-def test_a_state_that_is_not_finite_is_not_gone_on_with(part: str, value: float, tmp_path: Path) -> None:
-    _engine(tmp_path, ema_snapshots=2).run(resume=False)
+def test_a_state_that_is_not_finite_is_not_gone_on_with(
+    part: str, value: float, finished: Path, tmp_path: Path
+) -> None:
+    _copied(finished, tmp_path)
     tensors, metadata = load_tensors(tmp_path / STATE)
     tensors[part].view(-1)[-1] = value
     save_tensors(tmp_path / STATE, tensors, metadata)
@@ -246,22 +261,22 @@ def _changed(tensors: dict[str, Tensor], metadata: dict[str, Any], what: str) ->
 
 
 @pytest.mark.parametrize("what", ["missing", "extra", "shape", "optimizer", "moment", "numbers", "steps"])
-def test_a_state_of_something_else_is_refused_whole(what: str, tmp_path: Path) -> None:
-    _engine(tmp_path).run(resume=False)
+def test_a_state_of_something_else_is_refused_whole(what: str, finished: Path, tmp_path: Path) -> None:
+    _copied(finished, tmp_path)
     tensors, metadata = load_tensors(tmp_path / STATE)
     _changed(tensors, metadata, what)
     save_tensors(tmp_path / STATE, tensors, metadata)
-    engine = _engine(tmp_path, images=800)
+    engine = _engine(tmp_path, ema_snapshots=2, images=800)
     before = engine.module[0].weight.detach().clone()  # type: ignore[index]
     with pytest.raises(RunError, match=r"state\.safetensors.*; train again with --overwrite"):
         engine.run(resume=True)
     assert torch.equal(engine.module[0].weight, before)  # type: ignore[index]
 
 
-def test_a_last_phase_names_what_does_it_again(tmp_path: Path) -> None:
-    _engine(tmp_path / "finish").run(resume=False)
+def test_a_last_phase_names_what_does_it_again(finished: Path, tmp_path: Path) -> None:
+    _copied(finished, tmp_path / "finish")
     (tmp_path / "finish" / STATE).write_bytes(b"cut")
-    engine = _engine(tmp_path / "finish", images=800)
+    engine = _engine(tmp_path / "finish", ema_snapshots=2, images=800)
     engine.run_folder = tmp_path
     with pytest.raises(RunError, match="remove that file: --resume then does this last phase again"):
         engine.run(resume=True)
@@ -269,8 +284,8 @@ def test_a_last_phase_names_what_does_it_again(tmp_path: Path) -> None:
     engine.run(resume=True)
 
 
-def test_the_loss_scale_comes_back_as_it_was(tmp_path: Path) -> None:
-    _engine(tmp_path).run(resume=False)
+def test_the_loss_scale_comes_back_as_it_was(finished: Path, tmp_path: Path) -> None:
+    _copied(finished, tmp_path)
     tensors, metadata = load_tensors(tmp_path / STATE)
     metadata["scaler"] = {"scale": 1024.0, "growth_factor": 2.0, "growth_interval": 2000, "_growth_tracker": 7}
     save_tensors(tmp_path / STATE, tensors, metadata)
@@ -280,7 +295,7 @@ def test_the_loss_scale_comes_back_as_it_was(tmp_path: Path) -> None:
         def load_state_dict(self, numbers: dict[str, Any]) -> None:
             restored.update(numbers)
 
-    engine = _engine(tmp_path, images=400)
+    engine = _engine(tmp_path, ema_snapshots=2, images=400)
     engine._start(resume=True)
     engine.state.scaler = Scaler()  # type: ignore[assignment]
     engine.state.load(tmp_path / STATE)
