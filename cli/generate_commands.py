@@ -139,6 +139,8 @@ def _draw(work: Generation, request: TargetRequest, part: Shard, processes: int 
     from echo_synth.generation.task import Task
     from echo_synth.training.distributed import on_main
 
+    asked = _asked(processes, part, work.model.device)
+
     def settings_of(target: Target) -> dict[str, Any]:
         shown = shown_settings(request.identity, work.plan.maps, target)
         return begin("generate", {**shown, "checkpoint": work.model.run.folder}, dry_run)
@@ -149,10 +151,10 @@ def _draw(work: Generation, request: TargetRequest, part: Shard, processes: int 
 
     if dry_run:
         task = task_of(choose_target(request))
-        _say_estimate(task, part, _divide(work, task, part, processes))
+        _say_estimate(task, part, _divide(work, task, part, asked))
         settings_of(task.target)
     task = task_of(on_main(work.model.device, lambda: make_target(request, settings_of)))
-    drawn = _carry_out(task, part, _divide(work, task, part, processes), _is_much(work))
+    drawn = _carry_out(task, part, _divide(work, task, part, asked), _is_much(work))
     state = "complete" if drawn.complete else "other shards are still to come"
     done(
         f"drew {drawn.images} images in {drawn.seconds:.1f} s; {_of(task)}, {state}",
@@ -161,23 +163,29 @@ def _draw(work: Generation, request: TargetRequest, part: Shard, processes: int 
     )
 
 
+def _asked(processes: int | None, part: Shard, device: str) -> int | None:
+    """Processes asked for: --processes; one with --shard, and on a GPU. None: as many as pay.
+
+    Raises BadParameter for several on a GPU.
+    """
+    if device.startswith("cuda"):
+        if (processes or 1) > 1:
+            why = f"'{processes}'; on a GPU one process draws: leave it out, and give each GPU a --shard"
+            raise typer.BadParameter(why, param_hint="--processes")
+        return 1
+    return 1 if processes is None and part.count > 1 else processes
+
+
 def _divide(work: Generation, task: Task, part: Shard, asked: int | None) -> Division:
-    """Into how many processes. Raises BadParameter for several on a GPU."""
+    """Into how many processes."""
     import torch
 
     from echo_synth.generation.processes import divide
-    from echo_synth.generation.run import chunks_left
     from echo_synth.parallel import allowed_cores, available_memory
 
-    if work.model.device.startswith("cuda"):
-        if (asked or 1) > 1:
-            why = f"'{asked}'; on a GPU one process draws: leave it out, and give each GPU a --shard"
-            raise typer.BadParameter(why, param_hint="--processes")
-        asked = 1
-    chunks = chunks_left(task.writer(part), work.batch)
+    chunks = len(task.progress(part).todo)
     seconds = chunks * work.batch * work.rough_seconds()
     cores = min(allowed_cores(), torch.get_num_threads())
-    asked = 1 if asked is None and part.count > 1 else asked
     return divide(asked, cores, chunks, seconds, work.process_bytes(), available_memory())
 
 
@@ -293,7 +301,6 @@ def _fill(
     from echo_synth.generation.facts import dataset_facts
     from echo_synth.generation.processes import divide
     from echo_synth.generation.request import shown_settings
-    from echo_synth.generation.run import chunks_left
     from echo_synth.generation.targets import choose_target, make_target
     from echo_synth.generation.task import Task
     from echo_synth.parallel import allowed_cores
@@ -307,8 +314,7 @@ def _fill(
     target = on_main("cpu", lambda: make_target(request, settings_of))
     facts = dataset_facts(command, recorded, plan.rows, plan.maps.path, str(request.identity["maps_hash"]))
     task = Task(source, plan, _SMALL_BATCH, request, target, recorded, facts)
-    chunks = chunks_left(task.writer(part), _SMALL_BATCH)
-    asked = 1 if processes is None and part.count > 1 else processes
+    chunks, asked = len(task.progress(part).todo), _asked(processes, part, "cpu")
     drawn = _carry_out(task, part, divide(asked, allowed_cores(), chunks, chunks * _RENDERING_SECONDS), False)
     state = "" if drawn.complete else "; other shards are still to come"
     return (

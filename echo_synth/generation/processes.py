@@ -15,7 +15,7 @@ from typing import Any
 
 from echo_synth.errors import DataError, EchoSynthError
 from echo_synth.estimate import Estimate
-from echo_synth.generation.run import Drawn, ImageSource, meter_of, progress_of
+from echo_synth.generation.run import Drawn, ImageSource
 from echo_synth.generation.shards import Shard, check_free
 from echo_synth.generation.task import Task
 from echo_synth.parallel import children_with_threads, children_without_interrupts, end_with_parent
@@ -79,14 +79,14 @@ def draw_together(
     """
     shards = shard.split(division.processes)
     check_free(task.target.raw, shards)
-    images, done = progress_of(task.writer(shard), task.batch)
+    progress = task.progress(shard)
     drawn, estimates, meter = list[Drawn](), list[Estimate](), None
     with _started(shards, division.threads) as children, ExitStack() as bar:
         for child in children:
             child.send(_Order(task, child.shard, draw=True, measure=told is not None))
         for message in _messages(children):
             if meter is None:  # now that the first has loaded: the time left follows from drawing alone
-                meter = bar.enter_context(closing(meter_of(images, done)))
+                meter = bar.enter_context(closing(progress.meter()))
             if isinstance(message, Drawn):
                 drawn.append(message)
             elif isinstance(message, Estimate):

@@ -139,59 +139,61 @@ def _software(source: ImageSource) -> dict[str, Any]:
 def restore_lost(writer: DatasetWriter, maps: MapFolder, batch: int) -> None:
     """Write labels and pictures that were lost beside an image that is there (or belong into another folder now)."""
     lost = writer.missing() & writer.has_image()
-    for start in _starts(writer, batch):
-        rows = writer.rows.iloc[start : start + batch][lost[start : start + batch]]
-        for row in _records(rows):
+    for chunk in chunks_of(len(writer.rows), batch, writer.shard):
+        for row in _records(writer.rows.iloc[chunk][lost[chunk]]):
             image = read_pixels(RawDataset(writer.raw).image_path(row["case"], "train"))
             writer.submit(row, np.asarray(image, np.uint8), maps.read_labels(row["map"]))
     writer.flush()
 
 
-def _starts(writer: DatasetWriter, batch: int) -> list[int]:
-    """First rows of this shard's chunks."""
-    return _starts_of(len(writer.rows), batch, writer.shard)
+def chunks_of(images: int, batch: int, shard: Shard) -> list[slice]:
+    """Rows of the chunks that `shard` draws, of a dataset with so many images."""
+    every = [slice(start, min(start + batch, images)) for start in range(0, images, batch)]
+    return every[shard.index :: shard.count]
 
 
-def _starts_of(images: int, batch: int, shard: Shard) -> list[int]:
-    every = range(0, images, batch)
-    return [start for k, start in enumerate(every) if k % shard.count == shard.index]
+@dataclass(frozen=True)
+class Progress:
+    """What a shard has, and what it lacks.
 
+    Attributes:
+        images: of this shard.
+        done: of these, how many are there.
+        todo: its chunks that lack an image.
+        missing: (images of the dataset,) bool.
+    """
 
-def rows_of(rows: pd.DataFrame, batch: int, shard: Shard) -> pd.DataFrame:
-    """Those rows of a plan that `shard` draws."""
-    return pd.concat([rows.iloc[:0], *(rows.iloc[s : s + batch] for s in _starts_of(len(rows), batch, shard))])
+    images: int
+    done: int
+    todo: list[slice]
+    missing: NDArray[np.bool_]
 
+    @classmethod
+    def of(cls, writer: DatasetWriter, batch: int) -> Progress:
+        """As the files say now."""
+        missing = writer.missing()
+        mine = chunks_of(len(missing), batch, writer.shard)
+        lacking = [int(missing[chunk].sum()) for chunk in mine]
+        images = sum(chunk.stop - chunk.start for chunk in mine)
+        todo = [chunk for chunk, n in zip(mine, lacking, strict=True) if n]
+        return cls(images, images - sum(lacking), todo, missing)
 
-def chunks_left(writer: DatasetWriter, batch: int) -> int:
-    """Chunks of this shard that lack an image."""
-    missing = writer.missing()
-    return sum(bool(missing[start : start + batch].any()) for start in _starts(writer, batch))
-
-
-def progress_of(writer: DatasetWriter, batch: int) -> tuple[int, int]:
-    """Images of this shard, and how many of them are there."""
-    missing, mine = writer.missing(), _starts(writer, batch)
-    total = sum(len(missing[start : start + batch]) for start in mine)
-    return total, total - sum(int(missing[start : start + batch].sum()) for start in mine)
-
-
-def meter_of(images: int, done: int) -> Meter:
-    """The bar of a drawing, where `done` images were there before."""
-    return Meter(images, "generate", "images", done=done)
+    def meter(self) -> Meter:
+        """A bar that starts at what is done."""
+        return Meter(self.images, "generate", "images", done=self.done)
 
 
 class _Chunks:
     """Rows of this shard's chunks that lack images, with which of them do, (batch,) bool; shows how far they are."""
 
     def __init__(self, writer: DatasetWriter, batch: int, shown: Shown | None) -> None:
-        self.rows, self.batch, self.missing = writer.rows, batch, writer.missing()
-        self.todo = [s for s in _starts(writer, batch) if self.missing[s : s + batch].any()]
-        self.meter = shown or meter_of(*progress_of(writer, batch))
+        self.rows, self.progress = writer.rows, Progress.of(writer, batch)
+        self.meter = shown or self.progress.meter()
 
     def __iter__(self) -> Iterator[tuple[pd.DataFrame, NDArray[np.bool_]]]:
-        for start in self.todo:
-            missing = self.missing[start : start + self.batch]
-            yield self.rows.iloc[start : start + self.batch], missing
+        for chunk in self.progress.todo:
+            missing = self.progress.missing[chunk]
+            yield self.rows.iloc[chunk], missing
             self.meter.update(int(missing.sum()))
 
     def ticker(self, evaluations: int) -> Callable[[], None]:

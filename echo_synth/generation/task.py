@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from echo_synth.estimate import Estimate
 from echo_synth.generation import run
 from echo_synth.generation.request import MapPlan
-from echo_synth.generation.run import Drawn, ImageSource, Shown
+from echo_synth.generation.run import Drawn, ImageSource, Progress, Shown
 from echo_synth.generation.shards import Shard
 from echo_synth.generation.targets import Target, TargetRequest, check_ours
 from echo_synth.generation.writer import DatasetWriter
@@ -38,6 +40,10 @@ class Task:
     def writer(self, shard: Shard) -> DatasetWriter:
         """Of the part that belongs to `shard`."""
         return DatasetWriter(self.target.raw, self.target.classification, self.plan.rows, shard, self.plan.maps.subject)
+
+    def progress(self, shard: Shard) -> Progress:
+        """How far the part that belongs to `shard` is."""
+        return Progress.of(self.writer(shard), self.batch)
 
     def draw(
         self, shard: Shard, loaded: Callable[[ImageSource], None] = lambda _: None, shown: Shown | None = None
@@ -69,5 +75,8 @@ class Task:
 
         if not isinstance(source, SampledImages):
             raise TypeError(f"{type(source).__name__}: only what a network draws is measured")
-        rows = run.rows_of(self.plan.rows, self.batch, shard)
-        return estimate_generation(source.generator, source.settings, self.plan.maps, rows, self.batch)
+        rows = self.plan.rows
+        mine = [rows.iloc[chunk] for chunk in run.chunks_of(len(rows), self.batch, shard)]
+        return estimate_generation(
+            source.generator, source.settings, self.plan.maps, pd.concat([rows.iloc[:0], *mine]), self.batch
+        )
