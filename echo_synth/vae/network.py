@@ -179,9 +179,7 @@ class GammaVAE(nn.Module):
         style = Style(norm_groups, function, projection)
         shape = _Shape(channels, blocks, style, level_attention, mid_attention, subpixel, latent_channels)
         self.encoder, self.decoder = _encoder(shape), _decoder(shape)
-        self.to_alpha, self.to_beta, self.from_latent = (
-            nn.Conv2d(latent_channels, latent_channels, 1) for _ in range(3)
-        )
+        self.to_alpha, self.to_beta, self.from_latent = (_Pointwise(latent_channels) for _ in range(3))
         self.alpha_prior, self.beta_prior, self.family = alpha_prior, beta_prior, posterior
         self.latent_channels = latent_channels
         self.downsampling = subpixel * 2 ** (len(channels) - 1)
@@ -213,6 +211,23 @@ class GammaVAE(nn.Module):
     def decode(self, latent: Tensor, sector: Tensor) -> Tensor:
         """Images (N, 1, H, W), nominally in [0, 1] and not clipped, zero outside the sector."""
         return self.decoder(self.from_latent(latent)) * sector
+
+
+class _Pointwise(nn.Conv2d):
+    """1 x 1 convolution among the latent's channels, (N, C, h, w).
+
+    With one channel it is a factor and a summand. Convolution kernels divide so small a layer by the number of threads, and
+    then round in another way (seen on an AMD EPYC, float32), by which images would depend on that number.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_channels > 1:
+            return super().forward(x)
+        assert self.bias is not None
+        return x * self.weight.view(1) + self.bias
 
 
 def _identity(x: Tensor) -> Tensor:

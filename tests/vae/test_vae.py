@@ -41,6 +41,19 @@ def test_grids_and_background(name: str, factor: int) -> None:
     assert (decoded[sector == 0] == 0).all()
 
 
+def test_the_layer_between_latent_and_decoder_is_a_convolution_on_any_number_of_threads() -> None:
+    layer, z = _vae().from_latent, torch.randn(8, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    found, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(layer(z))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, found[0]) for one in found)
+    assert torch.allclose(found[0], F.conv2d(z, layer.weight, layer.bias), atol=1e-6)
+
+
 def test_the_latent_is_deterministic_and_the_sample_is_not() -> None:
     vae, (images, sector) = _vae(), _batch()
     assert torch.equal(vae.latent(images, sector), vae.latent(images, sector))
