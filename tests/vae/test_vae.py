@@ -54,6 +54,18 @@ def test_the_layer_between_latent_and_decoder_is_a_convolution_on_any_number_of_
     assert torch.allclose(found[0], F.conv2d(z, layer.weight, layer.bias), atol=1e-6)
 
 
+@pytest.mark.parametrize("size", ["tiny", "light", "small", "paper"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_new_posterior_lies_about_the_prior(size: str, channels: int) -> None:
+    vae = build_model(describe_vae("gamma-vae-64", size, latent_channels=channels), seed=1)
+    assert isinstance(vae, GammaVAE)
+    with torch.no_grad():
+        posterior = vae.posterior(_batch()[0])
+    assert isinstance(posterior, GammaPosterior)
+    assert (posterior.mean - 3.75 / 10.8).abs().max() < 0.2
+    assert posterior.kl("prior-posterior").max() < 0.5
+
+
 def test_the_latent_is_deterministic_and_the_sample_is_not() -> None:
     vae, (images, sector) = _vae(), _batch()
     assert torch.equal(vae.latent(images, sector), vae.latent(images, sector))
