@@ -6,7 +6,7 @@ Submodules load on first use, so that `import echo_synth` and the command line s
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 _LAZY = ("compat", "data", "diffusion", "metrics", "sampling", "specs", "vae")
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
+from echo_synth import __version__
 from tests.warm import Warm
 
 ROOT = Path(__file__).parents[1]
@@ -125,6 +127,13 @@ def test_what_is_public_is_documented_and_typed(module: str, name: str) -> None:
     assert ast.get_docstring(found[-1]), f"{module}.{name} has no docstring"
     if isinstance(found[-1], ast.FunctionDef):
         assert found[-1].returns is not None
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"]
+    newest = next(h for h in _headings(ROOT / "CHANGELOG.md") if h != "[Unreleased]" and h.startswith("["))
+    assert __version__ == project == citation == newest.split("]")[0].removeprefix("[")
 
 
 def test_documents_name_no_machine() -> None:
