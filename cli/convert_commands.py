@@ -9,7 +9,17 @@ import typer
 
 from cli.common import begin, done, say
 from cli.data_commands import convert_camus
-from cli.options import DryRun, Overwrite
+from cli.options import (
+    AllowMissing,
+    Classification,
+    DatasetId,
+    DryRun,
+    GridSize,
+    Native,
+    Overwrite,
+    SomePatients,
+    Workers,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,28 +36,21 @@ def convert(
     spec: Annotated[
         str, typer.Option("--spec", help="YAML file that describes the dataset, or camus: then as convert-camus.")
     ],
-    dataset_id: Annotated[int, typer.Option("--dataset-id", help="nnU-Net id of the converted dataset, 1 to 999.")],
+    dataset_id: DatasetId,
     src: Annotated[Path | None, typer.Argument(help="Folder of the dataset; default: the folder of the spec.")] = None,
     name: Annotated[
         str | None, typer.Option(help="Dataset name: Dataset<ID>_<NAME>; default: the spec's file name.")
     ] = None,
-    size: Annotated[int, typer.Option(min=16, max=4096, help="Square grid in pixels; spacing in mm is adapted.")] = 256,
-    native: Annotated[bool, typer.Option("--native", help="Keep every image's own grid instead of --size.")] = False,
+    size: GridSize = 256,
+    native: Native = False,
     split: Annotated[
         str | None, typer.Option(help="Only with --spec camus: as in convert-camus; other specs state their split.")
     ] = None,
-    classification: Annotated[
-        Path | None, typer.Option(help="Classification folder to write; default: below ECHOSYNTH_HOME.")
-    ] = None,
-    patients: Annotated[
-        int | None, typer.Option(min=2, help="Convert only so many patients, spread over the splits; default: all.")
-    ] = None,
-    allow_missing: Annotated[
-        bool,
-        typer.Option("--allow-missing", help="Leave out images without mask, and patients without images or split."),
-    ] = False,
+    classification: Classification = None,
+    patients: SomePatients = None,
+    allow_missing: AllowMissing = False,
     overwrite: Overwrite = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
+    workers: Workers = None,
     dry_run: DryRun = False,
 ) -> None:
     """Convert any 2-D dataset that a YAML file describes to nnU-Net's raw format and a classification folder.

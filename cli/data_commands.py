@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from cli.common import begin, done, say
-from cli.options import DatasetId, DryRun, Overwrite, Seed
+from cli.options import (
+    AllowMissing,
+    Classification,
+    DatasetId,
+    DryRun,
+    GridSize,
+    Native,
+    Overwrite,
+    Seed,
+    SomePatients,
+    Workers,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -27,26 +38,19 @@ def convert_camus(
     ],
     dataset_id: DatasetId,
     name: Annotated[str, typer.Option(help="Dataset name: Dataset<ID>_<NAME>.")] = "CAMUS",
-    size: Annotated[int, typer.Option(min=16, max=4096, help="Square grid in pixels; spacing in mm is adapted.")] = 256,
-    native: Annotated[bool, typer.Option("--native", help="Keep every image's own grid instead of --size.")] = False,
+    size: GridSize = 256,
+    native: Native = False,
     split: Annotated[
         str | None,
         typer.Option(
             help="'official', or a folder with CAMUS's three subgroup files; default: SRC's own, else official."
         ),
     ] = None,
-    classification: Annotated[
-        Path | None, typer.Option(help="Classification folder to write; default: below ECHOSYNTH_HOME.")
-    ] = None,
-    patients: Annotated[
-        int | None, typer.Option(min=2, help="Convert only so many patients, spread over the splits; default: all.")
-    ] = None,
-    allow_missing: Annotated[
-        bool,
-        typer.Option("--allow-missing", help="Leave out incomplete cases, and patients without images or split."),
-    ] = False,
+    classification: Classification = None,
+    patients: SomePatients = None,
+    allow_missing: AllowMissing = False,
     overwrite: Overwrite = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
+    workers: Workers = None,
     dry_run: DryRun = False,
 ) -> None:
     """Convert CAMUS (NIfTI or .mhd release) to nnU-Net's raw format and a classification folder.
@@ -84,7 +88,7 @@ def phantom(
     seed: Seed = 0,
     release: Annotated[str, typer.Option(help="File layout: nifti (current CAMUS) or mhd (older).")] = "nifti",
     overwrite: Overwrite = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
+    workers: Workers = None,
     dry_run: DryRun = False,
 ) -> None:
     """Make a dataset of simulated hearts in CAMUS's layout: images, masks, cfg files, splits.
@@ -123,7 +127,7 @@ def make_maps(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Default: ECHOSYNTH_HOME/maps/<dataset>.")] = None,
     overwrite: Overwrite = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
+    workers: Workers = None,
     dry_run: DryRun = False,
 ) -> None:
     """Make condition maps: training and validation masks after random affine and elastic deformations.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.common import begin, done, one_of, say
-from cli.options import DryRun, Overwrite
+from cli.options import DryRun, Overwrite, Workers
 
 if TYPE_CHECKING:
     from echo_synth.data.nnunet_raw import RawDataset
@@ -80,7 +80,7 @@ def import_images(
         bool, typer.Option("--allow-missing", help="Leave out images without mask and masks without image.")
     ] = False,
     overwrite: Overwrite = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: all cores.")] = None,
+    workers: Workers = None,
     dry_run: DryRun = False,
 ) -> None:
     """Import PNG images with masks from another generator into nnU-Net's raw format and a classification folder.

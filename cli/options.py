@@ -8,6 +8,23 @@ from typing import Annotated
 import typer
 
 DatasetId = Annotated[int, typer.Option("--dataset-id", help="nnU-Net id of the converted dataset, 1 to 999.")]
+GridSize = Annotated[
+    int, typer.Option("--size", min=16, max=4096, help="Square grid in pixels; spacing in mm is adapted.")
+]
+Native = Annotated[bool, typer.Option("--native", help="Keep every image's own grid instead of --size.")]
+Classification = Annotated[
+    Path | None,
+    typer.Option("--classification", help="Classification folder to write; default: below ECHOSYNTH_HOME."),
+]
+SomePatients = Annotated[
+    int | None,
+    typer.Option("--patients", min=2, help="Convert only so many patients, spread over the splits; default: all."),
+]
+AllowMissing = Annotated[
+    bool,
+    typer.Option("--allow-missing", help="Leave out incomplete cases, and patients without images or split."),
+]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: all cores.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and write nothing.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an existing result, once the new one is complete.")
