@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -36,6 +37,13 @@ def test_every_command_explains_itself() -> None:
 def test_every_command_stands_in_one_group() -> None:
     grouped = [name for names in GROUPS.values() for name in names]
     assert sorted(grouped) == sorted(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_the_table_of_the_readme_has_the_same_groups() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for group, commands in GROUPS.items():
+        line = next(line for line in text.splitlines() if line.startswith(f"| {group.lower()} |"))
+        assert tuple(name for name in re.findall(r"`([^`]+)`", line) if not name.startswith("--")) == commands
 
 
 def test_the_overview_lists_the_groups_in_their_order() -> None:
