@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -113,3 +114,19 @@ def test_a_long_value_makes_no_long_message(
     monkeypatch.chdir(tmp_path)
     assert _run(words, monkeypatch) in (1, 2)
     assert 0 < len(capsys.readouterr().err) < 1500
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(
+    given: dict[str, str], told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    _run(["--version"], monkeypatch)
+    assert os.environ.get("GOMP_SPINCOUNT") == told
