@@ -24,7 +24,6 @@ from echo_synth.parallel import parallel_map
 from echo_synth.progress import track
 
 WORST = 8
-PREDICTIONS = "predictions"
 
 
 @dataclass(frozen=True)
@@ -94,17 +93,18 @@ def evaluate_segmentation(
         DataError: before any mask is read when the folders hold other cases; for the first pair
             that cannot be compared (`masks.check_pair`).
     """
-    given = {PREDICTIONS: predictions, **(baselines or {})}
-    arms = {name: find_trainings([f] if isinstance(f, Path) else f) for name, f in given.items()}
-    folders = [t.folder for arm in arms.values() for t in arm]
+    named = dict(baselines or {})
+    # By position: a baseline may have any name, also the one of the folder that is judged.
+    arms = [find_trainings([f] if isinstance(f, Path) else f) for f in (predictions, *named.values())]
+    folders = [t.folder for arm in arms for t in arm]
     measured, worst = _measure_all(folders, references, native, workers)
-    tables, first = {}, 0
-    for name, trainings in arms.items():
-        tables[name] = _arm_tables(measured, trainings, first, case_facts)
+    tables, first = [], 0
+    for trainings in arms:
+        tables.append(_arm_tables(measured, trainings, first, case_facts))
         first += len(trainings)
-    ours = tables.pop(PREDICTIONS)
-    metrics = _metrics(ours, arms[PREDICTIONS], tables, resampling)
-    return SegmentationResult(ours, tables, worst, metrics)
+    ours, theirs = tables[0], dict(zip(named, tables[1:], strict=True))
+    metrics = _metrics(ours, arms[0], theirs, resampling)
+    return SegmentationResult(ours, theirs, worst, metrics)
 
 
 def _measure_all(

@@ -147,6 +147,20 @@ def test_other_grids_and_labels_are_named(home: Path, tmp_path: Path) -> None:
         _evaluate(pred)
 
 
+@pytest.mark.parametrize("name", ["predictions", "other"])
+def test_a_baseline_of_any_name_is_not_taken_for_what_is_judged(name: str, home: Path, tmp_path: Path) -> None:
+    """In a sweep all folders of predictions have the same name; each arm keeps its own scores."""
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "theirs").mkdir()
+    ours = _copy_labels(tmp_path / "ours/predictions", lambda i, pixels: np.where(pixels == 3, 0, pixels))
+    theirs = _copy_labels(tmp_path / "theirs" / name)
+    bootstrap_eval([ours], baseline=[theirs], out=tmp_path / "eval", repeats=20)
+    metrics = read_json(tmp_path / "eval/metrics.json")
+    assert metrics["segmentation"]["la"]["dice"]["mean"] == 0
+    assert metrics["paired_baselines"][name]["la"]["dice"]["mean"] == -1
+    assert set(pd.read_csv(tmp_path / "eval/per_case.csv").query("structure == 'la'")["dice"]) == {0}
+
+
 def test_a_baseline_is_compared_case_by_case(home: Path, tmp_path: Path) -> None:
     good, bad = _copy_labels(tmp_path / "good"), _copy_labels(tmp_path / "bad", lambda i, p: np.roll(p, 6, axis=1))
     bootstrap_eval([good], baseline=[bad], out=tmp_path / "eval", repeats=50)
