@@ -1,0 +1,102 @@
+"""How real the images of a dataset look: what of quality.json is compared between datasets, and which way is more real."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+Way = Literal["low", "high"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """A measure of looks.
+
+    Attributes:
+        column: of results.csv, where it is found.
+        label, digits: its name and decimals in tables and figures.
+        real_is: whether images look the more real the lower it is, or the higher.
+        ratio: whether the column is relative to real images; then the measure is its difference from 1, either way.
+    """
+
+    column: str
+    label: str
+    digits: int
+    real_is: Way
+    ratio: bool = False
+
+
+# By the name that correlations.csv has for it.
+LOOKS: dict[str, Look] = {
+    "agreement": Look("agreement", "Agreement with the maps, Dice", 3, "high"),
+    "kernel_distance": Look("kernel_distance", "Kernel distance", 4, "low"),
+    "frechet_distance": Look("frechet_distance", "Fréchet distance", 2, "low"),
+    "grain_difference": Look("grain_ratio", "Grain's strength relative to real", 3, "low", ratio=True),
+    "grey_level_distance": Look("grey_level_distance", "Kolmogorov distance of grey levels", 3, "low"),
+    "diversity_difference": Look("diversity_ratio", "Diversity relative to real", 3, "low", ratio=True),
+    # A copy of a real image looks real, whatever else speaks against it.
+    "near_copies": Look("near_copies", "Share of near copies", 3, "high"),
+}
+
+
+def looks_of(quality: Mapping[str, Any]) -> dict[str, float | None]:
+    """Columns of results.csv from a quality.json that `report.reading.read_quality` accepts; None for what it lacks.
+
+    agreement (Dice, 0 to 1), kernel_distance, frechet_distance, grain_ratio and diversity_ratio (synthetic over real),
+    grey_level_distance (Kolmogorov, 0 to 1), near_copies (share of the images, 0 to 1).
+    """
+    features = (quality.get("features") or {}).get("synthetic") or {}
+    diversity, texture = quality.get("diversity") or {}, quality["texture"]
+    grain = {name: (texture.get(name) or {}).get("grain", {}).get("median") for name in ("synthetic", "real")}
+    means = {name: (diversity.get(name) or {}).get("mean") for name in ("synthetic", "real")}
+    return {
+        "agreement": ((quality.get("agreement") or {}).get("agreement") or {}).get("mean"),
+        "kernel_distance": features.get("kernel_distance"),
+        "frechet_distance": features.get("frechet_distance"),
+        "grain_ratio": _ratio(grain),
+        "grey_level_distance": quality["intensity"]["kolmogorov_distance"],
+        "diversity_ratio": _ratio(means),
+        "near_copies": quality["privacy"]["synthetic"]["share"],
+    }
+
+
+def _ratio(values: Mapping[str, float | None]) -> float | None:
+    synthetic, real = values["synthetic"], values["real"]
+    return synthetic / real if synthetic is not None and real else None
+
+
+def look_values(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns of LOOKS from those of `looks_of`, float, as far as `table` has them; ratios become |ratio − 1|."""
+    known = {name: table[look.column].astype(float) for name, look in LOOKS.items() if look.column in table}
+    turned = {name: (values - 1).abs() if LOOKS[name].ratio else values for name, values in known.items()}
+    return pd.DataFrame(turned, index=table.index).replace([np.inf, -np.inf], np.nan)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What trainings on a dataset reach on held-out real patients: its name in figures, and which way is better."""
+
+    label: str
+    better_is: Way
+
+
+# By the name that results.csv and correlations.csv have for it.
+OUTCOMES: dict[str, Outcome] = {
+    "dice_lv_endo": Outcome("Dice, LV endocardium", "high"),
+    "dice_lv_epi": Outcome("Dice, LV epicardium", "high"),
+    "dice_la": Outcome("Dice, left atrium", "high"),
+    "ef_mae": Outcome("mean absolute error of EF", "low"),
+    "accuracy": Outcome("view accuracy", "high"),
+}
+
+
+def with_ways(correlations: pd.DataFrame) -> pd.DataFrame:
+    """`rank_correlation.rank_correlations` of LOOKS and OUTCOMES, with columns real_is and better_is ("low" or "high")."""
+    table = correlations.copy()
+    table.insert(1, "real_is", [LOOKS[name].real_is for name in table["measure"]])
+    table.insert(3, "better_is", [OUTCOMES[name].better_is for name in table["outcome"]])
+    return table
