@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from echo_synth.errors import SpecError
 from echo_synth.experiment.spec import ExtraCell, ModelGrid, SweepSpec
-from echo_synth.experiment.stages import DRAWN_KINDS, IMPORTED, Cell, Setting, Stage, imported_name
+from echo_synth.experiment.stages import DRAWN_KINDS, IMPORTED, OWN_KINDS, Cell, Setting, Stage, imported_name
 from echo_synth.generation.physics import RENDERER
 
 Solvers = Mapping[tuple[str, int], str]
@@ -49,7 +49,8 @@ def build_cells(
         solvers: what "auto" means by row and NFE.
         levels: noise levels that "auto" brings, as text, where it does.
 
-    Raises SpecError for an unknown base or reference, or a comparison of what is no cell or has no segmenter.
+    Raises SpecError for an unknown base or reference, a comparison of what is no cell or has no segmenter, or a quality
+    without all real patients to judge by.
     """
     builder = _Builder(spec, fingerprints, solvers or {}, levels or {})
     datasets = builder.grid()
@@ -58,8 +59,9 @@ def build_cells(
     _check_reference(spec, datasets)
     cells: list[Cell] = []
     for name in sorted(datasets, key=lambda n: n != spec.reference):
+        judged = builder.quality(datasets[name], datasets.get(spec.reference or ""))
         for seed in spec.segmenter_seeds():
-            cells.append(builder.cell(name, datasets[name], seed, cells))
+            cells.append(builder.cell(name, datasets[name], seed, cells, judged))
     _check_comparisons(spec, cells)
     return cells
 
@@ -153,8 +155,7 @@ class _Builder:
 
     def _judge(self, name: str, reference: _CellData | None) -> Stage:
         """The segmenter of all real patients, which decides what images of a filtered cell stay."""
-        columns = reference.columns if reference else {}
-        whole = columns.get("kind") == "real" and columns.get("patients") is None
+        whole = reference is not None and _has_all_real(reference)
         segmenter = self._segmenter(reference, self.spec.segmenter_seeds()[0]) if reference and whole else None
         if segmenter is None:
             raise SpecError(
@@ -162,8 +163,35 @@ class _Builder:
             )
         return segmenter
 
-    def cell(self, dataset: str, data: _CellData, seed: int | None, before: Sequence[Cell]) -> Cell:
-        """What is trained on a dataset with one seed; `before` holds the reference, of the same seed, if it comes first."""
+    def quality(self, data: _CellData, reference: _CellData | None) -> Stage | None:
+        """What judges how the images of a dataset look, whatever is trained on them; None where they are not its own.
+
+        Real images are known as the models of the reference know them: with a segmenter, also what it reads in the images
+        is judged; with a classifier, also what that sees in them.
+        """
+        settings = self.spec.quality
+        if settings is None or data.stage.config["kind"] not in OWN_KINDS:
+            return None
+        if reference is None or not _has_all_real(reference):
+            raise SpecError(
+                f"quality: expected reference: to name a cell of kind real with all patients, found {self.spec.reference}"
+            )
+        known = {
+            "judge": self._segmenter(reference, self.spec.segmenter_seeds()[0]),
+            "classifier": self._classifier(reference),
+        }
+        config = settings.model_dump() | {"real": self.fingerprints["real"]}
+        return Stage("quality", config, {"data": data.stage} | {role: s for role, s in known.items() if s})
+
+    def cell(
+        self, dataset: str, data: _CellData, seed: int | None, before: Sequence[Cell], judged: Stage | None = None
+    ) -> Cell:
+        """What is trained on a dataset with one seed.
+
+        Args:
+            before: holds the reference, of the same seed, if it comes first.
+            judged: the dataset's `quality`.
+        """
         stages, needs = [data.stage], dict[str, Stage]()
         columns = {**data.columns, **self._repeat(seed)}
         segmenter = self._segmenter(data, seed)
@@ -180,6 +208,8 @@ class _Builder:
         if needs:
             config: dict[str, Setting] = {"repeats": self.spec.repeats, "real": self.fingerprints["real"]}
             stages.append(Stage("evaluate", config, needs))
+        if judged is not None:  # last: what cannot be judged is evaluated nevertheless
+            stages.append(judged)
         name = f"{dataset}_train{seed}" if self._repeat(seed) else dataset
         return Cell(name, columns, tuple(stages), dataset, data.arm)
 
@@ -207,7 +237,7 @@ class _Builder:
     def _classifier(self, data: _CellData) -> Stage | None:
         # Mixtures and filtered datasets refer to files; they have no classification folder of their own.
         config = data.stage.config
-        own_images = config["kind"] in ("real", IMPORTED, *DRAWN_KINDS) and not config.get("patients")
+        own_images = config["kind"] in ("real", *OWN_KINDS) and not config.get("patients")
         if self.spec.classifier is None or not own_images:
             return None
         init = self._classifier(data.pretrained_on) if data.pretrained_on else None
@@ -217,6 +247,10 @@ class _Builder:
 
 def _given(name: str, value: Setting) -> dict[str, Setting]:
     return {} if value is None else {name: value}
+
+
+def _has_all_real(data: _CellData) -> bool:
+    return data.columns.get("kind") == "real" and data.columns.get("patients") is None
 
 
 def _base_of(name: str, extra: ExtraCell, before: Mapping[str, _CellData]) -> _CellData:

@@ -38,18 +38,27 @@ class StageCommands:
             "segmenter": self._train_segmenter,
             "predict": self._predict,
             "classifier": self._train_classifier,
+            "quality": self._quality,
             "evaluate": self._evaluate,
         }
         return [by_kind[stage.kind](stage)]
 
     def linked(self, stage: Stage) -> list[Path]:
         """Datasets that the stage's commands expect beside what they make, in its own folder."""
+        if stage.kind == "quality":
+            return [self.workspace.real.path, self._synthetic(stage.needs["data"])]
         if stage.kind != "data" or stage.config["kind"] in DRAWN_KINDS:
             return []
         if stage.config["kind"] == IMPORTED:
-            return [nnunet_raw.find(self.workspace.dataset_id(stage)).path]
+            return [self._synthetic(stage)]
         base = [self.workspace.drawn(stage.needs["base"]).path] if "base" in stage.needs else []
         return [self.workspace.real.path, *base]
+
+    def _synthetic(self, data: Stage) -> Path:
+        """The raw dataset of a data stage that was drawn or imported."""
+        if data.config["kind"] == IMPORTED:
+            return nnunet_raw.find(self.workspace.dataset_id(data)).path
+        return self.workspace.drawn(data).path
 
     def environment(self, stage: Stage) -> dict[str, str]:
         """nnU-Net's folders of this stage: whose data it reads, whose results it uses."""
@@ -108,6 +117,21 @@ class StageCommands:
             f"--low-agreement={stage.config['low_agreement']}",
             f"--drop={DERIVED_ID}",
             f"--out={self.workspace.folder(stage) / 'quality'}",
+            "--overwrite",
+            f"--device={self.device}",
+        ]
+
+    def _quality(self, stage: Stage) -> Command:
+        needs, space = stage.needs, self.workspace
+        seen = f"--classifier={space.classifier_run(needs['classifier'])}" if "classifier" in needs else "--no-features"
+        return [
+            "quality",
+            f"--dataset-id={space.dataset_id(needs['data'])}",
+            f"--real={space.real.id}",
+            *([f"--trainer={needs['judge'].config['trainer']}"] if "judge" in needs else []),
+            seen,
+            *_options(stage.config, ("count", "perceptual", "rate")),
+            f"--out={space.result(stage)}",
             "--overwrite",
             f"--device={self.device}",
         ]
@@ -181,7 +205,8 @@ def _options(config: Mapping[str, Setting], names: tuple[str, ...]) -> Command:
 
 
 def _data_of(stage: Stage) -> Stage:
-    return stage if stage.kind == "data" else stage.needs.get("data", stage)
+    """Whose folder is nnUNet_raw: of a quality stage its own, where the dataset lies beside the real one."""
+    return stage if stage.kind in ("data", "quality") else stage.needs.get("data", stage)
 
 
 def _segmenter_of(stage: Stage) -> Stage:

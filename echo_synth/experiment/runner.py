@@ -21,6 +21,7 @@ IN_WORDS: Mapping[StageKind, str] = {
     "segmenter": "train the segmenter",
     "predict": "segment the held-out images",
     "classifier": "train the view classifier",
+    "quality": "judge the images",
     "evaluate": "evaluate",
 }
 

@@ -65,6 +65,18 @@ class ClassifierSettings(Strict):
     lr: float | None = Field(default=None, gt=0, le=100, allow_inf_nan=False)
 
 
+class QualitySettings(Strict):
+    """`echosynth quality` on the images of every cell that are drawn or imported, against the real ones."""
+
+    count: int = Field(default=200, ge=2, le=1_000_000, description="images that are judged, spread evenly")
+    perceptual: Literal["efflite0", "none"] | None = Field(
+        default=None, description="network that measures diversity; None: efflite0 where its package is installed"
+    )
+    rate: float = Field(
+        default=0.05, ge=0.001, le=0.5, description="share of unseen real images that would count as near copies"
+    )
+
+
 class ModelGrid(Strict):
     """One row of the grid, by default of the model that it is named after."""
 
@@ -107,6 +119,7 @@ class SweepSpec(Strict):
         reference: the cell that others are compared with, pair by pair.
         compare: further pairs of cells by name, [cell, baseline]; p-values are corrected over the pairs, each structure
             and metric by itself. A name without its seeds stands for all repeats: edm-l64_nfe20 for edm-l64_nfe20_seed0, ….
+        quality: judge how the images of each cell look, and correlate that with what they teach; None: do not.
         repeats: of the bootstrap.
         precision: in which images are drawn, as `generate --precision`. Part of what a dataset is.
         compile: draw through torch.compile, whose rounding differs; part of what a dataset is as well.
@@ -123,6 +136,7 @@ class SweepSpec(Strict):
     compare: dict[Name, tuple[str, str]] = Field(default={})
     segmenter: SegmenterSettings | None = SegmenterSettings()
     classifier: ClassifierSettings | None = ClassifierSettings()
+    quality: QualitySettings | None = None
     repeats: int = Field(default=1000, ge=10, le=1_000_000)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     compile: bool = False

@@ -10,10 +10,11 @@ from typing import Literal
 
 HASH_DIGITS = 12
 
-StageKind = Literal["data", "segmenter", "predict", "classifier", "evaluate"]
+StageKind = Literal["data", "segmenter", "predict", "classifier", "quality", "evaluate"]
 # Kinds of data that are drawn from maps into a dataset of their own: by a trained model, by physics, by noise.
 DRAWN_KINDS = ("synthetic", "bmode", "noise")
 IMPORTED = "imported"  # kind of data that is there already, by import-images
+OWN_KINDS = (*DRAWN_KINDS, IMPORTED)  # kinds of data whose images are synthetic, all of them, and the cell's own
 Setting = str | int | float | None  # a value of JSON
 
 

@@ -35,6 +35,7 @@ TRAININGS: Mapping[StageKind, str] = {
     "segmenter": "segmenters",
     "classifier": "view classifiers",
     "predict": "predictions",
+    "quality": "datasets whose images are judged",
     "evaluate": "evaluations",
 }
 

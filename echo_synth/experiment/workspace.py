@@ -116,9 +116,9 @@ class Workspace:
     def predictions(self, predict: Stage) -> Path:
         return self.folder(predict) / "predictions"
 
-    def result(self, evaluate: Stage) -> Path:
-        """metrics.json and per_case.csv of an evaluation."""
-        return self.folder(evaluate) / "result"
+    def result(self, stage: Stage) -> Path:
+        """metrics.json and per_case.csv of an evaluation; quality.json of judged images."""
+        return self.folder(stage) / "result"
 
     def trained(self, segmenter: Stage) -> Path:
         """nnU-Net's folder of the fold that a segmenter stage trained."""

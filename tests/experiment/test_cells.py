@@ -175,3 +175,69 @@ def test_how_images_are_computed_is_part_of_what_they_are(tmp_path: Path) -> Non
     commands = replace(commands, inputs=replace(commands.inputs, checkpoints={"w": tmp_path}))
     (plain,), (other,) = (commands.of(c["edm-l64_nfe5_seed0"].stages[0]) for c in (before, after))
     assert [w for w in other if w not in plain and "--classification" not in w] == ["--precision=bf16", "--compile"]
+
+
+def test_quality_is_a_stage_beside_the_others_and_changes_none_of_them() -> None:
+    """Of what is drawn or imported, once a dataset, by the models of the reference; without the key, all stays as it was."""
+    extra = GRID["cells"] | {  # type: ignore[operator]
+        "bmode": {"kind": "bmode"},
+        "noise": {"kind": "noise"},
+        "sdm": {"kind": "imported", "dataset": 650},
+        "kept": {"kind": "filtered", "base": "edm-l64_nfe5_seed0"},
+        "before": {"kind": "pretrain", "base": "edm-l64_nfe5_seed0"},
+    }
+    same = {"cells": extra, "segmenter": {"seeds": [5, 6]}}
+    before, cells = (cells_of(same | q, **{"dataset 650": "a"}) for q in ({}, {"quality": {"count": 3}}))
+    assert not [s for c in before.values() for s in c.stages if s.kind == "quality"]
+    assert keys_of(before) == {k: key for k, key in keys_of(cells).items() if k[1] != "quality"}
+    judged = {name: c.stage("quality") for name, c in cells.items()}
+    own = ("edm-l64_nfe5_seed0", "edm-l64_nfe20_seed0", "bmode", "noise", "sdm")
+    assert {n for n, stage in judged.items() if stage} == {f"{n}_train{s}" for n in own for s in (5, 6)}
+    for name in own:
+        first, second = (judged[f"{name}_train{seed}"] for seed in (5, 6))
+        assert first is not None
+        assert second is not None
+        assert first.key == second.key
+        assert first.needs["data"].key == cells[f"{name}_train5"].stages[0].key
+        assert first.needs["judge"].key == cells["real_train5"].stage("segmenter").key  # type: ignore[union-attr]
+        assert first.needs["classifier"].key == cells["real_train5"].stage("classifier").key  # type: ignore[union-attr]
+    assert len({stage.key for stage in judged.values() if stage}) == len(own)
+    more = keys_of(cells_of(same | {"quality": {"count": 4}}, **{"dataset 650": "a"}))
+    assert {kind for (_, kind), key in keys_of(cells).items() if key not in more.values()} == {"quality"}
+
+
+def test_sweeps_of_before_keep_their_folders() -> None:
+    """Hashes of GRID as they were before sweeps had quality; that of an evaluation is over all stages before it."""
+    former = {
+        "edm-l64_nfe20_seed0": "548ce4e981af",
+        "edm-l64_nfe5_seed0": "e5f341f53c81",
+        "mixed": "f800f4f57ad9",
+        "real": "bfbc37b6f294",
+    }
+    cells = cells_of()
+    assert {name: cell.stages[-1].key for name, cell in cells.items()} == former
+    assert {cell.stages[-1].kind for cell in cells.values()} == {"evaluate"}
+
+
+def test_images_are_judged_by_the_command_that_a_user_would_type(tmp_path: Path) -> None:
+    cells = cells_of({"quality": {"count": 3, "rate": 0.1}, "segmenter": {"trainer": "t"}})
+    runner = runner_in(tmp_path)
+    commands, space = runner.commands, runner.workspace
+    stage = cells["edm-l64_nfe5_seed0"].stage("quality")
+    assert stage is not None
+    drawn = space.folder(stage.needs["data"]) / "Dataset601_X"
+    drawn.mkdir(parents=True)
+    [words] = commands.of(stage)
+    assert words[0] == "quality"
+    classifier = space.classifier_run(stage.needs["classifier"])
+    wanted = {"--dataset-id=601", "--real=501", "--trainer=t", "--count=3", "--rate=0.1", f"--classifier={classifier}"}
+    assert wanted <= set(words)
+    assert not [w for w in words if w.startswith("--perceptual") or w == "--no-features"]
+    assert commands.linked(stage) == [space.real.path, drawn]
+    folders = commands.environment(stage)
+    assert folders["nnUNet_raw"] == str(space.folder(stage))
+    assert folders["nnUNet_results"] == str(space.folder(stage.needs["judge"]) / "results")
+    without = cells_of({"quality": {"perceptual": "none"}, "segmenter": None, "classifier": None})
+    [alone] = commands.of(without["edm-l64_nfe5_seed0"].stages[-1])
+    assert {"--no-features", "--perceptual=none", "--count=200"} <= set(alone)
+    assert not [w for w in alone if w.startswith(("--trainer", "--classifier"))]

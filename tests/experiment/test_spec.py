@@ -21,7 +21,8 @@ def test_every_preset_builds(name: str) -> None:
     spec = read_sweep(Path(f"{name}.yaml"))
     cells = build_cells(spec, FINGERPRINTS | dict.fromkeys(spec.models, "w"))
     assert cells[0].name == "real"
-    assert all(c.stages[-1].kind == "evaluate" for c in cells)
+    assert all(c.stage("evaluate") is not None for c in cells)
+    assert {c.stages[-1].kind for c in cells} <= {"evaluate", "quality"}
 
 
 def test_a_row_may_not_take_the_name_of_the_data(tmp_path: Path) -> None:
@@ -52,6 +53,12 @@ def test_a_row_may_not_take_the_name_of_the_data(tmp_path: Path) -> None:
         ({"compare": {"c": ["mixed", "reel"]}}, r"compare\.c: reel; expected one of the cells: .*real"),
         ({"compare": {"c": ["real", "mixed"]}, "segmenter": None}, r"compare\.c: expected a segmenter"),
         ({"compare": {"c": ["real", "real"]}}, r"compare\.c: real twice"),
+        ({"quality": {}, "reference": None}, "quality: expected reference: .* kind real with all patients, found None"),
+        (
+            {"quality": {}, "cells": {"real": {"kind": "real", "patients": 3}}},
+            "quality: expected reference: .* found real",
+        ),
+        ({"quality": {"counts": 3}}, "did you mean 'count'"),
         ({"models": {"edm-l46": {"nfe": [1]}}}, "did you mean 'edm-l64'"),
     ],
 )
@@ -82,6 +89,9 @@ def test_mistakes_in_a_spec_are_named(change: dict[str, object], message: str, t
         ({"classifier": {"lr": float("inf")}}, "lr"),
         ({"classifier": {"resolution": 31}}, "resolution"),
         ({"segmenter": {"epochs": 0}}, "epochs"),
+        ({"quality": {"count": 1}}, "count"),
+        ({"quality": {"rate": 0.9}}, "rate"),
+        ({"quality": {"perceptual": "lpips-vgg"}}, "perceptual"),
         ({"segmenter": {"seed": 1, "seeds": [1, 2]}}, "seed and seeds"),
         ({"maps": "a\nb"}, "maps"),
         ({"repeats": [[["x" * 100000]]]}, "repeats"),
