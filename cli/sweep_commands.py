@@ -134,7 +134,7 @@ def sweep(
         print_report("sweep", folder, FILES, {"cells": [planned.results.row(c) for c in planned.cells]})
         return
     _show(planned)
-    wrote = [f"results: {folder / 'results.csv'}"] if begun else []
+    wrote = [f"results: {folder / 'results.csv'}", *planned.results.notes()] if begun else []
     done(*wrote, *([f"figures: {', '.join(figures)}"] if figures else []))
 
 

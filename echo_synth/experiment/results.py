@@ -15,20 +15,31 @@ from numpy.typing import NDArray
 
 from echo_synth.data.nifti import read_pixels
 from echo_synth.data.nnunet_raw import RawDataset
+from echo_synth.evaluation.looks import looks_of
 from echo_synth.evaluation.statistics import Resampling
 from echo_synth.experiment.cells import repeats_of
 from echo_synth.experiment.comparisons import compare_cells
+from echo_synth.experiment.looks import correlate_looks
 from echo_synth.experiment.spec import SweepSpec
 from echo_synth.experiment.stages import Cell
 from echo_synth.experiment.workspace import Workspace
 from echo_synth.files import write_bytes, write_text
-from echo_synth.report import figures, sweep_figures
-from echo_synth.report.reading import read_metrics, read_scores
+from echo_synth.report import figures, looks_figures, looks_tables, sweep_figures
+from echo_synth.report.reading import read_correlations, read_metrics, read_quality, read_scores, read_sweep_results
 from echo_synth.report.sweep_rows import MONEY
 from echo_synth.report.tables import PATIENTS
 
 Row = dict[str, str | int | float | None]
-FILES = ("results.csv", "comparisons.csv", "images.png", "scores.png", "throughput.png", "pareto.png")
+FILES = (
+    "results.csv",
+    "comparisons.csv",
+    "correlations.csv",
+    "images.png",
+    "scores.png",
+    "throughput.png",
+    "pareto.png",
+    "looks.png",
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,7 @@ class Results:
     def publish(self) -> list[str]:
         """Write everything; returns the names of the figures."""
         table = self.write_table()
-        names = self.write_figures(table)
+        names = self.write_figures(table) + self.write_looks(table)
         self.write_comparisons()  # last: what cannot be compared keeps nothing else from being written
         return names
 
@@ -59,6 +70,31 @@ class Results:
         table = pd.DataFrame([self.row(c) for c in self.cells])
         write_text(self.workspace.out / "results.csv", table.to_csv(index=False, float_format="%.6g"))
         return table
+
+    def write_looks(self, table: pd.DataFrame) -> list[str]:
+        """correlations.csv and looks.png, where the spec asks for quality and datasets are enough; returns the names of figures."""
+        file, picture = self.workspace.out / "correlations.csv", self.workspace.out / "looks.png"
+        judged = self.spec.quality is not None
+        correlations = (
+            correlate_looks(table, self.cells, self.workspace, self.spec.repeats) if judged else pd.DataFrame()
+        )
+        figure = looks_figures.looks(table, correlations)
+        if figure is None:  # what is there is of an earlier form of the spec
+            file.unlink(missing_ok=True)
+            picture.unlink(missing_ok=True)
+            return []
+        write_text(file, correlations.to_csv(index=False, float_format="%.6g"))
+        write_bytes(picture, figures.png(figure))
+        return [picture.name]
+
+    def notes(self) -> list[str]:
+        """What is to be said of what `publish` wrote: which correlations are not given, where the spec asks for quality."""
+        if self.spec.quality is None:
+            return []
+        file = self.workspace.out / "correlations.csv"
+        correlations = read_correlations(file) if file.is_file() else None
+        few = looks_tables.few_note(read_sweep_results(self.workspace.out / "results.csv"), correlations)
+        return [few] if few else []
 
     def write_comparisons(self) -> None:
         """comparisons.csv: the pairs that the spec names, as far as both cells are done."""
@@ -92,7 +128,7 @@ class Results:
     def row(self, cell: Cell) -> Row:
         """The cell's line of results.csv, as far as it is done."""
         row: Row = {"cell": cell.name, **cell.columns, "state": self.workspace.state(cell)}
-        data, evaluated = cell.stages[0], cell.stage("evaluate")
+        data, evaluated, judged = cell.stages[0], cell.stage("evaluate"), cell.stage("quality")
         if cell.columns["kind"] in ("synthetic", "bmode") and self.workspace.done(data):
             seconds = self.workspace.seconds_per_image(data)
             row["seconds_per_image"] = seconds
@@ -101,6 +137,8 @@ class Results:
         if evaluated is not None and self.workspace.done(evaluated):
             row |= metric_columns(read_metrics(self.workspace.result(evaluated) / "metrics.json"))
             row["covers"] = PATIENTS  # a row is one training; comparisons of repeats know both
+        if judged is not None and self.workspace.done(judged):
+            row |= looks_of(read_quality(self.workspace.result(judged) / "quality.json"))
         return row
 
     def per_case(self, cell: Cell) -> pd.DataFrame | None:

@@ -44,6 +44,10 @@ SWEEP_PICTURES: Mapping[str, Caption] = {
         "Images a second against the number of network evaluations",
         "Throughput as measured while the sweep ran.",
     ),
+    "looks.png": (
+        "Rank correlations of looks and outcomes, and Dice against each measure of looks",
+        "Top: rank correlation over the datasets, with its 95 % interval (patients and datasets resampled); a point on the right says that what looks more real teaches better. Below: each point is a dataset; the arrow shows which way is more real, dashed is what real images teach.",
+    ),
     "pareto.png": (
         "Dice of the LV endocardium and error of the ejection fraction against seconds an image",
         "The grey line joins the cells that no other beats in both; numbers are NFE. Seconds are those of the processes that drew together.",

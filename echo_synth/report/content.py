@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import pandas as pd
+
 from echo_synth.data.subject import SUBJECT, subject_of
 from echo_synth.data.tissue_colours import Key, legend, tissue_colour
 from echo_synth.data.tissues import OTHER_TISSUE
@@ -22,6 +24,7 @@ from echo_synth.report import figures, reading, tables
 from echo_synth.report.blocks import Block, Facts, Gallery, Legend, Note, PageSection, Panels, Picture, Settings, Table
 from echo_synth.report.captions import EVALUATION_PICTURES, NEAREST, QUALITY_PICTURES, SWEEP_PICTURES, WIDE, Caption
 from echo_synth.report.headline import Headline, of_evaluation, of_quality, of_sweep
+from echo_synth.report.looks_tables import CORRELATION_NOTE, correlation_rows, few_note, looks_rows
 from echo_synth.report.panels import cut, cut_preview
 from echo_synth.report.quality_tables import quality_rows, recall_rows
 from echo_synth.runs.folder import FORMER
@@ -29,7 +32,7 @@ from echo_synth.runs.folder import FORMER
 T = TypeVar("T")
 LEFT_OUT = "Left out"
 _MOST_HEADLINES = 12
-_STAGE = re.compile(r"evaluate-[0-9a-f]{12}")
+_STAGE = re.compile(r"(evaluate|quality)-[0-9a-f]{12}")
 _DATASET_SETTINGS = ("model", "size", "nfe", "solver", "count", "seed", "precision", "trained_on")
 
 
@@ -102,6 +105,7 @@ class _Page:
             cells = Table(tables.sweep_rows(table), "Cells, each judged on the held-out real patients", name)
             blocks: list[Block] = [cells, Note(tables.sweep_note(table))]
             blocks += self._comparisons(file.parent / "comparisons.csv", name)
+            blocks += self._looks(table, file.parent / "correlations.csv", name)
             blocks += self._pictures(file.parent, SWEEP_PICTURES)
             if (file.parent / "images.png").is_file():
                 drawn = next(iter(sorted(file.parent.rglob(SUBJECT))), file)  # of a heart there is none
@@ -114,6 +118,17 @@ class _Page:
             return
         yield Table(tables.comparison_rows(table), "Pairs of cells on the same images", sweep)
         yield Note(tables.comparison_note(table))
+
+    def _looks(self, results: pd.DataFrame, file: Path, sweep: str) -> Iterator[Block]:
+        if not len(rows := looks_rows(results)) > 1:
+            return
+        yield Table(rows, "How real the images look", sweep)
+        table = self._read(reading.read_correlations, file) if file.is_file() else None
+        if table is not None:
+            yield Table(correlation_rows(table), "Does what looks more real teach better?", sweep)
+            yield Note(CORRELATION_NOTE)
+        if few := few_note(results, table):
+            yield Note(few)
 
     def evaluations(self) -> Iterator[PageSection]:
         for file in self._files("metrics.json"):
@@ -138,7 +153,8 @@ class _Page:
             yield PageSection(f"Evaluation: {name}", [*blocks, Settings(metrics.get("settings") or {})])
 
     def qualities(self) -> Iterator[PageSection]:
-        results = {f: q for f in self._files("quality.json") if (q := self._read(reading.read_quality, f)) is not None}
+        files = [f for f in self._files("quality.json") if not _in_a_sweep(f)]  # of a cell: in the sweep's table
+        results = {f: q for f in files if (q := self._read(reading.read_quality, f)) is not None}
         names = _told_apart({file: str(result["dataset"]) for file, result in results.items()}, self.folder)
         for file, result in results.items():
             self._note(of_quality(f"Quality of {names[file]}", result))
@@ -198,7 +214,7 @@ _RECALL_NOTE = (
 
 
 def _in_a_sweep(file: Path) -> bool:
-    """Whether a file is some SWEEP/work/evaluate-…/result/metrics.json beside a SWEEP/results.csv."""
+    """Whether a file is some SWEEP/work/evaluate-…/result/metrics.json, or quality-…'s, beside a SWEEP/results.csv."""
     stage = file.parent.parent
     return bool(_STAGE.fullmatch(stage.name)) and (stage.parent.parent / "results.csv").is_file()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from echo_synth import specs
 from echo_synth.data.tables import Column, Table, read_table
 from echo_synth.errors import DataError
 from echo_synth.evaluation.case_scores import METRICS
+from echo_synth.evaluation.looks import LOOKS, OUTCOMES
 from echo_synth.files import read_json
 from echo_synth.report import tables
 from echo_synth.report.schemas import MetricsFile, QualityFile
 from echo_synth.report.sweep_rows import MONEY
+from echo_synth.types import VIEWS as HEART_VIEWS
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_PNG_BYTES = 1 << 25
@@ -51,6 +53,7 @@ SWEEP_RESULTS = Table(
         Column("segmenter_seed", "number", "of the training, where it is repeated"),
         Column("covers", "text", "what the intervals know of"),
         *_scores(tables.SWEEP_SCORES, ("", "_low", "_high")),
+        *(Column(look.column, "number", "how real the images look") for look in LOOKS.values()),
     ),
 )
 
@@ -83,6 +86,64 @@ PER_CASE = Table(
     ),
 )
 
+_FRACTIONS = ("ef_percent", "ef_percent_reference")
+VOLUMES = Table(
+    "volumes.csv",
+    "echosynth bootstrap-eval",
+    "",
+    (
+        Column("patient", "name", "whose heart it is", needed=True),
+        Column("convention", "text", "of the discs' height", needed=True),
+        *(Column(name, "number", "ejection fraction; empty without a cavity", "%") for name in _FRACTIONS),
+    ),
+)
+VIEWS = Table(
+    "views.csv",
+    "echosynth bootstrap-eval",
+    "",
+    (
+        Column("patient", "name", "whose image it is", needed=True),
+        Column("view", "text", "of the image", needed=True, values=HEART_VIEWS),
+        Column(f"probability_{HEART_VIEWS[1]}", "number", "that the classifier states", needed=True, low=0, high=1),
+    ),
+)
+_RANKED = ("rho", "low", "high")
+CORRELATIONS = Table(
+    "correlations.csv",
+    "echosynth sweep",
+    "",
+    (
+        Column("measure", "text", "of looks", needed=True, values=tuple(LOOKS)),
+        Column("outcome", "text", "of trainings", needed=True, values=tuple(OUTCOMES)),
+        *(Column(name, "text", "which way", needed=True, values=("low", "high")) for name in ("real_is", "better_is")),
+        *(Column(name, "number", "of the rank correlation", low=-1, high=1) for name in _RANKED),
+        Column("cells", "number", "datasets that count", needed=True, low=0),
+    ),
+)
+
+
+def read_volumes(path: Path) -> pd.DataFrame:
+    """volumes.csv of an evaluation, a row a patient and convention, columns of VOLUMES and others."""
+    return _with_all(read_table(path, VOLUMES), _FRACTIONS, path, VOLUMES)
+
+
+def read_views(path: Path) -> pd.DataFrame:
+    """views.csv of an evaluation, a row an image, columns of VIEWS and others."""
+    return read_table(path, VIEWS)
+
+
+def read_correlations(path: Path) -> pd.DataFrame:
+    """correlations.csv of a sweep; a number that could not be had is NaN."""
+    return _with_all(read_table(path, CORRELATIONS), _RANKED, path, CORRELATIONS)
+
+
+def _with_all(table: pd.DataFrame, names: Sequence[str], path: Path, declared: Table) -> pd.DataFrame:
+    """`table`, which has these columns, whose cells may be empty; else DataError."""
+    lacking = [name for name in names if name not in table]
+    if lacking:
+        raise DataError(f"{path}: no column '{lacking[0]}'; expected the {declared.file} of '{declared.made_by}'")
+    return table
+
 
 def read_scores(path: Path) -> pd.DataFrame:
     """per_case.csv of an evaluation, a row a case and structure, columns of PER_CASE and others."""
@@ -106,11 +167,7 @@ def read_sweep_results(path: Path) -> pd.DataFrame:
 
 def read_comparisons(path: Path) -> pd.DataFrame:
     """comparisons.csv of a sweep; a number that could not be had is NaN."""
-    table = read_table(path, COMPARISONS)
-    lacking = [name for name in ("difference", "low", "high", "p_holm") if name not in table]
-    if lacking:
-        raise DataError(f"{path}: no column '{lacking[0]}'; expected the comparisons.csv of 'echosynth sweep'")
-    return table
+    return _with_all(read_table(path, COMPARISONS), ("difference", "low", "high", "p_holm"), path, COMPARISONS)
 
 
 def read_metrics(path: Path) -> Mapping[str, Any]:

@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
+from echo_synth.evaluation.rank_correlation import FEWEST
 from echo_synth.experiment.cells import build_cells
 from echo_synth.experiment.results import Results
 from echo_synth.experiment.spec import SweepSpec
+from echo_synth.experiment.stages import Cell
 from echo_synth.files import write_json
-from echo_synth.report.reading import read_sweep_results
+from echo_synth.report.page import build
+from echo_synth.report.reading import read_correlations, read_sweep_results
 from echo_synth.report.tables import sweep_rows
 from tests.experiment.sweeps import FINGERPRINTS, GRID, runner_in, scores_of
+from tests.report.tables import QUALITY
 
 
 def test_a_sweep_writes_its_comparisons_and_removes_those_of_before(tmp_path: Path) -> None:
@@ -86,3 +91,126 @@ def test_money_stands_beside_seconds_where_a_price_is_named(tmp_path: Path) -> N
     assert {row[column] for row in rows[1:]} == {"0.25", "–"}
     Results(spec, cells, workspace).write_table()
     assert "money_per_1000_images" not in read_sweep_results(tmp_path / "results.csv")
+
+
+_JUDGED = {
+    "models": {"edm-l64": {"nfe": [5, 20]}, "twin": {"model": "edm-l64", "nfe": [20]}},
+    "cells": {"real": {"kind": "real"}, "bmode": {"kind": "bmode"}, "noise": {"kind": "noise"}},
+    "segmenter": {"seeds": [5, 6]},
+    "quality": {"count": 4},
+    "repeats": 100,
+}
+
+
+def _sweep(folder: Path, changes: dict[str, object] | None = None) -> Results:
+    spec = SweepSpec.model_validate(GRID | _JUDGED | (changes or {}))
+    return Results(spec, build_cells(spec, FINGERPRINTS | {"twin": "w"}), runner_in(folder).workspace)
+
+
+def _evaluated(results: Results, cell: Cell, dice: float, ef_error: float) -> None:
+    """Leave an evaluation of six patients: Dice, error of EF in points, and a classifier that is always right."""
+    stage, workspace = cell.stage("evaluate"), results.workspace
+    assert stage is not None
+    folder = workspace.result(stage)
+    estimates = [{"mean": mean, "ci95": [mean, mean]} for mean in (dice, 1.0)]
+    write_json(
+        folder / "metrics.json",
+        {"segmentation": {"lv_endo": {"dice": estimates[0]}}, "classification": {"accuracy": estimates[1]}},
+    )
+    scores_of(0).assign(dice=dice).to_csv(folder / "per_case.csv", index=False)
+    patients = [f"p{i}" for i in range(6)]
+    volumes = pd.DataFrame(
+        {"patient": patients, "convention": "camus", "ef_percent": 50.0, "ef_percent_reference": 50.0}
+    )
+    wrong = volumes.assign(convention="clinical", ef_percent=0.0)
+    volumes["ef_percent"] -= ef_error
+    pd.concat([volumes, wrong]).to_csv(folder / "volumes.csv", index=False)
+    views = pd.DataFrame({"patient": patients, "view": ["2CH", "4CH"] * 3, "probability_4CH": [0.1, 0.9] * 3})
+    views.to_csv(folder / "views.csv", index=False)
+    write_json(workspace.folder(stage) / "done.json", {})
+
+
+def _looking(results: Results, cell: Cell, agreement: float) -> None:
+    stage, workspace = cell.stage("quality"), results.workspace
+    assert stage is not None
+    seen = {**QUALITY["agreement"], "agreement": {"mean": agreement}}  # type: ignore[dict-item]
+    quality = {k: v for k, v in QUALITY.items() if k != "diversity"} | {"agreement": seen}
+    write_json(workspace.result(stage) / "quality.json", quality)
+    write_json(workspace.folder(stage) / "done.json", {})
+
+
+def test_looks_stand_beside_outcomes_and_are_correlated_with_them(tmp_path: Path) -> None:
+    """Four datasets in ten trainings: one is in two rows of the grid; a second training that fails moves the mean."""
+    results = _sweep(tmp_path)
+    dice = {"edm-l64_nfe5_seed0": 0.7, "edm-l64_nfe20_seed0": 0.9, "twin_nfe20_seed0": 0.9, "bmode": 0.8, "noise": 0.1}
+    agreement = {
+        "edm-l64_nfe5_seed0": 0.8,
+        "edm-l64_nfe20_seed0": 0.9,
+        "twin_nfe20_seed0": 0.9,
+        "bmode": 0.7,
+        "noise": 0.2,
+    }
+    results.publish()
+    assert not (tmp_path / "correlations.csv").exists()
+    for cell in results.cells:
+        failed = 0.5 if cell.name == "edm-l64_nfe20_seed0_train6" or cell.name == "twin_nfe20_seed0_train6" else 0.0
+        _evaluated(results, cell, dice.get(cell.dataset, 0.95) - failed, 10 * (1 - dice.get(cell.dataset, 0.95)))
+        if cell.dataset in agreement:
+            _looking(results, cell, agreement[cell.dataset])
+    assert "looks.png" in results.publish()
+    assert results.notes() == []
+    table = read_sweep_results(tmp_path / "results.csv").set_index("cell")
+    assert table.loc["bmode_train5", "agreement"] == 0.7
+    assert table.loc["bmode_train5", "near_copies"] == 0.05
+    assert table["diversity_ratio"].isna().all()
+    assert pd.isna(table.loc["real_train5", "agreement"])
+    correlations = read_correlations(tmp_path / "correlations.csv").set_index(["measure", "outcome"])
+    assert "diversity_difference" not in correlations.index.get_level_values("measure")
+    assert (correlations["cells"] == 4).all()
+    assert (correlations["patients"] == 6).all()
+    # Looks rise: noise, bmode, nfe5, nfe20; Dice of nfe20 is 0.65 over both trainings: 1 − 6 · (4 + 4) / 60.
+    row = correlations.loc[("agreement", "dice_lv_endo")]
+    assert row["rho"] == pytest.approx(0.2)
+    assert (row["real_is"], row["better_is"]) == ("high", "high")
+    error = correlations.loc[("agreement", "ef_mae")]
+    assert error["rho"] == pytest.approx(-0.8)  # the errors of CAMUS's convention: 9, 2, 3, 1
+    assert error["better_is"] == "low"
+    assert pd.isna(correlations.loc[("agreement", "accuracy"), "rho"])  # all the same
+    assert pd.isna(correlations.loc[("near_copies", "dice_la"), "rho"])
+    page = build(tmp_path)
+    assert "How real the images look" in page
+    assert "+0.80 [" in page  # a smaller error is better: the sign is turned
+    assert "none: all ranks are the same" in page
+    assert "it does not know how other images of the same generators would look" in page
+    assert 'alt="Rank correlations of looks and outcomes' in page
+    assert "Quality: Dataset601_EDM" not in page  # of a cell
+
+
+def test_too_few_datasets_are_said_to_be_and_nothing_old_stays(tmp_path: Path) -> None:
+    results = _sweep(tmp_path)
+    for cell in results.cells:
+        _evaluated(results, cell, 0.5, 1.0)
+        if cell.dataset in ("bmode", "noise", "edm-l64_nfe5_seed0"):
+            _looking(results, cell, 0.5)
+    for name in ("correlations.csv", "looks.png"):
+        (tmp_path / name).write_text("of before")
+    assert "looks.png" not in results.publish()
+    assert not (tmp_path / "correlations.csv").exists()
+    assert not (tmp_path / "looks.png").exists()
+    [note] = results.notes()
+    assert "No correlation of looks and outcomes is given" in note
+    assert f"fewer than {FEWEST}" in note
+
+
+def test_a_sweep_that_does_not_ask_for_quality_leaves_what_it_left(tmp_path: Path) -> None:
+    """Columns, files and sentences: none of them speaks of looks."""
+    results = _sweep(tmp_path, {"quality": None})
+    for cell in results.cells:
+        _evaluated(results, cell, 0.5, 1.0)
+    results.publish()
+    assert results.notes() == []
+    assert {p.name for p in tmp_path.iterdir() if p.is_file()} == {"results.csv", "scores.png"}
+    columns = ["cell", "kind", "patients", "seed", "segmenter_seed", "state", "covers", "row", "model", "nfe", "count"]
+    scores = [f"{score}{end}" for score in ("dice_lv_endo", "accuracy") for end in ("", "_low", "_high")]
+    assert sorted(pd.read_csv(tmp_path / "results.csv").columns) == sorted([*columns, *scores])
+    assert "look" not in build(tmp_path).partition("<body>")[2].lower()
