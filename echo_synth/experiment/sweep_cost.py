@@ -29,7 +29,7 @@ from echo_synth.experiment.workspace import read_seconds
 # Of one image on two cores of 2.5 GHz, where no training of the sweep has ended yet.
 _CLASSIFIER_SECONDS = 0.5
 _CLASSIFIER_BYTES = 325e6  # weights and training state
-_HELD_OUT_SECONDS = 300.0  # of predicting and of evaluating some hundred images, start included
+_HELD_OUT_SECONDS = 300.0  # of predicting, of evaluating and of judging some hundred images, start included
 _RENDERING_SECONDS = 0.1  # of an image without a network, on one core
 TRAININGS: Mapping[StageKind, str] = {
     "segmenter": "segmenters",

@@ -51,7 +51,7 @@ def looks(results: pd.DataFrame, correlations: pd.DataFrame) -> Figure | None:
 
 
 def _forest(axis: Axes, table: pd.DataFrame, measures: list[str]) -> None:
-    """A group of points a measure, a colour an outcome."""
+    """A group of points a measure, a colour an outcome: none of those that rows of the grid have."""
     outcomes = [name for name in OUTCOMES if (table["outcome"] == name).any()]
     for k, outcome in enumerate(outcomes):
         rows = table[(table["outcome"] == outcome) & table["rho"].notna()]
@@ -60,7 +60,9 @@ def _forest(axis: Axes, table: pd.DataFrame, measures: list[str]) -> None:
         low, high = (rows[end].fillna(rows["rho"]).to_numpy(float) for end in ("low", "high"))
         reach = np.stack([middle - low, high - middle]).clip(0)  # the middle may lie outside its own percentiles
         label = OUTCOMES[outcome].label
-        axis.errorbar(middle, places, xerr=reach, fmt="o", color=f"C{k}", markersize=4, linewidth=1, label=label)
+        axis.errorbar(
+            middle, places, xerr=reach, fmt="o", color=plt.get_cmap("Dark2")(k), markersize=4, linewidth=1, label=label
+        )
     axis.axvline(0, color=GREY, linewidth=0.8)
     axis.set(xlim=(-1.08, 1.08), ylim=(len(measures) - 0.4, -0.6))
     axis.set_yticks(range(len(measures)), [LOOKS[m].label for m in measures], fontsize=8)

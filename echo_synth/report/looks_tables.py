@@ -103,6 +103,6 @@ def few_note(results: pd.DataFrame, correlations: pd.DataFrame | None) -> str:
     if not len(table) or not lacking:
         return ""
     if not given:
-        return f"No correlation of looks and outcomes is given: {max(lacking)} datasets have both, and fewer than {FEWEST} say nothing."
+        return f"No correlation of looks and outcomes is given: it needs {FEWEST} datasets that have both, found {max(lacking)}."
     pairs = "; ".join(f"{', '.join(names)} ({both} datasets)" for both, names in sorted(lacking.items()))
     return f"No correlation is given where fewer than {FEWEST} datasets have both: {pairs}."

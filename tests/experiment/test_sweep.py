@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 def _small(folder: Path) -> Path:
-    """Without nnU-Net: real and one model, a classifier each."""
+    """Without nnU-Net: real and one model, a classifier each, and the model's images judged."""
     spec = {
         "real": 501,
         "count": 8,
@@ -32,6 +32,7 @@ def _small(folder: Path) -> Path:
         "repeats": 20,
         "cells": {"real": {"kind": "real"}},
         "classifier": {"epochs": 1, "resolution": 32},
+        "quality": {"count": 6, "rate": 0.5, "perceptual": "none"},
     }
     (folder / "small.yaml").write_text(yaml.safe_dump(spec))
     return folder / "small.yaml"
@@ -55,11 +56,18 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(
     sweep(spec, out, device="cpu")
     after = {p: p.stat().st_mtime_ns for p in out.glob("work/*/done.json")}
     assert before.items() <= after.items()
-    assert len(after) == 6
+    assert len(after) == 7
     table = pd.read_csv(out / "results.csv").set_index("cell")
     assert (table["state"] == "done").all()
     assert table["accuracy"].between(0, 1).all()
     assert table.loc["edm-l64_nfe1_seed0", "seconds_per_image"] > 0
+    judged = table.loc["edm-l64_nfe1_seed0", ["grain_ratio", "grey_level_distance", "near_copies", "frechet_distance"]]
+    assert (judged.dropna() >= 0).sum() == 4
+    assert table[["agreement", "diversity_ratio"]].isna().all(axis=None)  # no segmenter, no network
+    assert (
+        "No correlation of looks and outcomes is given: it needs 4 datasets that have both, found 1"
+        in capsys.readouterr().out
+    )
     assert {p.name for p in out.glob("*.png")} == {"images.png", "scores.png", "throughput.png"}
     logs = {p: p.read_text() for p in out.glob("work/*/log.txt")}
     capsys.readouterr()

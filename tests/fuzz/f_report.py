@@ -31,6 +31,11 @@ _COMPARISONS = (
     b"comparison,cell,baseline,structure,metric,difference,low,high,p,p_holm\n"
     b"one,a,b,lv_endo,dice,0.1,0.05,0.2,0.01,0.02\n"
 )
+_CORRELATIONS = (
+    b"measure,real_is,outcome,better_is,rho,low,high,cells,patients\n"
+    b"agreement,high,dice_lv_endo,high,0.5,-0.1,1,5,6\ngrain_difference,low,ef_mae,low,,,,4,6\n"
+)
+_JUDGED = sweep_table().assign(agreement=0.5, grain_ratio=[0.5, 0.9, 1.0, 1.1, 1.2, None]).to_csv(index=False).encode()
 _SETTINGS = b'{"command": "generate", "model": 1, "nfe": 20}'
 _FOREIGN = (
     b"",
@@ -77,8 +82,9 @@ def _page(references: Path, scratch: Path) -> Kind:
         "metrics.json": (scratch / "evaluation/metrics.json").read_bytes(),
         "quality.json": json.dumps(QUALITY).encode(),
         "history.csv": _HISTORY,
-        "results.csv": sweep_table().to_csv(index=False).encode(),
+        "results.csv": _JUDGED,
         "comparisons.csv": _COMPARISONS,
+        "correlations.csv": _CORRELATIONS,
         "settings.json": _SETTINGS,
         "preview.png": b"\x89PNG\r\n\x1a\n",
     }
@@ -99,7 +105,8 @@ def _page(references: Path, scratch: Path) -> Kind:
         folder = scratch / "page"
         shutil.rmtree(folder, ignore_errors=True)
         (folder / "x").mkdir(parents=True)
-        beside = {"settings.json": "preview.png", "comparisons.csv": "results.csv"}.get(case[0])
+        tables = dict.fromkeys(("comparisons.csv", "correlations.csv"), "results.csv")
+        beside = ({"settings.json": "preview.png"} | tables).get(case[0])
         if beside:
             (folder / "x" / beside).write_bytes(files[beside])
         (folder / "x" / case[0]).write_bytes(case[1])

@@ -69,7 +69,7 @@ def test_pairs_without_enough_datasets_are_named() -> None:
     fewer = results.assign(grain_ratio=[0.8, None, 1.0, None, None, None])
     note = few_note(fewer, given[given["measure"] == "agreement"])
     assert note.endswith("Grain's strength relative to real with Dice, LV endocardium (2 datasets).")
-    assert "3 datasets have both, and fewer than 4 say nothing" in few_note(results.iloc[:3], None)
+    assert "it needs 4 datasets that have both, found 3" in few_note(results.iloc[:3], None)
 
 
 def test_the_figure_shows_every_pair_and_every_dataset() -> None:
