@@ -28,7 +28,7 @@ _SEGMENTER_SECONDS = {"subpixel": 1.3, "pooled": 1.0, "planned": 5.0}
 GPU_FACTOR = 50.0  # a guess: no training was timed on a GPU yet
 _PREPARED_BYTES = 800_000.0  # of a training case: preprocessed for nnU-Net
 _HELD_OUT_SECONDS = {"predict": 1.0, "evaluate": 0.5}  # of an image
-_JUDGED_SECONDS, _COMPARED_SECONDS = 1.5, 0.2  # of an image that is judged, of a real one that it is compared with
+_JUDGED_SECONDS, _COMPARED_SECONDS = 1.5, 0.3  # of an image that is judged, of a real one that it is compared with
 _CHEAP = Estimate(_START_SECONDS, 1e6, _GIBIBYTE)
 
 
@@ -143,7 +143,7 @@ class SweepEstimator:
 
     def _quality(self, stage: Stage) -> Estimate:
         judged, real = int(stage.config["count"] or 0), len(self.inputs.real.cases())
-        seconds = 2 * _START_SECONDS + judged * _JUDGED_SECONDS + real * _COMPARED_SECONDS
+        seconds = 4 * _START_SECONDS + judged * _JUDGED_SECONDS + real * _COMPARED_SECONDS
         return Estimate(seconds, judged * 20_000.0, 2 * _GIBIBYTE)
 
     def _held_out(self, stage: Stage) -> Estimate:

@@ -33,6 +33,9 @@ def test_more_images_and_longer_trainings_take_longer(home: Path, tmp_path: Path
     short = {"trainer": "nnUNetTrainerEchoSynth_cpu", "epochs": 1}
     assert seconds({"segmenter": short | {"epochs": 40}}) > seconds({"segmenter": short}) + 600
     assert seconds({"segmenter": {"trainer": "nnUNetTrainerEchoSynth"}}) > 86400  # the paper's, on a CPU
+    alone = {"segmenter": None, "cells": {"real": {"kind": "real"}}, "reference": "real"}
+    none, few, many = (seconds(alone | {"quality": q}) for q in (None, {"count": 20}, {"count": 1000}))
+    assert none < few < many - 600
 
 
 def test_what_is_done_takes_nothing_and_tells_what_the_rest_takes(home: Path, tmp_path: Path) -> None:
