@@ -18,28 +18,27 @@ class Look:
 
     Attributes:
         column: of results.csv, where it is found.
-        label, digits: its name and decimals in tables and figures.
+        label: its name in tables and figures.
         real_is: whether images look the more real the lower it is, or the higher.
         ratio: whether the column is relative to real images; then the measure is its difference from 1, either way.
     """
 
     column: str
     label: str
-    digits: int
     real_is: Way
     ratio: bool = False
 
 
 # By the name that correlations.csv has for it.
 LOOKS: dict[str, Look] = {
-    "agreement": Look("agreement", "Agreement with the maps, Dice", 3, "high"),
-    "kernel_distance": Look("kernel_distance", "Kernel distance", 4, "low"),
-    "frechet_distance": Look("frechet_distance", "Fréchet distance", 2, "low"),
-    "grain_difference": Look("grain_ratio", "Grain's strength relative to real", 3, "low", ratio=True),
-    "grey_level_distance": Look("grey_level_distance", "Kolmogorov distance of grey levels", 3, "low"),
-    "diversity_difference": Look("diversity_ratio", "Diversity relative to real", 3, "low", ratio=True),
+    "agreement": Look("agreement", "Agreement with the maps, Dice", "high"),
+    "kernel_distance": Look("kernel_distance", "Kernel distance", "low"),
+    "frechet_distance": Look("frechet_distance", "Fréchet distance", "low"),
+    "grain_difference": Look("grain_ratio", "Grain's strength relative to real", "low", ratio=True),
+    "grey_level_distance": Look("grey_level_distance", "Kolmogorov distance of grey levels", "low"),
+    "diversity_difference": Look("diversity_ratio", "Diversity relative to real", "low", ratio=True),
     # A copy of a real image looks real, whatever else speaks against it.
-    "near_copies": Look("near_copies", "Share of near copies", 3, "high"),
+    "near_copies": Look("near_copies", "Share of near copies", "high"),
 }
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from echo_synth.evaluation.looks import LOOKS, OUTCOMES
 from echo_synth.report.figures import as_label
@@ -52,9 +53,10 @@ def looks(results: pd.DataFrame, correlations: pd.DataFrame) -> Figure | None:
 
 def _forest(axis: Axes, table: pd.DataFrame, measures: list[str]) -> None:
     """A group of points a measure, a colour an outcome: none of those that rows of the grid have."""
-    outcomes = [name for name in OUTCOMES if (table["outcome"] == name).any()]
+    known = table.dropna(subset=["rho"])
+    outcomes = [name for name in OUTCOMES if (known["outcome"] == name).any()]
     for k, outcome in enumerate(outcomes):
-        rows = table[(table["outcome"] == outcome) & table["rho"].notna()]
+        rows = known[known["outcome"] == outcome]
         places = [measures.index(m) + 0.14 * (k - (len(outcomes) - 1) / 2) for m in rows["measure"]]
         middle = rows["rho"].to_numpy(float)
         low, high = (rows[end].fillna(rows["rho"]).to_numpy(float) for end in ("low", "high"))
@@ -71,7 +73,8 @@ def _forest(axis: Axes, table: pd.DataFrame, measures: list[str]) -> None:
     axis.set_xlabel(f"rank correlation over {count} datasets\nright: what looks more real teaches better", fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.3, 1.0))
+    if outcomes:
+        axis.legend(frameon=False, fontsize=7, ncols=3, loc="lower center", bbox_to_anchor=(0.3, 1.0))
 
 
 def _scatter(axis: Axes, results: pd.DataFrame, judged: pd.DataFrame, measure: str, outcome: str) -> None:
@@ -93,4 +96,7 @@ def _scatter(axis: Axes, results: pd.DataFrame, judged: pd.DataFrame, measure: s
     axis.set_xlabel(f"{look.label}\n{towards}", fontsize=8)
     axis.set_ylabel(OUTCOMES[outcome].label if axis.get_subplotspec().is_first_col() else "", fontsize=8)  # type: ignore[union-attr]
     axis.tick_params(labelsize=7)
+    axis.xaxis.set_major_locator(MaxNLocator(4))  # numbers of many digits need the room
+    axis.ticklabel_format(axis="x", scilimits=(-2, 4))
+    axis.xaxis.get_offset_text().set_fontsize(7)
     axis.spines[["top", "right"]].set_visible(False)

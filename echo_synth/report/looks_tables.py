@@ -25,18 +25,15 @@ def judged_datasets(results: pd.DataFrame) -> pd.DataFrame:
     Trainings of one dataset differ in their column segmenter_seed and in the end of their name, _train<seed>.
     """
     columns = [c for c in dict.fromkeys(look.column for look in LOOKS.values()) if c in results]
-    judged = results[results[columns].notna().any(axis=1)]
+    scores = [c for c in (*columns, *OUTCOMES) if c in results]
+    kept = [c for c in ("kind", "row", "model", "nfe", "count") if c in results]
+    named = ["cell", *(c for c in ("segmenter_seed",) if c in results)]
+    judged = results.loc[results[columns].notna().any(axis=1), [*named, *scores, *kept]]
     if judged.empty:
         return judged.assign(dataset=pd.Series(dtype=object))
     names = [_without_seed(row) for row in judged.to_dict("records")]
-    table = judged.assign(dataset=pd.Series(names, judged.index, dtype=object))
-    scores = [c for c in (*columns, *OUTCOMES) if c in table]
-    kept = [c for c in ("kind", "row", "model", "nfe", "count") if c in table]
-    return (
-        table.groupby("dataset", sort=False)
-        .agg(dict.fromkeys(scores, "mean") | dict.fromkeys(kept, "first"))
-        .reset_index()
-    )
+    grouped = judged.assign(dataset=pd.Series(names, judged.index, dtype=object)).groupby("dataset", sort=False)
+    return grouped.agg(dict.fromkeys(scores, "mean") | dict.fromkeys(kept, "first")).reset_index()
 
 
 def _without_seed(row: Mapping[Any, Any]) -> str:
@@ -50,7 +47,7 @@ def looks_rows(results: pd.DataFrame) -> Rows:
     known = [look for look in LOOKS.values() if look.column in table and table[look.column].notna().any()]
     rows = [["Dataset", *(f"{look.label} ({more_real(look.real_is, look.ratio)})" for look in known)]]
     for row in table.to_dict("records"):
-        cells = [f"{row[k.column]:.{k.digits}f}" if pd.notna(row[k.column]) else "–" for k in known]
+        cells = [f"{row[k.column]:.3g}" if pd.notna(row[k.column]) else "–" for k in known]
         rows.append([str(row["dataset"]), *cells])
     return rows
 

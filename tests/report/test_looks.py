@@ -57,7 +57,7 @@ def test_a_dataset_is_one_row_whatever_trains_on_it() -> None:
         "Agreement with the maps, Dice (real: high)",
         "Grain's strength relative to real (real: 1)",
     ]
-    assert rows[1] == ["edm-l64_nfe5_seed0", "0.600", "0.800"]
+    assert rows[1] == ["edm-l64_nfe5_seed0", "0.6", "0.8"]
     assert looks_rows(sweep_table()) == [["Dataset"]]
 
 
