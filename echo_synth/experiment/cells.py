@@ -14,6 +14,10 @@ from echo_synth.experiment.spec import ExtraCell, ModelGrid, SweepSpec
 from echo_synth.experiment.stages import DRAWN_KINDS, IMPORTED, OWN_KINDS, Cell, Setting, Stage, imported_name
 from echo_synth.generation.physics import RENDERER
 
+# Of evaluations with a baseline; raised when their numbers change, so that a sweep makes them again. 1 took the baseline's
+# predictions for those of the cell.
+_EVALUATION = 2
+
 Solvers = Mapping[tuple[str, int], str]
 
 
@@ -207,6 +211,7 @@ class _Builder:
             stages.append(classifier)
         if needs:
             config: dict[str, Setting] = {"repeats": self.spec.repeats, "real": self.fingerprints["real"]}
+            config |= {"method": _EVALUATION} if "baseline" in needs else {}
             stages.append(Stage("evaluate", config, needs))
         if judged is not None:  # last: what cannot be judged is evaluated nevertheless
             stages.append(judged)

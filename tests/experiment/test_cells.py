@@ -241,3 +241,11 @@ def test_images_are_judged_by_the_command_that_a_user_would_type(tmp_path: Path)
     [alone] = commands.of(without["edm-l64_nfe5_seed0"].stages[-1])
     assert {"--no-features", "--perceptual=none", "--count=200"} <= set(alone)
     assert not [w for w in alone if w.startswith(("--trainer", "--classifier"))]
+
+
+def test_evaluations_with_a_baseline_are_not_those_of_earlier_versions() -> None:
+    """These had taken the baseline's predictions for the cell's."""
+    methods = {name: c.stage("evaluate").config.get("method") for name, c in cells_of().items()}  # type: ignore[union-attr]
+    assert methods.pop("real") is None
+    assert methods
+    assert set(methods.values()) == {2}

@@ -59,7 +59,9 @@ def test_fields_beyond_the_range_are_clipped() -> None:
 def test_latents_compute_in_the_precision_of_the_weights() -> None:
     codec, sector = _codecs()[1], _disc()
     assert isinstance(codec, LatentCodec)
-    torch.nn.init.constant_(list(codec.vae.decoder.parameters())[-1], 0.5)  # untrained, it may give less than 0 everywhere
+    torch.nn.init.constant_(
+        list(codec.vae.decoder.parameters())[-1], 0.5
+    )  # untrained, it may give less than 0 everywhere
     fields = codec.encode(sector, sector)
     plain = codec.decode(fields, sector)
     assert 0 < plain.max() < 1
