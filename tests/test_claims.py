@@ -83,6 +83,7 @@ def test_a_stopped_holder_still_holds(tmp_path: Path) -> None:
     process.wait()
 
 
+@pytest.mark.slow
 def test_of_another_machine_the_heartbeat_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "STALE_SECONDS", 4.5)
     monkeypatch.setattr(claims, "_is_locked", lambda _: False)  # as on a network file system
@@ -129,6 +130,7 @@ def test_who_lost_its_lock_hears_of_it(tmp_path: Path, monkeypatch: pytest.Monke
     assert lock_in(tmp_path).is_file()  # it is the other's
 
 
+@pytest.mark.slow
 def test_of_many_that_find_a_dead_holder_one_at_a_time_gets_it(tmp_path: Path) -> None:
     lock = lock_in(tmp_path)
     process = _holding(lock)

@@ -46,6 +46,7 @@ def test_a_section_that_fails_is_written_down(tmp_path: Path) -> None:
     assert not after.exists()
 
 
+@pytest.mark.slow
 def test_what_a_section_started_ends_with_its_time(tmp_path: Path) -> None:
     session, sign = _session(tmp_path), tmp_path / "child"
     child = f"import os, time; open({str(sign)!r}, 'w').write(str(os.getpid())); time.sleep(600)"

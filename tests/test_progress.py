@@ -59,6 +59,7 @@ def test_short_work_says_nothing() -> None:
     assert stream.getvalue() == ""
 
 
+@pytest.mark.slow
 def test_a_bar_stands_before_the_first_unit_is_done() -> None:
     code = (
         "import time; from echo_synth.progress import Meter; m = Meter(80, 'train', 'images'); time.sleep(2.5); "
@@ -92,6 +93,7 @@ def test_bars_have_no_colours_where_none_are_wanted(plain: bool, monkeypatch: py
     assert bool(re.search(r"\x1b\[[0-9;]*[34][0-9;]*m", stream.getvalue())) is not plain
 
 
+@pytest.mark.slow
 def test_a_bar_beside_redirected_output_leaves_everything_in_place(tmp_path: Path) -> None:
     """Libraries, their child processes and Python itself print into the log; the bar is on the terminal; afterwards all is as before."""
     code = f"""

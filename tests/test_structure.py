@@ -127,6 +127,7 @@ print("monai" in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_drawing_loads_no_phantom_and_small_models_no_monai() -> None:
     """Simulated physics and the geometry of hearts take a second to import, which a trained model does without; MONAI takes longer
     than all the rest, and only attention of larger VAEs and readers of maps need it."""

@@ -264,6 +264,7 @@ def test_each_bound_refuses_what_it_is_for() -> None:
     assert not Plausible([whole, cut], bounds)(_identity(rotation_deg=30.0))
 
 
+@pytest.mark.slow
 def test_a_heart_that_fills_its_sector_does_not_shrink_on_average() -> None:
     """Enlarged, its cavity would leave the sector; a recipe that refuses no more than that keeps the draws that shrink it."""
     tight = _heart()

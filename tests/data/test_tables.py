@@ -153,6 +153,7 @@ def _manifest(rows: int, **columns: object) -> dict[str, object]:
     return {**once, **numbers, **columns}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("columns", "packed", "reason"),
     [

@@ -169,6 +169,7 @@ def test_plan_as_json_and_its_mistakes(
     assert not (tmp_path / "echosynth_home").exists()
 
 
+@pytest.mark.slow
 def test_plan_on_a_terminal(tmp_path: Path) -> None:
     words = echosynth("plan", "--images", "1000000", "--model", "edm-l64", "--nfe", "4", "--gpus", "8")
     ended = in_terminal([*words, "--benchmark", str(write(tmp_path))], folder=tmp_path)

@@ -59,6 +59,7 @@ runner.run(Stage("segmenter", {"kind": "x"}))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_need_a_stage_take_turns_and_it_is_done_once(tmp_path: Path) -> None:
     processes = [subprocess.Popen([sys.executable, "-c", _STAGE, str(tmp_path)], cwd=ROOT) for _ in range(2)]
     assert [p.wait(600) for p in processes] == [0, 0]
@@ -72,6 +73,7 @@ run_command(["demo", "--minutes", "60", "--out", "demo"], {})
 """
 
 
+@pytest.mark.slow
 def test_a_command_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     parent = subprocess.Popen([sys.executable, "-c", _PARENT], cwd=tmp_path, env=environment, stdout=subprocess.PIPE)

@@ -52,6 +52,7 @@ def _cells(number: int, kind: str = "real") -> list[Cell]:
     return [Cell(f"c{i}", {"kind": "real"}, (stage,)) for i, stage in enumerate(stages)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 3])
 def test_cells_run_as_jobs_and_are_submitted_once(slurm: Path, tmp_path: Path, number: int) -> None:
     runner, said = runner_in(tmp_path / "sweep"), list[str]()

@@ -104,6 +104,7 @@ def _perturbed(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return ragged
 
 
+@pytest.mark.slow
 def test_200_real_masks_against_distance_transforms(camus: Path) -> None:
     files = sorted((camus / "database_nifti").glob("patient*/*_gt.nii.gz"))[::9]
     assert len(files) == 200

@@ -195,6 +195,7 @@ def test_a_loaded_network_is_the_one_that_was_saved(name: str, tmp_path: Path) -
     assert all(after[k].device == v.device and torch.equal(after[k], v) for k, v in before.items())
 
 
+@pytest.mark.slow
 def test_loading_a_network_does_not_import_compilers() -> None:
     """Some functions do on the meta device: seconds, and hundreds of modules."""
     code = "import sys; from echo_synth.runs.find import bundled_run; bundled_run('edm-l64').load(); print('sympy' in sys.modules)"

@@ -82,6 +82,7 @@ def test_networks_take_and_give_as_many_channels() -> None:
         UNetNetwork.model_validate(description.network.model_dump() | {"image_channels": 3, "out_channels": 2})
 
 
+@pytest.mark.slow
 def test_from_training_to_images(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(map_reader, "_IMAGES", 64)
     options = {"dataset_id": 501, "images": 8, "batch": 4, "device": "cpu", "precision": "fp32"}
@@ -100,6 +101,7 @@ def test_from_training_to_images(own_home: Path, monkeypatch: pytest.MonkeyPatch
     assert json.loads((vae.folder / "model.json").read_text())["model"] == "gamma-vae-64-3ch"
 
 
+@pytest.mark.slow
 def test_it_is_not_taken_for_the_one_of_the_paper(own_home: Path) -> None:
     options = {"dataset_id": 501, "images": 4, "batch": 4, "device": "cpu", "precision": "fp32", "perceptual": "none"}
     train_vae("gamma-vae-64", latent_channels=2, decoder_finish=0, **options)  # type: ignore[arg-type]

@@ -177,6 +177,7 @@ def test_the_twins_samples_have_the_right_moments() -> None:
     assert float(z.var()) == pytest.approx(float(torch.tensor(-2.0).exp()), rel=0.02)
 
 
+@pytest.mark.slow
 def test_it_learns_four_images() -> None:
     vae, (images, sector) = _vae(), _batch()
     smooth = F.avg_pool2d(images, 9, 1, 4) * sector
