@@ -12,7 +12,7 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e ".[dev]"
 	touch $@
 
-demo: $(BIN)/.installed ## the whole chain on simulated patients, about 9 minutes on two cores
+demo: $(BIN)/.installed ## the whole chain on simulated patients, 6 to 9 minutes on two cores
 	$(BIN)/echosynth demo --out demo_out
 
 test: $(BIN)/.installed ## lint, types and tests

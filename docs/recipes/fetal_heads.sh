@@ -13,10 +13,10 @@ python "$here/simulate_fetal_heads.py" "$out/heads" --patients 30 --seed 0
 echosynth convert --spec "$out/heads/fetal_head.yaml" --dataset-id 510
 echosynth make-maps --dataset-id 510 --repeats 5
 # Weights that were trained on hearts are a start: the Γ-VAE knows speckle; of the diffusion model every class learns anew.
-echosynth train-vae --model gamma-vae-64 --dataset-id 510 --size tiny --images "$vae_images" --lr 2e-4 \
+echosynth train-vae --model gamma-vae-64 --dataset-id 510 --size light --images "$vae_images" --lr 2e-4 \
     --init "$bundled/gamma-vae-64" --out "$ECHOSYNTH_HOME/runs/vae"
 echosynth train --model edm-l64 --dataset-id 510 --size tiny --images "$diffusion_images" --lr 3e-4 \
-    --vae "$ECHOSYNTH_HOME/runs/vae" --init "$bundled/edm-l64" --hard-maps --no-phase --spade-only \
+    --vae "$ECHOSYNTH_HOME/runs/vae" --init "$bundled/edm-l64" \
     --out "$ECHOSYNTH_HOME/runs/edm-l64"
 echosynth generate --model edm-l64 --nfe 20 --count 120 --checkpoint "$ECHOSYNTH_HOME/runs/edm-l64" --dataset-id 610
 echosynth train-segmenter --dataset-id 610 --trainer $trainer --epochs "$epochs" --iterations 25

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -27,7 +28,16 @@ from echo_synth.generation.request import refuse_other_subject
 from echo_synth.generation.run import frames_of
 from echo_synth.report.tables import summary
 from echo_synth.runs.data import TrainingData, training_data_of, write_training_data
+from echo_synth.runs.description import (
+    DiffusionDescription,
+    VaeDescription,
+    build_model,
+    describe_diffusion,
+    describe_vae,
+)
 from echo_synth.runs.find import find_diffusion
+from echo_synth.runs.folder import open_run
+from echo_synth.training.transfer import start_from
 from tests.cli.terminal import echosynth, in_terminal
 from tests.data.heads import write_heads
 
@@ -269,3 +279,21 @@ def test_in_a_terminal(tmp_path: Path) -> None:
     ended = in_terminal(echosynth("convert", "--spec", str(spec), "--dataset-id", "511"), environment)
     assert ended.status == 1
     assert "heads.yaml, line 14: unknown key 'sektor'; did you mean 'sector'?" in ended.screen
+
+
+@pytest.mark.parametrize("command", ["train-vae", "train"])
+def test_the_worked_example_starts_from_weights_that_fit(command: str) -> None:
+    """docs/recipes/fetal_heads.sh: the bundled weights' size and conditions are those that it asks for."""
+    script = (Path(__file__).parents[2] / "docs/recipes/fetal_heads.sh").read_text(encoding="utf-8")
+    [line] = [one for one in script.replace("\\\n", " ").splitlines() if one.startswith(f"echosynth {command} ")]
+    words = shlex.split(line)
+    given = dict(zip(words[2::2], words[3::2], strict=True))
+    assert all(name.startswith("--") for name in given)  # no switch without a value, of which this would know nothing
+    model, size, init = given["--model"], given["--size"], Path(given["--init"]).name
+    if command == "train-vae":
+        description: VaeDescription | DiffusionDescription = describe_vae(model, size)
+    else:
+        conditions = specs.conditions_of(specs.diffusion_model(model), size)
+        description = describe_diffusion(model, size, "0" * 64, conditions)
+    run = open_run(specs.root() / "bundled" / init, description.kind)
+    assert start_from(build_model(description), description, run) == 1
