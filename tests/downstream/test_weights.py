@@ -74,3 +74,10 @@ def test_weights_are_known_by_their_values(tmp_path: Path) -> None:
     assert first == later
     for change in ({"a": torch.ones(4, 1)}, {"a": torch.zeros(2, 2)}, {"steps": torch.tensor(4)}, {"b": torch.ones(1)}):
         assert fingerprint(weights | change) != first
+
+
+def test_the_layout_of_weights_in_memory_is_not_part_of_them() -> None:
+    plain = {"conv.weight": torch.arange(8.0).view(4, 2, 1, 1), "deep.weight": torch.arange(72.0).view(4, 2, 3, 3)}
+    other = {name: w.to(memory_format=torch.channels_last) for name, w in plain.items()}
+    assert other["conv.weight"].stride() != plain["conv.weight"].stride()
+    assert fingerprint(other) == fingerprint(plain)
