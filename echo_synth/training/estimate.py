@@ -1,4 +1,4 @@
-"""Time, memory and disk of a training, from one step on random data."""
+"""Time, memory and disk of a training, from one step on random data; weights to start from must fit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from echo_synth.estimate import Estimate, measured_seconds
 from echo_synth.runs.description import DiffusionDescription, VaeDescription, build_model
 from echo_synth.training.distill import DistillOptions, Teacher, consistency_task
 from echo_synth.training.perceptual_networks import build_perceptual
-from echo_synth.training.run import TrainingSettings, VaeOptions, memory_format
+from echo_synth.training.run import TrainingSettings, VaeOptions, memory_format, new_network
 from echo_synth.training.tasks.diffusion import DiffusionTask, Fields
 from echo_synth.training.tasks.vae import VaeTask
 
@@ -41,14 +41,14 @@ def estimate_vae(settings: TrainingSettings, options: VaeOptions, description: V
         perceptual.to(settings.device) if perceptual else None,
         options.resolved_direction(),
     )
-    return _estimate(settings, build_model(description), task, kept_bytes=0)
+    return _estimate(settings, new_network(description, settings)[0], task, kept_bytes=0)
 
 
 def estimate_diffusion(settings: TrainingSettings, description: DiffusionDescription, cases: int) -> Estimate:
     """Of `train_diffusion` with these settings; the fields of `cases` images are kept on disk."""
     fields = _random_fields(description)
     task = DiffusionTask(fields, fields, settings.device, settings.seed, classes=description.network.classes)
-    return _estimate(settings, build_model(description), task, _kept_bytes(settings, description, cases))
+    return _estimate(settings, new_network(description, settings)[0], task, _kept_bytes(settings, description, cases))
 
 
 def estimate_distillation(

@@ -148,8 +148,11 @@ def run_identity(settings: TrainingSettings, data: str, **more: Any) -> dict[str
     return named | {"copies": settings.copies, "init": start, **lengths, "seed": settings.seed}
 
 
-def _new_network(description: DescriptionT, settings: TrainingSettings) -> tuple[nn.Module, DescriptionT]:
-    """Freshly initialised, or with the weights of `settings.init`, which the returned description then names."""
+def new_network(description: DescriptionT, settings: TrainingSettings) -> tuple[nn.Module, DescriptionT]:
+    """Freshly initialised, or with the weights of `settings.init`, which the returned description then names.
+
+    Raises RunError when those weights do not fit, see `start_from`.
+    """
     module: nn.Module = build_model(description, settings.seed)
     if settings.init is None:
         return module, description
@@ -191,11 +194,11 @@ def train_gamma_vae(
     """
     training, direction = settings.training, options.resolved_direction()
     perceptual = build_perceptual(training.perceptual, options.perceptual_weights)
-    with main_first(settings.device):
-        data = prepare(dataset)
     fresh = options.describe(settings.model, settings.size)
     facts = {"trained_on": dataset.name, "decoder_finish": training.decoder_finish}
-    module, description = _new_network(fresh.model_copy(update=facts), settings)
+    module, description = new_network(fresh.model_copy(update=facts), settings)
+    with main_first(settings.device):
+        data = prepare(dataset)
     task = VaeTask(
         data,
         settings.device,
@@ -237,16 +240,16 @@ def train_diffusion(
     Args:
         vae_run: the Γ-VAE whose latents it learns, or None for a model on pixels.
     """
-    with main_first(settings.device):
-        data = prepare(dataset)
     vae_hash = vae_run.hash() if vae_run else None
     channels = vae_run.description.network.latent_channels if vae_run else 1
     fresh = describe_diffusion(settings.model, settings.size, vae_hash, settings.conditions, channels)
+    module, description = new_network(fresh.model_copy(update={"trained_on": dataset.name}), settings)
+    with main_first(settings.device):
+        data = prepare(dataset)
     asked = {name: True for name, value in settings.conditions.model_dump().items() if value}
     identity = run_identity(settings, data.fingerprint, vae=vae_hash, **asked)
     if resume:  # before latents are computed for nothing
         on_main(settings.device, partial(check_resumable, folder, identity))
-    module, description = _new_network(fresh.model_copy(update={"trained_on": dataset.name}), settings)
     vae = vae_run.load().to(settings.device) if vae_run else None
     codec = build_codec(vae, description.resolution)
     train, val = clean_fields(settings, dataset, data, codec, vae_hash)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from cli.train_commands import train
+from echo_synth import specs
 from echo_synth.errors import RunError
 from echo_synth.files import write_json
 from echo_synth.runs.description import build_model, describe_diffusion
@@ -68,3 +70,12 @@ def test_another_architecture_is_refused(tmp_path: Path, model: str, size: str, 
     description = describe_diffusion(model, size, None)
     with pytest.raises(RunError, match=told):
         start_from(build_model(description), description, run)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_weights_that_do_not_fit_are_refused_before_any_work(own_home: Path, tmp_path: Path, dry_run: bool) -> None:
+    run, _ = _run(tmp_path / "small", "edm-l64", "small")
+    with pytest.raises(RunError, match="another size"):
+        train("edm-l64", 501, vae=specs.root() / "bundled" / "gamma-vae-64", images=8, init=run.folder, dry_run=dry_run)
+    assert not (own_home / "prepared").exists()
+    assert not any((own_home / "runs").glob("*/model.json"))
