@@ -110,8 +110,8 @@ def generate(
                 images = source.draw(tissues, frames, seed, chunk["index"].tolist(), tick)
                 for i, row in enumerate(_records(chunk)):
                     if missing[i]:
+                        drawn += 1  # first: what is written is counted, wherever Ctrl-C comes
                         writer.submit(row, images[i], anatomy(whole[i]))
-                        drawn += 1
         writer.flush()
     finally:
         seconds = time.monotonic() - start

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from cli.generate_commands import generate
+from cli.generate_commands import generate, noise_dataset
 from echo_synth.data import nnunet_raw
 from echo_synth.errors import DataError
 from echo_synth.generation.timing import Attempt, attempts, record_attempt, seconds_per_image, timing_file
+from echo_synth.generation.writer import DatasetWriter
 
 
 def test_the_last_attempt_that_drew_counts(tmp_path: Path) -> None:
@@ -41,3 +43,20 @@ def test_generate_records_each_attempt_that_draws(tmp_path: Path, monkeypatch: p
     assert (attempt.images, attempt.device, attempt.precision, attempt.shard) == (3, "cpu", "fp32", "0/1")
     assert 0 < attempt.seconds < 600
     assert (attempt.torch, attempt.hardware) == (torch.__version__, "")
+
+
+def test_what_is_written_is_counted_wherever_ctrl_c_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here between the writing of an image and what follows."""
+    submit = DatasetWriter.submit
+
+    def submit_and_end(*given: Any) -> None:
+        submit(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path))
+    monkeypatch.setattr(DatasetWriter, "submit", submit_and_end)
+    with pytest.raises(KeyboardInterrupt):
+        noise_dataset(count=4, dataset_id=601)
+    folder = nnunet_raw.find(601).path
+    assert len(list((folder / "imagesTr").iterdir())) == 1
+    assert [a.images for a in attempts(folder)] == [1]
