@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -14,11 +15,13 @@ from echo_synth.experiment.stages import Cell, Stage
 from echo_synth.experiment.sweep import Sweep
 from echo_synth.files import write_json
 from tests.experiment.sweeps import GRID, runner_in
+from tests.warm import Warm
 
 pytestmark = pytest.mark.slow
 
 
-def test_the_gpus_of_one_machine_share_the_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gpus_of_one_machine_share_the_cells(warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", warm.python)  # runs the jobs and what they start
     runner = runner_in(tmp_path)
     cells = [Cell(f"c{i}", {"kind": "real"}, (Stage("data", {"kind": "real", "i": i}),)) for i in range(3)]
     for cell in cells:

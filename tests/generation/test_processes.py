@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import multiprocessing.spawn
 import os
 import re
 import signal
@@ -35,6 +36,7 @@ from echo_synth.generation.task import Task
 from echo_synth.generation.timing import Attempt, attempts, record_attempt, seconds_per_image
 from echo_synth.verification.verify import verify
 from tests.cli.terminal import ROOT, echosynth, in_terminal
+from tests.warm import Warm
 
 MAPS = specs.root() / "bundled" / "maps"
 TWO = Division(2, 1)
@@ -64,6 +66,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture
+def loaded(warm: Warm) -> Iterator[None]:
+    """Processes of `multiprocessing` begin with the libraries loaded."""
+    before = multiprocessing.spawn.get_executable()
+    multiprocessing.set_executable(warm.python)
+    yield
+    multiprocessing.set_executable(os.fsdecode(before))
+
+
 def task_of(source: Callable[[], NoiseTextures] = NoiseTextures, count: int = 40, dataset_id: int = 601) -> Task:
     plan = plan_from(MAPS, count, 0)
     request = TargetRequest(dataset_id, "Noise", {"model": "noise"} | plan.identity())
@@ -72,7 +83,8 @@ def task_of(source: Callable[[], NoiseTextures] = NoiseTextures, count: int = 40
 
 
 def draw_slowly(dataset_id: int) -> None:
-    """For a process of its own, which a test kills."""
+    """For a process of its own, which a test kills; of a warm one, so are those that it starts."""
+    multiprocessing.set_executable(sys.executable)
     draw_together(task_of(Slow, dataset_id=dataset_id), WHOLE, TWO)
 
 
@@ -163,7 +175,7 @@ def test_processes_leave_what_one_leaves(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_told_and_its_work_goes_on(home: Path) -> None:
+def test_a_killed_process_is_told_and_its_work_goes_on(home: Path, loaded: None) -> None:
     task = task_of(Slow)
     killed = list[int]()
 
@@ -192,13 +204,14 @@ def test_a_killed_process_is_told_and_its_work_goes_on(home: Path) -> None:
 
 
 @pytest.mark.slow
-def test_processes_end_with_a_parent_that_is_killed(home: Path) -> None:
+def test_processes_end_with_a_parent_that_is_killed(home: Path, warm: Warm, loaded: None, tmp_path: Path) -> None:
     code = "from tests.generation.test_processes import draw_slowly; draw_slowly(601)"
-    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    with open(tmp_path / "output.txt", "wb") as output:
+        parent = warm.start(["-c", code], {"PYTHONPATH": str(ROOT)}, output.fileno())
     images = home / "nnunet/raw/Dataset601_Noise/imagesTr"
     _wait_for(lambda: len(list(images.glob("*.gz"))) >= 4)
     children = [int(n) for n in Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()]
-    parent.kill()
+    os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     assert len(children) >= 2
     _wait_for(lambda: not any(map(_alive, children)), 30)
@@ -237,7 +250,7 @@ def test_ctrl_c_ends_all_and_tells_how_to_go_on(home: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_error_of_one_ends_all(home: Path) -> None:
+def test_an_error_of_one_ends_all(home: Path, loaded: None) -> None:
     task = task_of(Broken)
     with pytest.raises(DataError, match="maps: damaged") as raised:
         draw_together(task, WHOLE, TWO)
@@ -259,7 +272,7 @@ def _no_process(*_: object) -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_a_dry_run_measures_all_at_once(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_measures_all_at_once(home: Path, loaded: None, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit):
         generate("edm-l64", 4, count=64, precision="fp32", processes=2, dry_run=True)
     told = capsys.readouterr().err

@@ -6,6 +6,7 @@ import array
 import json
 import os
 import select
+import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -70,11 +71,29 @@ def ask(
 def be_python(python: str, address: str) -> None:
     """Do as Python does with this process's command line: `-m MODULE`, `-c CODE` and files by the server, all else by Python itself."""
     words = sys.argv[1:]
-    while words[:1] in (["-P"], ["-u"]):
+    while words[:1] in (["-P"], ["-u"], ["-B"]):
         del words[0]
     if not words or (words[0].startswith("-") and words[0] not in ("-m", "-c")):
         os.execv(python, [python, *sys.argv[1:]])
     within = os.environ.get("ECHOSYNTH_WITHIN", "")
-    files = {n: n for n in (0, 1, 2, *([int(within)] if within.isdecimal() else []))}
-    status = ask(address, words, os.getcwd(), os.environ, files).wait()
+    files = {n: n for n in (0, 1, 2, *([int(within)] if within.isdecimal() else []), *_of_multiprocessing(words))}
+    started = ask(address, words, os.getcwd(), os.environ, files)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(started.pid, signal.SIGTERM))
+    status = started.wait()
     os._exit(status if status >= 0 else 128 - status)
+
+
+def _of_multiprocessing(words: Sequence[str]) -> list[int]:
+    """Pipes that a process of `multiprocessing` is started with; its command names only some."""
+    if "--multiprocessing-fork" not in words:
+        return []
+    return [n for n in map(int, os.listdir("/proc/self/fd")) if n > 2 and _is_open(n)]
+
+
+def _is_open(number: int) -> bool:
+    """Not so of the file that listed them."""
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
