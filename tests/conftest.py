@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from tests.short import FEWER
 from tests.warm import Warm, serve_for
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Containers often say so. Then every process would compile all of this anew, the tests' assertions too, which takes seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Of a suite that was started in the background: it ignores Ctrl-C, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -53,8 +57,8 @@ def _no_outside_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def _few_pictures() -> Iterator[None]:
     """Trainings in this process are as those of tests/short.py."""
     with pytest.MonkeyPatch.context() as patch:
-        for place, number in FEWER.items():
-            patch.setattr(place.replace(":", "."), number)
+        for place, shorter in FEWER.items():
+            patch.setattr(place.replace(":", "."), shorter)
         yield
 
 

@@ -20,7 +20,8 @@ REAL, SYNTHETIC = 501, 601
 TRAINER = "nnUNetTrainerEchoSynth_cpu"
 _FIXED_MINUTES = 3.5  # go to what does not scale with the training lengths
 _FULL_MINUTES = 12.0  # of the lengths below, measured on two cores
-_SYNTHETIC_IMAGES, _SEGMENTER_ITERATIONS = 256, 240
+_LEAST_SHARE = 0.02  # of these lengths, with next to no time
+_SYNTHETIC_IMAGES, _SEGMENTER_ITERATIONS, _FEWEST_ITERATIONS = 256, 240, 10
 _PATIENTS, _MINUTES_OF_ALL_PATIENTS, _FEWEST_PATIENTS = 40, 6.0, 8  # with less time, fewer are simulated
 
 
@@ -92,7 +93,7 @@ class Demo:
     @property
     def _share(self) -> float:
         """Of the full training lengths."""
-        return max(0.02, (self.minutes - _FIXED_MINUTES) / (_FULL_MINUTES - _FIXED_MINUTES))
+        return max(_LEAST_SHARE, (self.minutes - _FIXED_MINUTES) / (_FULL_MINUTES - _FIXED_MINUTES))
 
     @property
     def _patients(self) -> int:
@@ -155,7 +156,7 @@ class Demo:
         return ["generate", "--model=edm-l64", "--nfe=20", count, checkpoint, f"--dataset-id={SYNTHETIC}", self._seed]
 
     def _segmenter(self) -> list[str]:
-        iterations = max(10, round(_SEGMENTER_ITERATIONS * self._share))
+        iterations = max(_FEWEST_ITERATIONS, round(_SEGMENTER_ITERATIONS * self._share))
         epochs = max(1, round(iterations / trainer_budget(TRAINER).iterations))
         lengths = [f"--epochs={epochs}", f"--iterations={round(iterations / epochs)}"]
         return ["train-segmenter", f"--dataset-id={SYNTHETIC}", f"--trainer={TRAINER}", *lengths]

@@ -14,6 +14,7 @@ from typing import IO
 from echo_synth.interrupt import WITHIN
 
 _TRAINER_PREFIX = "ECHOSYNTH_NNUNET_"  # would change a trainer behind the settings' back
+_PROGRAM = "cli.main"  # the module that is `echosynth`
 _SECONDS_TO_SAVE = 60.0
 _running: list[subprocess.Popen[bytes]] = []  # the command that `run_command` waits for
 
@@ -32,7 +33,7 @@ def run_command(words: Sequence[str], environment: Mapping[str, str], output: IO
     """
     alive, closes_with_us = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "cli.main", *words],  # -P: a folder named cli where we are is not ours
+        [sys.executable, "-P", "-m", _PROGRAM, *words],  # -P: a folder named cli where we are is not ours
         env=inherited_environment() | dict(environment) | {WITHIN: str(alive)},
         stdout=output,
         stderr=subprocess.STDOUT if output else None,

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 def test_the_demo_ends_well_on_a_terminal(warm: Warm, tmp_path: Path) -> None:
     """train-segmenter and predict-segmenter are among its stages, each with the terminal as its output."""
     ended = in_terminal(
-        [warm.python, "-m", "cli.main", "demo", "--out", str(tmp_path / "demo"), "--minutes", "1"], seconds=3600
+        [warm.python, "-m", "tests.short", "demo", "--out", str(tmp_path / "demo"), "--minutes", "1"], seconds=3600
     )
     assert ended.status == 0, ended.screen[-3000:]
     assert (tmp_path / "demo" / "report.html").is_file()
