@@ -157,8 +157,9 @@ def one_model(name: str, batch: int, plan: Plan, precision: str) -> dict[str, ob
     description = describe_diffusion(name, plan.size, None)
     denoiser = build_model(description)
     step = training_step(denoiser, batch, plan, precision, description.resolution)
-    seconds = measured_seconds(step, plan.wait)
-    loss = float(step())
+    losses: list[Tensor] = []
+    seconds = measured_seconds(lambda: losses.append(step()), plan.wait)
+    loss = float(losses[-1])
     gradients = [p.grad for p in denoiser.parameters() if p.grad is not None]
     finite = np.isfinite(loss) and all(bool(torch.isfinite(g).all()) for g in gradients)
     million = sum(p.numel() for p in denoiser.parameters()) / 1e6
