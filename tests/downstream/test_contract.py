@@ -104,6 +104,13 @@ def test_planning_takes_its_pools_of_processes_from_where_threads_are_put() -> N
     assert "with Pool(processes=" in inspect.getsource(utils)
 
 
+def test_a_fingerprint_takes_as_many_grey_levels_as_it_is_told() -> None:
+    source = inspect.getsource(fingerprint_extractor)
+    assert "self.num_foreground_voxels_for_intensitystats //" in source
+    own = nnunet._extractor()
+    assert issubclass(own, fingerprint_extractor.DatasetFingerprintExtractor)
+
+
 def test_cases_are_listed_as_nnunet_lists_them(tmp_path: Path) -> None:
     for name in ("b_2CH", "a_4CH", "a_2CH"):
         for file in (f"imagesTr/{name}_0000.nii.gz", f"labelsTr/{name}.nii.gz", f"imagesTr/._{name}.txt"):
