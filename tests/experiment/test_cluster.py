@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import pickle
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import submitit
 
 from echo_synth.errors import RunError
 from echo_synth.experiment.cluster import JobLimits
@@ -21,7 +23,8 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_gpus_of_one_machine_share_the_cells(warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", warm.python)  # runs the jobs and what they start
+    # For the jobs and what they start. What leads a job stays Python itself: submitit knows it by its number.
+    monkeypatch.setattr(submitit, "LocalExecutor", partial(submitit.LocalExecutor, python=warm.python))
     runner = runner_in(tmp_path)
     cells = [Cell(f"c{i}", {"kind": "real"}, (Stage("data", {"kind": "real", "i": i}),)) for i in range(3)]
     for cell in cells:
@@ -34,6 +37,8 @@ def test_the_gpus_of_one_machine_share_the_cells(warm: Warm, tmp_path: Path, mon
 
     submitted(cells, gpus=1)
     assert len(list(tmp_path.glob("jobs/*_submitted.pkl"))) == 2
+    results = [pickle.loads(file.read_bytes()) for file in tmp_path.glob("jobs/*_result.pkl")]
+    assert results == [("success", [])] * 2  # no cell of either failed
     assert len(pd.read_csv(tmp_path / "results.csv")) == 3
     with pytest.raises(RunError, match="--gpus 3: this machine has 2"):
         submitted(cells, gpus=3)
