@@ -15,6 +15,7 @@ from echo_synth.experiment.runner import Runner
 from echo_synth.experiment.shell import inherited_environment
 from echo_synth.experiment.stages import Cell, Stage
 from tests.experiment.sweeps import runner_in
+from tests.warm import Warm
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,8 +61,8 @@ runner.run(Stage("segmenter", {"kind": "x"}))
 
 
 @pytest.mark.slow
-def test_two_processes_that_need_a_stage_take_turns_and_it_is_done_once(tmp_path: Path) -> None:
-    processes = [subprocess.Popen([sys.executable, "-c", _STAGE, str(tmp_path)], cwd=ROOT) for _ in range(2)]
+def test_two_processes_that_need_a_stage_take_turns_and_it_is_done_once(warm: Warm, tmp_path: Path) -> None:
+    processes = [subprocess.Popen([warm.python, "-c", _STAGE, str(tmp_path)], cwd=ROOT) for _ in range(2)]
     assert [p.wait(600) for p in processes] == [0, 0]
     assert (tmp_path / "times").read_text().split() == ["begin", "end"] * 2
 
