@@ -188,7 +188,8 @@ def test_the_time_of_a_lock_is_read_after_opening_it(tmp_path: Path, monkeypatch
     lock.touch()
     opened: list[Path] = []
     original = os.open
-    monkeypatch.setattr(claims.os, "open", lambda path, *rest: (opened.append(path), original(path, *rest))[1])
-    assert claims._touched(lock) == lock.stat().st_mtime_ns
-    assert opened == [lock]
-    assert claims._touched(tmp_path / "absent") is None
+    with monkeypatch.context() as patch:  # ends before pytest removes the folder, which opens it
+        patch.setattr(claims.os, "open", lambda path, *rest: (opened.append(path), original(path, *rest))[1])
+        assert claims._touched(lock) == lock.stat().st_mtime_ns
+        assert opened == [lock]
+        assert claims._touched(tmp_path / "absent") is None
