@@ -69,7 +69,7 @@ def training(out: Path, dataset: int, kills: int, images: int) -> bool:
     for i in range(kills):
         resume = ("--resume",) if (broken / STATE).is_file() else ("--overwrite",) if broken.exists() else ()
         group = start(out / "broken.txt", *launcher, *settings, "--out", broken, *resume)
-        moment = time.monotonic() + draw.uniform(0, whole * 0.8)  # into start-up, latents, steps and saving alike
+        moment = time.monotonic() + draw.uniform(0, whole * 0.4)  # into start-up, latents, steps and saving alike
         while time.monotonic() < moment and group.poll() is None:
             time.sleep(0.01)
         ranks = ranks_of(group.pid)
