@@ -74,9 +74,10 @@ def training(out: Path, dataset: int, kills: int, images: int) -> bool:
             time.sleep(0.01)
         ranks = ranks_of(group.pid)
         if not ranks or group.poll() is not None:
-            print(
-                f"kill {i}: {'ended before it' if group.poll() is not None else 'no rank yet; all killed'}", flush=True
-            )
+            if group.poll() == 0:
+                print(f"ended after {i} kills; take more --images")
+                return False
+            print(f"kill {i}: no rank yet; all killed", flush=True)
             group.kill()
             group.wait()
             continue
