@@ -13,6 +13,7 @@ from cli.options import DatasetId, Device, DryRun, Out, Overwrite, Precision, Re
 
 if TYPE_CHECKING:
     from echo_synth.runs.start import RunRequest
+    from echo_synth.specs import DiffusionSpec, VaeSpec
     from echo_synth.training.run import TrainingSettings, VaeOptions
 
 Images = Annotated[
@@ -20,6 +21,12 @@ Images = Annotated[
 ]
 Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Global batch; default: the preset's.")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate; default: the preset's.")]
+Optimizer = Annotated[
+    str | None,
+    typer.Option(
+        "--optimizer", help="muon, adamw, adam or sgd; default: the preset's. Another one needs its own --lr."
+    ),
+]
 DecoderFinish = Annotated[
     int | None,
     typer.Option(
@@ -112,6 +119,7 @@ def train_vae(
     images: Images = None,
     batch: Batch = None,
     lr: Rate = None,
+    optimizer: Optimizer = None,
     micro_batch: MicroBatch = None,
     posterior: Posterior = "gamma",
     latent_channels: LatentChannels = 1,
@@ -146,8 +154,10 @@ def train_vae(
 
     spec = specs.vae_model(model)
     device = training_device(device)
-    chosen = {"images": images, "batch": batch, "lr": lr, "ema_snapshots": snapshots or None}
-    training = specs.training_of(spec, size, perceptual=perceptual, decoder_finish=decoder_finish, **chosen)
+    chosen = {"images": images, "batch": batch, "ema_snapshots": snapshots or None}
+    training = specs.training_of(
+        spec, size, perceptual=perceptual, decoder_finish=decoder_finish, **chosen, **_steps(spec, size, optimizer, lr)
+    )
     precision = resolve_precision(precision, device)
     settings = TrainingSettings(model, size, training, seed, precision, device, micro_batch, init=init, compile=compile)
     family = one_of("--posterior", posterior, POSTERIOR_FAMILIES)
@@ -155,6 +165,21 @@ def train_vae(
     options = VaeOptions(family, direction, read_prior(prior) if prior else None, perceptual_weights, latent_channels)
     stem = f"{vae_name(model, family, latent_channels)}_{size}_{nnunet_raw.find(dataset_id).name}"
     _train_vae(settings, options, dataset_id, RunRequest("train-vae", stem, out, resume, overwrite), dry_run)
+
+
+def _steps(
+    spec: VaeSpec | DiffusionSpec, size: str, optimizer: str | None, lr: float | None
+) -> dict[str, str | float | None]:
+    """Optimiser and learning rate where they are not the preset's. Raises typer.BadParameter for a rate of another optimiser."""
+    from echo_synth import specs
+
+    preset = specs.training_of(spec, size)
+    if optimizer and one_of("--optimizer", optimizer, specs.OPTIMIZERS) != preset.optimizer and lr is None:
+        raise typer.BadParameter(
+            f"the preset's {preset.lr:g} is a rate of {preset.optimizer}; pass --lr with --optimizer {optimizer}",
+            param_hint="--lr",
+        )
+    return {"optimizer": optimizer, "lr": lr}
 
 
 def _train_vae(
@@ -184,6 +209,7 @@ def train(
     images: Images = None,
     batch: Batch = None,
     lr: Rate = None,
+    optimizer: Optimizer = None,
     micro_batch: MicroBatch = None,
     copies: Annotated[int, typer.Option(min=1, help="Augmented copies of each image; their latents are stored.")] = 6,
     soft_maps: SoftMaps = None,
@@ -216,7 +242,13 @@ def train(
     spec = specs.diffusion_model(model)
     device = training_device(device)
     training = specs.training_of(
-        spec, size, images=images, batch=batch, lr=lr, ema_snapshots=snapshots or None, map_loss=map_loss
+        spec,
+        size,
+        images=images,
+        batch=batch,
+        ema_snapshots=snapshots or None,
+        map_loss=map_loss,
+        **_steps(spec, size, optimizer, lr),
     )
     precision = resolve_precision(precision, device)
     conditions = specs.conditions_of(spec, size, soft_maps=soft_maps, phase=phase, map_input=map_input)

@@ -139,12 +139,16 @@ class VaeLossWeights(Strict):
     kl: float = 1e-3
 
 
+Optimizer = Literal["adamw", "adam", "sgd", "muon"]
+OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
+
+
 class TrainingSpec(Strict):
     """How long and how a model trains. Lengths are counted in images, as the paper does."""
 
     images: int = Field(gt=0)
     batch: int = Field(gt=0, description="global batch, over all processes and accumulation steps")
-    optimizer: Literal["adamw", "adam", "sgd"]
+    optimizer: Optimizer
     lr: float = Field(gt=0, allow_inf_nan=False)
     clip_norm: float = Field(gt=0)
     ema_std: float = Field(ge=0, description="0 keeps the raw weights")

@@ -114,7 +114,7 @@ def _estimate(
     wait = torch.cuda.synchronize if settings.device.startswith("cuda") else (lambda: None)
     seconds = measured_seconds(step, wait) / at_once * training.images * _AROUND
     parameters = sum(p.numel() for p in module.parameters()) * _BYTES_PER_VALUE
-    moments = 1 if training.optimizer == "sgd" else 2
+    moments = 1 if training.optimizer in ("sgd", "muon") else 2
     tracks = 2 if training.ema_snapshots else 0
     state = parameters * (2 + moments + tracks)  # weights, their average, the optimiser's moments
     snapshots = parameters * training.ema_snapshots  # two averages in half precision each

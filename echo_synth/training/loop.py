@@ -30,6 +30,7 @@ from echo_synth.runs.tensors import save_tensors
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.ema import PowerEma
 from echo_synth.training.history import History
+from echo_synth.training.optimizers import build_optimizer, set_rate
 from echo_synth.training.posthoc import Snapshots
 from echo_synth.training.state import TrainingState
 from echo_synth.training.streams import position_seed
@@ -153,7 +154,7 @@ class Engine:
         for part in self.compiled:
             part.compile()
         self.live, self.optimizer = self.accelerator.prepare(
-            _Objective(self.module, self.loss), _optimizer(self.parameters, self.spec)
+            _Objective(self.module, self.loss), build_optimizer(self.parameters, self.spec)
         )
         count = self.spec.ema_snapshots
         snapshots = Snapshots(self.module, self.folder, count, self._steps) if count else None
@@ -188,8 +189,7 @@ class Engine:
 
     def _advance(self) -> None:
         self.module.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+        set_rate(self.optimizer, self._learning_rate())
         positions = self._positions()
         size = self.micro_batch or len(positions)
         pieces = [positions[i : i + size] for i in range(0, len(positions), size)]
@@ -323,11 +323,3 @@ class Engine:
             self.state.save(self.folder / STATE, self.identity, self.seed)
         self.saved_at = time.monotonic()
         self.save_seconds = self.saved_at - start
-
-
-def _optimizer(parameters: Any, spec: TrainingSpec) -> torch.optim.Optimizer:
-    if spec.optimizer == "sgd":
-        return torch.optim.SGD(parameters, spec.lr, momentum=0.9, nesterov=True)
-    if spec.optimizer == "adam":
-        return torch.optim.Adam(parameters, spec.lr)
-    return torch.optim.AdamW(parameters, spec.lr)

@@ -18,7 +18,8 @@ from echo_synth.specs import validate
 from echo_synth.training.ema import PowerEma
 from echo_synth.training.posthoc import Snapshots
 
-# What AdamW and Adam (the first three) and SGD keep of a parameter.
+# What AdamW and Adam (the first three), SGD and Muon keep of a parameter. Muon's mark of which parameters it takes is no tensor:
+# their shapes tell it again.
 _OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")
 
 
@@ -126,7 +127,8 @@ class TrainingState:
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state as named tensors."""
     state = optimizer.state_dict()["state"]
-    return {f"optimizer.{i}.{key}": torch.as_tensor(v) for i, entry in state.items() for key, v in entry.items()}
+    kept = ((i, key, v) for i, entry in state.items() for key, v in entry.items() if key in _OPTIMIZER_STATE)
+    return {f"optimizer.{i}.{key}": torch.as_tensor(v) for i, key, v in kept}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

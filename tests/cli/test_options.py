@@ -35,6 +35,8 @@ def _run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
         (f"{TRAIN} --lr inf", "--lr", "above 0"),
         (f"{VAE} --lr nan", "--lr", "above 0"),
         (f"{VAE} --lr 0", "--lr", "above 0"),
+        (f"{TRAIN} --optimizer lion", "--optimizer", "adamw, adam, sgd, muon"),
+        (f"{TRAIN} --optimizer sgd", "--lr", "pass --lr with --optimizer sgd"),
         (f"{TRAIN} --seed {2**63}", "--seed", str(2**63 - 1)),
         (f"{GENERATE} --seed {'9' * 30}", "--seed", str(2**63 - 1)),
         (f"{GENERATE} --count {'9' * 30}", "--count", "100000"),

@@ -65,13 +65,15 @@ def _copied(finished: Path, folder: Path) -> Path:
     return Path(shutil.copytree(finished, folder, dirs_exist_ok=True))
 
 
-def test_an_interrupted_run_ends_in_the_same_weights(tmp_path: Path) -> None:
-    whole = _engine(tmp_path / "whole")
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
+def test_an_interrupted_run_ends_in_the_same_weights(optimizer: str, tmp_path: Path) -> None:
+    whole = _engine(tmp_path / "whole", optimizer=optimizer)
     whole.run(resume=False)
     for moment in (40, 41, 200, 333):
         with pytest.raises(_Killed):
-            _engine(tmp_path / "broken", die_at=moment).run(resume=(tmp_path / "broken" / STATE).is_file())
-    last = _engine(tmp_path / "broken")
+            broken = _engine(tmp_path / "broken", die_at=moment, optimizer=optimizer)
+            broken.run(resume=(tmp_path / "broken" / STATE).is_file())
+    last = _engine(tmp_path / "broken", optimizer=optimizer)
     last.run(resume=True)
     for a, b in zip(whole.module.parameters(), last.module.parameters(), strict=True):
         assert torch.equal(a, b)
