@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from echo_synth.training.distill import DistillOptions, Teacher
     from echo_synth.training.run import TrainingSettings
 
-_RATE, _LENGTH = 0.3, 2  # of the preset's learning rate and, divided by it, of its images
+_RATE, _LENGTH = 0.3, 2  # of AdamW's learning rate for this model and, divided by it, of its images
 _STAGES = 8  # times that the gap is halved
 
 
@@ -37,7 +37,9 @@ def distill(
         int | None, typer.Option(min=1, help="Training length in images; default: half the preset's for train.")
     ] = None,
     batch: Batch = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate; default: 0.3 of the preset's.")] = None,
+    lr: Annotated[
+        float | None, typer.Option("--lr", help="Learning rate of AdamW; default: 0.3 of what trains such a model.")
+    ] = None,
     micro_batch: MicroBatch = None,
     copies: Annotated[
         int | None,
@@ -84,6 +86,7 @@ def distill(
     from echo_synth.runs.folder import open_run
     from echo_synth.runs.start import RunRequest
     from echo_synth.training.distill import DistillOptions, Teacher, default_sigma_max
+    from echo_synth.training.optimizers import adamw_rate
     from echo_synth.training.run import TrainingSettings
 
     one_of("--target", target, ("data", "teacher"))
@@ -100,7 +103,8 @@ def distill(
         size,
         images=images or max(1, preset.images // _LENGTH),
         batch=batch,
-        lr=lr or preset.lr * _RATE,
+        optimizer="adamw",
+        lr=lr or adamw_rate(preset) * _RATE,
         ema_snapshots=snapshots or None,
     )
     device = training_device(device)

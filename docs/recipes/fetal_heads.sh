@@ -15,7 +15,7 @@ echosynth make-maps --dataset-id 510 --repeats 5
 # Weights that were trained on hearts are a start: the Γ-VAE knows speckle; of the diffusion model every class learns anew.
 echosynth train-vae --model gamma-vae-64 --dataset-id 510 --size light --images "$vae_images" --lr 2e-4 \
     --init "$bundled/gamma-vae-64" --out "$ECHOSYNTH_HOME/runs/vae"
-echosynth train --model edm-l64 --dataset-id 510 --size tiny --images "$diffusion_images" --lr 3e-4 \
+echosynth train --model edm-l64 --dataset-id 510 --size tiny --images "$diffusion_images" --lr 1.2e-3 \
     --vae "$ECHOSYNTH_HOME/runs/vae" --init "$bundled/edm-l64" \
     --out "$ECHOSYNTH_HOME/runs/edm-l64"
 echosynth generate --model edm-l64 --nfe 20 --count 120 --checkpoint "$ECHOSYNTH_HOME/runs/edm-l64" --dataset-id 610

@@ -142,7 +142,7 @@ class Demo:
             "--model=edm-l64",
             f"--dataset-id={REAL}",
             self._images(4000),
-            "--lr=3e-4",
+            "--lr=1.2e-3",
             "--copies=2",
             self._seed,
             f"--vae={runs / 'vae'}",

@@ -21,12 +21,12 @@ from echo_synth.runs.tensors import load_tensors, load_weights, save_tensors
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.distributed import on_main
 from echo_synth.training.loop import Engine
+from echo_synth.training.optimizers import adamw_rate
 from echo_synth.training.tasks.vae import VaeTask
 from echo_synth.vae.network import GammaVAE
 
 _EMA_STD = 0.1  # the average over the last tenth does the annealing of so short a phase
 _VALIDATIONS = 4
-_SGD_RATE = 2.0e-4  # of AdamW, where the training before used SGD
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class FinishSettings:
     def spec(self) -> TrainingSpec:
         """Length, batch and optimiser of the phase."""
         before = self.training
-        rate = before.lr if before.optimizer != "sgd" else _SGD_RATE
-        changed = {"images": before.decoder_finish, "optimizer": "adamw", "lr": rate, "ema_std": _EMA_STD}
+        steps = {"optimizer": "adamw", "lr": adamw_rate(before)}
+        changed = {"images": before.decoder_finish, **steps, "ema_std": _EMA_STD}
         return before.model_copy(update={**changed, "ema_snapshots": 0})
 
 

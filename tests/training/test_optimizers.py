@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from echo_synth.specs import TrainingSpec
-from echo_synth.training.optimizers import build_optimizer, set_rate
+from echo_synth.training.optimizers import adamw_rate, build_optimizer, set_rate
 from echo_synth.training.state import optimizer_tensors
 
 RATE = 0.01
@@ -52,3 +52,8 @@ def test_muon_leaves_biases_and_norms_to_adam_and_all_move_at_one_rate() -> None
         assert kept[name] == ({"momentum_buffer"} if step.ndim > 1 else {"step", "exp_avg", "exp_avg_sq"}), name
         assert torch.allclose(further[name], 10 * step, rtol=0.01, atol=1e-4), name
         assert step.abs().max() > 0, name
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [("adamw", RATE), ("muon", RATE / 4), ("sgd", 2e-4)])
+def test_a_phase_of_adamw_takes_a_rate_of_its_own(optimizer: str, rate: float) -> None:
+    assert adamw_rate(_spec(optimizer)) == rate

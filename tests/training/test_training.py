@@ -70,8 +70,8 @@ def test_an_interrupted_run_ends_in_the_same_weights(optimizer: str, tmp_path: P
     whole = _engine(tmp_path / "whole", optimizer=optimizer)
     whole.run(resume=False)
     for moment in (40, 41, 200, 333):
+        broken = _engine(tmp_path / "broken", die_at=moment, optimizer=optimizer)
         with pytest.raises(_Killed):
-            broken = _engine(tmp_path / "broken", die_at=moment, optimizer=optimizer)
             broken.run(resume=(tmp_path / "broken" / STATE).is_file())
     last = _engine(tmp_path / "broken", optimizer=optimizer)
     last.run(resume=True)
