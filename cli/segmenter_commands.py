@@ -21,7 +21,7 @@ Trainer = Annotated[
     str,
     typer.Option(
         "--trainer",
-        help="nnUNetTrainerEchoSynth (the paper's budget), …_25epochs, …_cpu (the standard short one), …_cpu_pooled, …_cpu256, …_smoke.",
+        help="nnUNetTrainerEchoSynth (the paper's budget), …_25epochs, …_cpu (the standard short one), …_cpu_adam, …_cpu_pooled, …_cpu256, …_smoke.",
     ),
 ]
 

@@ -19,12 +19,13 @@ class Budget:
         epochs, iterations: passes, and steps of the optimiser in each.
         validation_iterations: batches that each epoch is judged by.
         batch: images a step.
-        rate: first learning rate of Adam.
+        rate: highest learning rate of the optimiser.
         schedule: how the rate falls to 0, "poly" by epoch as in nnU-Net, or "cosine" by iteration.
         width: factor on the planned numbers of features.
         network: "planned" by nnU-Net; "pooled", one stage less between 2 x 2 averaging and bilinear
             enlargement; "subpixel", one stage less on 2 x 2 blocks of pixels.
         full_validation: whether nnU-Net's validation by sliding window follows the training.
+        optimizer: "adam", or "muon": matrices and convolutions by Muon, the rest by NAdam.
     """
 
     epochs: int
@@ -36,6 +37,7 @@ class Budget:
     width: float
     network: Literal["planned", "pooled", "subpixel"]
     full_validation: bool
+    optimizer: Literal["adam", "muon"] = "adam"
 
     @property
     def images(self) -> int:

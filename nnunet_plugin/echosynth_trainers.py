@@ -7,7 +7,8 @@ Nothing of echo_synth may be imported in this folder. budgets.json says how long
 | nnUNetTrainerEchoSynth | the paper's budget |
 | nnUNetTrainerEchoSynth_25epochs | a tenth of it |
 | nnUNetTrainerEchoSynth_cpu | the standard short budget on a CPU |
-| nnUNetTrainerEchoSynth_cpu_pooled | its predecessor: 2 x 2 averaging before the network, bilinear enlargement after it |
+| nnUNetTrainerEchoSynth_cpu_adam | its predecessor: Adam, three times as long |
+| nnUNetTrainerEchoSynth_cpu_pooled | the one before: 2 x 2 averaging before the network, bilinear enlargement after it |
 | nnUNetTrainerEchoSynth_cpu256 | half width at full resolution |
 | nnUNetTrainerEchoSynth_smoke | seconds: does the whole chain run? |
 
@@ -50,6 +51,7 @@ from nnunet_plugin.networks import (
     narrower,
     with_stages,
 )
+from nnunet_plugin.optimizers import build_optimizer, check_settings, set_rate
 
 _LARGEST_GRADIENT = 12  # norm, as in nnU-Net
 _VALIDATION_SEED, _AUGMENTATION_SEED = 1, 2  # streams apart from the one that draws training cases
@@ -136,9 +138,7 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         return scales[:-1] if scales and self.budget.network == "subpixel" else scales
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        optimizer = torch.optim.Adam(
-            self.network.parameters(), self.initial_lr, fused=self.device.type == "cpu" or None
-        )
+        optimizer = build_optimizer(self.network.parameters(), self.budget, self.device.type)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     def initialize(self) -> None:
@@ -214,11 +214,13 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         self.dataloader_val.close()
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        """nnU-Net's. Raises RuntimeError where the images or labels changed since the training began."""
+        """nnU-Net's. Raises RuntimeError where the images or labels changed since the training began, or the optimiser did."""
         if not self.was_initialized:
             self.initialize()
         cases.check_source(Path(self.preprocessed_dataset_folder), Path(self.output_folder), self._use())
+        settings = set(self.optimizer.param_groups[0])
         super().load_checkpoint(filename_or_checkpoint)
+        check_settings(settings, self.optimizer, Path(self.output_folder))
 
     def _use(self) -> str:
         """How the cases are used, see `cases.use_of`; by the raw dataset's splits where this machine has it."""
@@ -278,8 +280,7 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         """From nothing to the full rate over the first hundredth, then down to 0 along half a cosine."""
         total = self.num_epochs * self.num_iterations_per_epoch
         warm = min(1.0, (self.iteration + 1) / max(1, total // 100))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.initial_lr * warm * 0.5 * (1 + math.cos(math.pi * self.iteration / total))
+        set_rate(self.optimizer, self.initial_lr * warm * 0.5 * (1 + math.cos(math.pi * self.iteration / total)))
 
     def validation_step(self, batch: Batch) -> dict[str, Any]:  # type: ignore[override]
         prepared = self._prepared(batch, training=False)
@@ -297,8 +298,12 @@ class nnUNetTrainerEchoSynth_cpu(nnUNetTrainerEchoSynth):
     """The standard short budget on a CPU."""
 
 
+class nnUNetTrainerEchoSynth_cpu_adam(nnUNetTrainerEchoSynth):
+    """The former standard: the same network by Adam, three times as long."""
+
+
 class nnUNetTrainerEchoSynth_cpu_pooled(nnUNetTrainerEchoSynth):
-    """The former standard: at half resolution, by averaging, a quarter of the width."""
+    """The standard before: at half resolution, by averaging, a quarter of the width."""
 
 
 class nnUNetTrainerEchoSynth_cpu256(nnUNetTrainerEchoSynth):
