@@ -218,11 +218,12 @@ def _threads_for(count: int) -> Iterator[None]:
 
 
 def seconds_of_step(dataset_id: int, trainer: str, device: str) -> float:
-    """Seconds of one forward and backward pass for one image, of the network that `trainer` builds from the plans."""
+    """Seconds for one image of a training: forward and backward pass of the network that `trainer` builds from the plans, and
+    its share in the optimiser's step."""
     import torch
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    from nnunet_plugin import echosynth_trainers, networks
+    from nnunet_plugin import echosynth_trainers, networks, optimizers
 
     dataset = nnunet_raw.find(dataset_id)
     plans = PlansManager(read_plans(plans_file(dataset)))
@@ -237,7 +238,10 @@ def seconds_of_step(dataset_id: int, trainer: str, device: str) -> float:
             outputs = network(images)
         sum(output.float().mean() for output in outputs).backward()
 
-    return measured_seconds(step, torch.cuda.synchronize if device.startswith("cuda") else (lambda: None))
+    wait = torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
+    budget = trainer_budget(trainer)
+    optimizer = optimizers.build_optimizer(network.parameters(), budget, torch.device(device).type)
+    return measured_seconds(step, wait) + measured_seconds(optimizer.step, wait) / budget.batch
 
 
 def content_of(dataset: RawDataset) -> str:

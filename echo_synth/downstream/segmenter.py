@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class _Started(BaseModel):
     environment: dict[str, str] = {}
     init: _Init | None = None
     dataset: str | None = None
+    budget: dict[str, int | float | str | bool] = {"optimizer": "adam"}  # of trainings before budgets were recorded
 
 
 def _read_settings(file: Path) -> _Started:
@@ -137,7 +138,7 @@ def check_training(
     if not any((folder / name).is_file() for name in _CHECKPOINTS):
         return
     state = "a finished" if (folder / nnunet.FINAL).is_file() else "an unfinished"
-    difference = _first_difference(folder, environment, init)
+    difference = _first_difference(folder, trainer, environment, init)
     if difference:
         raise ExistsError(
             f"{folder} holds {state} training with other settings ({difference}); "
@@ -151,8 +152,10 @@ def check_training(
         )
 
 
-def _first_difference(folder: Path, environment: Mapping[str, str], init: StartingWeights | None) -> str | None:
-    """ "epochs 400, asked for 7" where the training in `folder` was started with other settings."""
+def _first_difference(
+    folder: Path, trainer: str, environment: Mapping[str, str], init: StartingWeights | None
+) -> str | None:
+    """ "epochs 400, asked for 7" where the training in `folder` was started with other settings, or by a trainer that is another now."""
     file = folder / SETTINGS
     if not file.is_file():
         return None  # started by nnU-Net's own command
@@ -165,6 +168,10 @@ def _first_difference(folder: Path, environment: Mapping[str, str], init: Starti
         before, now = started.get(name, "the trainer's"), environment.get(name, "the trainer's")
         if before != now:
             return f"{name.removeprefix('ECHOSYNTH_NNUNET_').lower()} {before}, asked for {now}"
+    own = asdict(nnunet.trainer_budget(trainer))
+    for name, then in settings.budget.items():
+        if own.get(name, then) != then:
+            return f"{trainer} had {name} {then} then and has {own[name]} now"
     return None
 
 
@@ -214,7 +221,7 @@ def train_segmenter(
     with claim(lock_in(folder)):
         if (folder / nnunet.LATEST).is_file():
             check_weights(folder / nnunet.LATEST)
-        write_json(folder / SETTINGS, dict(resolved))
+        write_json(folder / SETTINGS, dict(resolved) | {"budget": asdict(nnunet.trainer_budget(trainer))})
         begin = partial(start_from, weights=init.weights, file=init.file) if init else None
         nnunet.train(dataset.id, trainer, log_file(dataset, trainer), device, settings.environment(), begin)
     return folder

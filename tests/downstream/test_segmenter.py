@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from echo_synth.errors import DataError, ExistsError, LeakageError, RunError
 from echo_synth.files import write_json
 
 TRAINER = "nnUNetTrainerEchoSynth_cpu"
+BUDGET = asdict(nnunet.trainer_budget(TRAINER))
 
 
 def _image(path: Path, shape: tuple[int, ...] = (8, 6)) -> Path:
@@ -68,7 +70,7 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nnunet_raw.RawDa
     pd.DataFrame([*split, held_out]).to_csv(raw / "cases.csv", index=False)
     (fold / nnunet.LATEST).write_bytes(b"weights")
     environment = segmenter.SegmenterSettings(seed=1).environment()
-    write_json(fold / segmenter.SETTINGS, {"environment": environment})
+    write_json(fold / segmenter.SETTINGS, {"environment": environment, "budget": BUDGET})
     write_json(fold / "echosynth_source.json", {"content": nnunet.content_of(made)})
     return made
 
@@ -81,6 +83,25 @@ def test_a_training_goes_on_with_its_own_settings_alone(dataset: nnunet_raw.RawD
         segmenter.check_training(dataset, TRAINER, other.environment())
     with pytest.raises(RunError, match="--trainer nnUNetTrainer9"):
         segmenter.check_training(dataset, "nnUNetTrainer9", {})
+
+
+@pytest.mark.parametrize(
+    ("recorded", "words"),
+    [
+        ({"budget": BUDGET | {"rate": 0.5}}, f"{TRAINER} had rate 0.5 then and has {BUDGET['rate']} now"),
+        ({}, f"{TRAINER} had optimizer adam then and has muon now"),  # by a version that recorded no budget
+    ],
+)
+def test_a_trainer_that_was_another_is_noticed(
+    recorded: dict[str, object], words: str, dataset: nnunet_raw.RawDataset
+) -> None:
+    environment = segmenter.SegmenterSettings(seed=1).environment()
+    settings = nnunet.trained_folder(501, TRAINER) / segmenter.SETTINGS
+    write_json(settings, {"environment": environment, **recorded})
+    with pytest.raises(
+        ExistsError, match=rf"{words}\); repeat its command, remove the folder, or choose another --trainer"
+    ):
+        segmenter.check_training(dataset, TRAINER, environment)
 
 
 @pytest.mark.parametrize("kind", ["imagesTr/a_2CH_ED_0000.nii.gz", "labelsTr/b_2CH_ED.nii.gz"])
@@ -128,7 +149,7 @@ def test_a_training_goes_on_from_its_own_start_alone(dataset: nnunet_raw.RawData
     with pytest.raises(ExistsError, match=f"initial weights none, asked for {start.hash}"):
         segmenter.check_training(dataset, TRAINER, environment, start)
     fold = nnunet.trained_folder(501, TRAINER)
-    write_json(fold / segmenter.SETTINGS, {"environment": environment, "init": start.record()})
+    write_json(fold / segmenter.SETTINGS, {"environment": environment, "budget": BUDGET, "init": start.record()})
     segmenter.check_training(dataset, TRAINER, environment, start)
     for asked in (None, other):
         with pytest.raises(ExistsError, match=f"initial weights {start.hash}, asked for"):
