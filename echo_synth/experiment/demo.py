@@ -21,7 +21,7 @@ TRAINER = "nnUNetTrainerEchoSynth_cpu"
 _FIXED_MINUTES = 3.5  # go to what does not scale with the training lengths
 _FULL_MINUTES = 12.0  # of the lengths below, measured on two cores
 _LEAST_SHARE = 0.02  # of these lengths, with next to no time
-_SYNTHETIC_IMAGES, _SEGMENTER_ITERATIONS, _FEWEST_ITERATIONS = 256, 240, 10
+_SYNTHETIC_IMAGES, _SEGMENTER_ITERATIONS, _FEWEST_ITERATIONS = 256, 480, 10
 _PATIENTS, _MINUTES_OF_ALL_PATIENTS, _FEWEST_PATIENTS = 40, 6.0, 8  # with less time, fewer are simulated
 
 
