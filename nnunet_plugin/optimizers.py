@@ -1,4 +1,4 @@
-"""The optimisers of the trainers, by their budget."""
+"""The optimisers of the trainers, by their budget; Muon and its rate for the generators' training too."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from nnunet_plugin.budgets import Budget
 
 
 def build_optimizer(parameters: Iterable[torch.nn.Parameter], budget: Budget, device: str) -> torch.optim.Optimizer:
-    """A fresh optimiser: Adam, or Muon (Jordan et al. 2024), which leaves biases and scales of norms to NAdam."""
+    """A fresh optimiser, Adam or `muon`."""
     if budget.optimizer == "muon":
-        from timm.optim.muon import Muon  # here: it takes a second to import, and predicting needs it not
-
-        return Muon(parameters, lr=budget.rate, momentum=0.95, nesterov=True, betas=(0.9, 0.99))  # type: ignore[no-any-return]
+        return muon(parameters, budget.rate)
     return torch.optim.Adam(parameters, budget.rate, fused=device == "cpu" or None)
+
+
+def muon(parameters: Iterable[torch.nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    """Muon (Jordan et al. 2024): weight matrices and convolutions move by the orthogonal part of their momentum, by five
+    Newton-Schulz iterations in bf16, scaled so that steps are as large as Adam's (Liu et al. 2025); biases and the scales of
+    norms move by NAdam."""
+    from timm.optim.muon import Muon  # here: it takes a second to import, and predicting needs it not
+
+    return Muon(parameters, lr=rate, momentum=0.95, nesterov=True, betas=(0.9, 0.99))  # type: ignore[no-any-return]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -30,10 +30,11 @@ from echo_synth.runs.tensors import save_tensors
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.ema import PowerEma
 from echo_synth.training.history import History
-from echo_synth.training.optimizers import build_optimizer, set_rate
+from echo_synth.training.optimizers import build_optimizer
 from echo_synth.training.posthoc import Snapshots
 from echo_synth.training.state import TrainingState
 from echo_synth.training.streams import position_seed
+from nnunet_plugin.optimizers import set_rate
 
 Loss = Callable[[nn.Module, Sequence[int]], Mapping[str, Tensor]]
 Validate = Callable[[nn.Module], Mapping[str, float]]

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from echo_synth.specs import TrainingSpec
-from echo_synth.training.optimizers import adamw_rate, build_optimizer, set_rate
+from echo_synth.training.optimizers import adamw_rate, build_optimizer
 from echo_synth.training.state import optimizer_tensors
+from nnunet_plugin.optimizers import set_rate
 
 RATE = 0.01
 
