@@ -26,7 +26,9 @@ def register(app: typer.Typer) -> None:
 def sweep(
     spec: Annotated[
         Path,
-        typer.Argument(metavar="SPEC", help="YAML file, or a preset: smoke, cpu, nfe, questions, paper, paper-grid."),
+        typer.Argument(
+            metavar="SPEC", help="YAML file, or a preset: smoke, cpu, nfe, questions, six-models, paper, paper-grid."
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="Default: ECHOSYNTH_HOME/sweeps/<name of the spec>.")] = None,
     only: Annotated[str | None, typer.Option(help="Cells to run, comma separated; default: all.")] = None,

@@ -17,7 +17,10 @@ sys.path.insert(0, str(ROOT / "docs" / "gpu"))
 import book  # noqa: E402
 import pack  # noqa: E402
 import run  # noqa: E402
+import six_models  # noqa: E402
 
+from echo_synth.experiment.cells import build_cells  # noqa: E402
+from echo_synth.experiment.spec import read_sweep  # noqa: E402
 from tests.warm import Warm  # noqa: E402
 
 
@@ -123,3 +126,25 @@ def test_a_parcel_is_packed_and_run(warm: Warm, tmp_path: Path) -> None:
     assert ways["plain"]["largest_grey_levels"] == 0
     assert 0 <= ways["fp32"]["largest_grey_levels"] <= 2
     assert {"grid.png", "preview.png", "edm_history.csv"} <= {p.name for p in out.iterdir()}
+
+
+def test_the_six_models_share_the_time_by_their_rates(tmp_path: Path) -> None:
+    figures = book.Book(tmp_path, 60)
+    speeds = {"sdm": 10.0, "ve": 20.0, "vp": 20.0, "edm": 10.0, "edm-l128": 40.0, "edm-l64": 82.0}
+    for name, speed in speeds.items():
+        figures.add("rates", model=name, batch=32, images_per_second=speed)
+    assert six_models.lengths(tmp_path / book.RESULTS, 16) == {
+        "sdm": 160, "ve": 320, "vp": 320, "edm": 160, "edm-l128": 640, "edm-l64": 1312
+    }  # fmt: skip
+    (tmp_path / book.RESULTS).write_text("")
+    with pytest.raises(SystemExit, match="no rates of edm, edm-l128"):
+        six_models.lengths(tmp_path / book.RESULTS, 16)
+
+
+def test_the_six_models_are_the_cells_of_their_sweep() -> None:
+    spec = read_sweep(Path("six-models.yaml"))
+    rows = {row: (spec.model_of(row), str(grid.checkpoint)) for row, grid in spec.models.items()}
+    assert rows == {f"{m}_{s}": (m, f"runs/{m}_{s}") for m, s in six_models.TRAININGS}
+    known = dict.fromkeys((*rows, "real", "maps", "trainer"), "x")
+    wanted = {f"{name}_train{seed}" for name in six_models.CELLS for seed in six_models.SEGMENTERS}
+    assert {cell.name for cell in build_cells(spec, known)} == wanted

@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,42 @@ from echo_synth.training.run import memory_format
 
 MODELS = ("sdm", "ve", "vp", "edm", "edm-l128", "edm-l64")
 BUNDLED = specs.root() / "bundled"
-Way = tuple[str, bool, bool]  # precision, fast, compiled
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of drawing.
+
+    Attributes:
+        fast, compiled: as `ImageGenerator` takes them.
+        autocast: the network's weights stay float32, and torch casts at every operation, as the paper's code does.
+    """
+
+    precision: str
+    fast: bool = True
+    compiled: bool = False
+    autocast: bool = False
+
+    @property
+    def weights(self) -> str:
+        return "fp32" if self.autocast else self.precision
+
+    def context(self, device: str) -> AbstractContextManager[object]:
+        return torch.autocast(device.partition(":")[0], _DTYPES[self.precision]) if self.autocast else nullcontext()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One way of training.
+
+    Attributes:
+        plain: default layout, as the paper's code has it.
+        compiled: the network through torch.compile.
+    """
+
+    precision: str
+    plain: bool = False
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,17 +98,38 @@ class Plan:
             torch.cuda.synchronize()
 
     def ways(self) -> dict[str, Way]:
-        """From the plain one, which the others are held against; compilers last, as they take a minute and more."""
-        known: dict[str, Way] = {
-            "plain": ("fp32", False, False),
-            "fp32": ("fp32", True, False),
-            "bf16": ("bf16", True, False),
+        """From the plain one, which the others are held against; compilers last, as they take a minute and more.
+
+        "reference" is what a user of the paper's code has on a GPU: its computation under fp16 autocast, eager.
+        """
+        half = "fp16" if self.cuda else "bf16"
+        known = {
+            "plain": Way("fp32", fast=False),
+            "reference": Way(half, fast=False, autocast=True),
+            "fp32": Way("fp32"),
+            "bf16": Way("bf16"),
         }
         if self.cuda:
-            known["fp16"] = ("fp16", True, False)
+            known["fp16"] = Way("fp16")
         if not self.quick:
-            known |= {"fp32 compiled": ("fp32", True, True), "bf16 compiled": ("bf16", True, True)}
+            known |= {"bf16 compiled": Way("bf16", compiled=True), "fp32 compiled": Way("fp32", compiled=True)}
         return known
+
+    def steps(self) -> dict[str, Step]:
+        """Ways of training, from the paper's."""
+        known = {"reference": Step("fp16" if self.cuda else "fp32", plain=True)}
+        known[self.best] = Step(self.best)
+        if not self.quick:
+            known |= {"fp32": Step("fp32"), f"{self.best} compiled": Step(self.best, compiled=True)}
+        return known
+
+    @property
+    def best(self) -> str:
+        """The precision that `train` takes here."""
+        return resolve_precision("auto", self.device)
+
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def peak_gib(plan: Plan) -> float:
@@ -123,13 +180,13 @@ def machine(book: Book, plan: Plan) -> None:
     book.add("machine", what="copy", gb_per_second=2e-9 * length / seconds)
 
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def training_step(denoiser: Denoiser, batch: int, plan: Plan, precision: str, side: int) -> Callable[[], Tensor]:
+def training_step(denoiser: Denoiser, batch: int, plan: Plan, way: Step, side: int) -> Callable[[], Tensor]:
     """Forward, backward and optimiser on random fields, as a training does it; gives the loss."""
-    device = plan.device
-    denoiser.to(device).to(memory_format=memory_format(device)).train()
+    device, precision = plan.device, way.precision
+    layout = torch.contiguous_format if way.plain else memory_format(device, way.compiled)
+    denoiser.to(device).to(memory_format=layout).train()
+    if way.compiled:
+        denoiser.network.compile()
     clean, labels = (
         torch.rand(batch, 1, side, side, device=device) * 2 - 1,
         torch.randint(0, 10, (batch, side, side), device=device),
@@ -152,11 +209,11 @@ def training_step(denoiser: Denoiser, batch: int, plan: Plan, precision: str, si
     return step
 
 
-def one_model(name: str, batch: int, plan: Plan, precision: str) -> dict[str, object]:
+def one_model(name: str, batch: int, plan: Plan, way: Step, size: str | None = None) -> dict[str, object]:
     """A training step of a preset: its time, memory, and whether its numbers are finite."""
-    description = describe_diffusion(name, plan.size, None)
+    description = describe_diffusion(name, size or plan.size, None)
     denoiser = build_model(description)
-    step = training_step(denoiser, batch, plan, precision, description.resolution)
+    step = training_step(denoiser, batch, plan, way, description.resolution)
     losses: list[Tensor] = []
     seconds = measured_seconds(lambda: losses.append(step()), plan.wait)
     loss = float(losses[-1])
@@ -169,79 +226,102 @@ def one_model(name: str, batch: int, plan: Plan, precision: str) -> dict[str, ob
 
 def models(book: Book, plan: Plan) -> None:
     """All six models, forward and backward."""
-    precision, batch = resolve_precision("auto", plan.device), 1 if plan.quick else 2
+    batch = 1 if plan.quick else 2
     for name in MODELS:
-        what = {"model": name, "size": plan.size, "batch": batch, "precision": precision}
+        what = {"model": name, "size": plan.size, "batch": batch, "precision": plan.best}
         if book.has("models", 8 if plan.cuda else 2, **what):
-            guarded(book, plan, "models", what, partial(one_model, name, batch, plan, precision))
+            guarded(book, plan, "models", what, partial(one_model, name, batch, plan, Step(plan.best)))
+
+
+def rates(book: Book, plan: Plan) -> None:
+    """Images/s that each model trains with at size tiny; what six_models.py shares the time by."""
+    batch = 2 if plan.quick else 32
+    for name in MODELS:
+        what = {"model": name, "size": "tiny", "batch": batch, "precision": plan.best}
+        if book.has("rates", 6 if plan.cuda else 2, **what):
+            guarded(book, plan, "rates", what, partial(one_model, name, batch, plan, Step(plan.best), "tiny"))
 
 
 def ways(book: Book, plan: Plan) -> None:
-    """Each way of drawing against the plain one: bundled weights, whose images are real ones, for the difference; the paper's size for the time."""
+    """Each way of drawing against the plain one: the bundled weights, which draw hearts, for the difference."""
     maps = first_maps(open_maps(BUNDLED / "maps"), 2 if plan.quick else 16)
     truth: list[np.ndarray] = []
-    for way, how in plan.ways().items():
-        what = {"way": way, "batch": len(maps[0])}
-        if book.has("ways", (60 if how[2] else 8) if plan.cuda else 2, **what):
-            guarded(book, plan, "ways", what, partial(agreement, plan, how, maps, truth))
-    if plan.quick:
-        return
-    for way, how in plan.ways().items():
-        what = {"way": way, "size": plan.size, "batch": len(maps[0])}
-        if book.has("evaluation", 60 if how[2] else 10, **what):
-            guarded(book, plan, "evaluation", what, partial(evaluation, plan, how, maps))
+    for name, way in plan.ways().items():
+        what = {"way": name, "batch": len(maps[0])}
+        if book.has("ways", (45 if way.compiled else 8) if plan.cuda else 2, **what):
+            guarded(book, plan, "ways", what, partial(agreement, plan, way, maps, truth))
 
 
-def agreement(plan: Plan, how: Way, maps: Batch, truth: list[np.ndarray]) -> dict[str, object]:
+def evaluations(book: Book, plan: Plan) -> None:
+    """Time of each way of drawing, EDM-L64 at the paper's size."""
+    maps = first_maps(open_maps(BUNDLED / "maps"), 2 if plan.quick else 16)
+    for name, way in plan.ways().items():
+        what = {"way": name, "size": plan.size, "batch": len(maps[0])}
+        if book.has("evaluation", (60 if way.compiled else 10) if plan.cuda else 2, **what):
+            guarded(book, plan, "evaluation", what, partial(evaluation, plan, way, maps))
+
+
+def agreement(plan: Plan, way: Way, maps: Batch, truth: list[np.ndarray]) -> dict[str, object]:
     """Images of the bundled weights by one way; the first, plain, becomes the truth."""
-    precision, fast, compiled = how
-    chosen = choose_model("edm-l64", BUNDLED / "edm-l64", None, plan.device, precision)
-    generator = chosen.load(fast, compiled=compiled)
+    chosen = choose_model("edm-l64", BUNDLED / "edm-l64", None, plan.device, way.weights)
+    generator = chosen.load(way.fast, compiled=way.compiled)
     settings = default_settings(chosen.spec.precond, 2 if plan.quick else 10, "heun")
     start = time.perf_counter()
-    images = generator.draw(*maps, 0, range(len(maps[0])), settings)
-    first = time.perf_counter() - start
-    rates = throughput.whole(generator, *maps, settings, 1 if plan.quick else 5)
+    with way.context(plan.device):
+        images = generator.draw(*maps, 0, range(len(maps[0])), settings)
+        first = time.perf_counter() - start
+        speeds = throughput.whole(generator, *maps, settings, 1 if plan.quick else 5)
     truth.append(images)
     inside = maps[0] > 0
     off = np.abs(images.astype(int) - truth[0])[inside]
     differences = {"largest_grey_levels": int(off.max()), "mean_grey_levels": float(off.mean())}
     return {
         "first_seconds": first,
-        "images_per_second": statistics.median(rates),
+        "images_per_second": statistics.median(speeds),
         **differences,
         "peak_gib": peak_gib(plan),
     }
 
 
-def evaluation(plan: Plan, how: Way, maps: Batch) -> dict[str, object]:
-    """Milliseconds of the stages of drawing at the paper's size."""
-    precision, fast, compiled = how
+def evaluation(plan: Plan, way: Way, maps: Batch) -> dict[str, object]:
+    """Milliseconds of the stages of drawing a batch, and images/s of whole trajectories."""
+    nfe = 2 if plan.quick else 20
     wanted = throughput.BenchmarkPlan(
-        ("edm-l64",), (1,), plan.size, 5, "heun", False, fast, compiled, precision, plan.device
+        ("edm-l64",), (nfe,), plan.size, 5, "heun", True, way.fast, way.compiled, way.weights, plan.device
     )
-    stages = throughput.time_stages(throughput.fresh("edm-l64", wanted), *maps, wanted.repeats).seconds
-    return {f"{stage}_ms": 1e3 * statistics.median(taken) for stage, taken in stages.items()} | {
-        "peak_gib": peak_gib(plan)
-    }
+    generator = throughput.fresh("edm-l64", wanted)
+    settings = default_settings(specs.diffusion_model("edm-l64").precond, nfe, "heun")
+    with way.context(plan.device):
+        speeds = throughput.whole(generator, *maps, settings, 1 if plan.quick else 3)
+        stages = throughput.time_stages(generator, *maps, 1 if plan.quick else wanted.repeats).seconds
+    speed = {"nfe": nfe, "images_per_second": statistics.median(speeds), "slowest": min(speeds), "fastest": max(speeds)}
+    times = {f"{stage}_ms": 1e3 * statistics.median(taken) for stage, taken in stages.items()}
+    return {**speed, **times, "peak_gib": peak_gib(plan)}
 
 
 def training(book: Book, plan: Plan) -> None:
     """Training throughput and memory at the paper's batches; a batch that does not fit is halved until it does."""
     for name in ("edm-l64",) if plan.quick else ("edm-l64", "edm-l128", "edm"):
-        for precision in (
-            ("fp32", "bf16", "fp16") if plan.cuda and name == "edm-l64" else (resolve_precision("auto", plan.device),)
-        ):
+        steps = plan.steps() if name == "edm-l64" else dict(list(plan.steps().items())[:2])
+        for label, way in steps.items():
             batch, fits = 2 if plan.quick else specs.diffusion_model(name).training.batch, False
             while batch >= 1 and not fits:
-                what = {"model": name, "size": plan.size, "batch": batch, "precision": precision}
-                if not book.has("training", 12 if plan.cuda else 2, **what):
+                what = {"model": name, "size": plan.size, "batch": batch, "way": label}
+                if not book.has("training", (60 if way.compiled else 12) if plan.cuda else 2, **what):
                     break
-                fits = guarded(book, plan, "training", what, partial(one_model, name, batch, plan, precision))
+                fits = guarded(book, plan, "training", what, partial(one_model, name, batch, plan, way))
                 batch //= 2
 
 
-PARTS = {"machine": machine, "models": models, "training": training, "ways": ways}
+PARTS = {
+    "machine": machine,
+    "models": models,
+    "evaluations": evaluations,
+    "training": training,
+    "ways": ways,
+    "rates": rates,
+}
+_OPTIONAL = ("rates",)
 
 
 def main() -> None:
@@ -250,7 +330,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=200)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true", help="size tiny, batches of 1 and 2, no compiler")
-    parser.add_argument("--parts", default=",".join(PARTS), help=f"comma separated: {', '.join(PARTS)}")
+    parser.add_argument(
+        "--parts", default=",".join(p for p in PARTS if p not in _OPTIONAL), help=f"comma separated: {', '.join(PARTS)}"
+    )
     arguments = parser.parse_args()
     parts = arguments.parts.split(",")
     if unknown := set(parts) - set(PARTS):

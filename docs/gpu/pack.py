@@ -55,9 +55,9 @@ def needed(roots: Iterable[str], present: Iterable[str]) -> list[str]:
 
 
 def files_of(name: str) -> list[Path]:
-    """Installed files of a distribution, relative to its site-packages; no scripts, no bytecode."""
+    """Installed files of a distribution, relative to its site-packages; no scripts, no bytecode, none of its own tests."""
     listed = metadata.distribution(name).files or []
-    return [Path(f) for f in listed if ".." not in f.parts and f.suffix != ".pyc"]
+    return [Path(f) for f in listed if not {"..", "tests"} & set(f.parts) and f.suffix != ".pyc"]
 
 
 def fits(name: str, python: str) -> bool:
@@ -140,7 +140,7 @@ def main() -> None:
         "--python", default=f"{sys.version_info.major}.{sys.version_info.minor}", help="of the other machine"
     )
     parser.add_argument("--camus", type=Path, help="CAMUS folder; default: simulated patients")
-    parser.add_argument("--patients", type=int, default=40)
+    parser.add_argument("--patients", type=int, default=40, help="0: packages only")
     arguments = parser.parse_args()
     present = list(PRESENT)
     if arguments.has:
@@ -150,7 +150,8 @@ def main() -> None:
     partial = arguments.parcel.with_name(f".partial-{arguments.parcel.name}")
     try:
         with tarfile.open(partial, "w:xz") as tar:
-            add_data(tar, arguments.camus, arguments.patients)
+            if arguments.patients:
+                add_data(tar, arguments.camus, arguments.patients)
             others = add_packages(tar, names, arguments.python)
             if others:
                 add_downloaded(tar, others, arguments.python)
