@@ -111,5 +111,5 @@ def test_a_missing_file_is_no_preset(path: str) -> None:
 
 
 def test_unknown_files_name_the_presets() -> None:
-    with pytest.raises(SpecError, match="presets: cpu, nfe, paper, paper-grid, questions, smoke"):
+    with pytest.raises(SpecError, match="presets: cpu, nfe, paper, paper-grid, questions, six-models, smoke"):
         read_sweep(Path("nothing.yaml"))
