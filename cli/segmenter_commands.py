@@ -94,7 +94,7 @@ def predict_segmenter(
 ) -> None:
     """Segment a folder of images with a trained nnU-Net. The same as nnUNetv2_predict.
 
-    Example: echosynth predict-segmenter --dataset-id 601 --images $nnUNet_raw/Dataset501_CAMUS/imagesTs
+    Example: echosynth predict-segmenter --dataset-id 601 --trainer nnUNetTrainerEchoSynth_cpu --images $nnUNet_raw/Dataset501_CAMUS/imagesTs
     """
     from echo_synth.data import nnunet_raw
     from echo_synth.device import training_device

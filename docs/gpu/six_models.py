@@ -38,7 +38,7 @@ class Study:
 
     Args:
         images: of each model's training.
-        optimizer, lr: of all six; None: each preset's.
+        optimizer, lr: of all six.
         quick: smallest lengths.
     """
 
@@ -46,8 +46,8 @@ class Study:
     home: Path
     device: str
     images: dict[str, int]
-    optimizer: str | None
-    lr: float | None
+    optimizer: str
+    lr: float
     spec: str
     quick: bool
 
@@ -57,11 +57,18 @@ class Study:
     def training(self, model: str, seed: int) -> list[str]:
         runs = self.home / "runs"
         vae = {"edm-l64": ["--vae", runs / "gamma-vae-64"], "edm-l128": ["--vae", runs / "gamma-vae-128"]}
-        chosen = ["--optimizer", self.optimizer, "--lr", self.lr] if self.optimizer else []
+        chosen = ["--optimizer", self.optimizer, "--lr", self.lr]
         short = ["--batch", 4, "--copies", 1] if self.quick else []
         length = ["--images", self.images[model], "--seed", seed, *short]
-        where = ["--dataset-id", DATASET, "--out", runs / f"{model}_{seed}"]
+        run = runs / f"{model}_{seed}"
+        begun = ["--resume"] if run.exists() else []
+        where = ["--dataset-id", DATASET, "--out", run, *begun]
         return self.command("train", "--model", model, *where, *length, *chosen, *vae.get(model, []))
+
+    def train(self, model: str, seed: int) -> bool:
+        """Whether it is trained; an earlier call may have done it."""
+        finished = any(_finished(self.home / "runs" / f"{model}_{seed}"))
+        return finished or self.run(f"train {model}_{seed}", self.training(model, seed))
 
     def cell(self, name: str, segmenter: int) -> list[str]:
         return self.command("sweep", self.spec, "--only", f"{name}_train{segmenter}")
@@ -135,8 +142,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20, help="of the GPU, a training")
     parser.add_argument("--minutes", type=float, default=7, help="in all")
     parser.add_argument("--at-once", type=int, default=18, help="cells side by side")
-    parser.add_argument("--optimizer", help="of all six; default: each preset's")
-    parser.add_argument("--lr", type=float, help="with --optimizer")
+    parser.add_argument("--optimizer", default="adamw", help="of all six")
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--spec", default="six-models.yaml", help="the sweep")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="smallest batches")
@@ -148,7 +155,10 @@ def main() -> None:
     chosen = (arguments.optimizer, arguments.lr, arguments.spec, arguments.quick)
     study = Study(book, arguments.home.resolve(), arguments.device, images, *chosen)
     with ThreadPoolExecutor(1 if arguments.quick else len(TRAININGS)) as pool:
-        list(pool.map(lambda t: study.run(f"train {t[0]}_{t[1]}", study.training(*t)), TRAININGS))
+        trained = list(pool.map(lambda t: study.train(*t), TRAININGS))
+    if not all(trained):  # the sweep needs every run that it names
+        study.pack()
+        sys.exit("not every model is trained; the same command goes on (its folders are kept)")
     cells = [(name, seed) for seed in SEGMENTERS for name in CELLS]
     with ThreadPoolExecutor(1 if arguments.quick else arguments.at_once) as pool:
         good = list(pool.map(lambda c: study.run(f"cell {c[0]}_seg{c[1]}", study.cell(*c)), cells))

@@ -4,7 +4,7 @@
 
 Stages: real images of the validation patients; their Γ-VAE's reconstructions from E[z], without and with the texture; images
 drawn on their masks, without and with the texture; images drawn on the deformed maps of MAPS, with it. Each is read by a
-segmenter trained on real images (`train-segmenter --dataset-id 501`), and a small network learns to tell it from the real images
+segmenter trained on real images (`train-segmenter --dataset-id 501 --trainer nnUNetTrainerEchoSynth_cpu`), and a small network learns to tell it from the real images
 (two folds of patients; area under the ROC curve, 0.5 where it cannot). FOLDER gets stages.csv and a sheet of 4 x 8 images a
 stage, real ones above. What is there already is not made again.
 """
