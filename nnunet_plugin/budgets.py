@@ -39,6 +39,17 @@ class Budget:
     full_validation: bool
     optimizer: Literal["adam", "muon"] = "adam"
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a name that is none: a trainer would take another one in silence."""
+        known = {
+            "schedule": ("poly", "cosine"),
+            "network": ("planned", "pooled", "subpixel"),
+            "optimizer": ("adam", "muon"),
+        }
+        for field, names in known.items():
+            if (found := getattr(self, field)) not in names:
+                raise ValueError(f"{FILE.name}: {field} is {found!r}, expected one of {', '.join(names)}")
+
     @property
     def images(self) -> int:
         """Training images seen, repeats counted."""

@@ -51,8 +51,9 @@ from nnunet_plugin.networks import (
     narrower,
     with_stages,
 )
-from nnunet_plugin.optimizers import build_optimizer, check_settings, set_rate
+from nnunet_plugin.optimizers import Loading, build_optimizer, set_rate
 
+_FINAL = "checkpoint_final.pth"  # of nnU-Net, once a training has ended
 _LARGEST_GRADIENT = 12  # norm, as in nnU-Net
 _VALIDATION_SEED, _AUGMENTATION_SEED = 1, 2  # streams apart from the one that draws training cases
 _RANK_STEP = 7919
@@ -218,9 +219,13 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         if not self.was_initialized:
             self.initialize()
         cases.check_source(Path(self.preprocessed_dataset_folder), Path(self.output_folder), self._use())
-        settings = set(self.optimizer.param_groups[0])
-        super().load_checkpoint(filename_or_checkpoint)
-        check_settings(settings, self.optimizer, Path(self.output_folder))
+        optimizer: torch.optim.Optimizer = self.optimizer
+        finished = Path(str(filename_or_checkpoint)).name == _FINAL
+        self.optimizer: Any = Loading(optimizer, Path(self.output_folder), finished)
+        try:
+            super().load_checkpoint(filename_or_checkpoint)
+        finally:
+            self.optimizer = optimizer
 
     def _use(self) -> str:
         """How the cases are used, see `cases.use_of`; by the raw dataset's splits where this machine has it."""

@@ -1,43 +1,55 @@
-"""The optimisers of the trainers, by their budget; Muon and its rate for the generators' training too."""
+"""The optimisers of the trainers, by their budget, and their state in nnU-Net's checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nnunet_plugin.budgets import Budget
+from nnunet_plugin.muon import Muon
 
 
 def build_optimizer(parameters: Iterable[torch.nn.Parameter], budget: Budget, device: str) -> torch.optim.Optimizer:
-    """A fresh optimiser, Adam or `muon`."""
+    """A fresh optimiser, Adam or Muon."""
     if budget.optimizer == "muon":
-        return muon(parameters, budget.rate)
+        return Muon(parameters, budget.rate)
     return torch.optim.Adam(parameters, budget.rate, fused=device == "cpu" or None)
-
-
-def muon(parameters: Iterable[torch.nn.Parameter], rate: float) -> torch.optim.Optimizer:
-    """Muon (Jordan et al. 2024): weight matrices and convolutions move by the orthogonal part of their momentum, by five
-    Newton-Schulz iterations in bf16, scaled so that steps are as large as Adam's (Liu et al. 2025); biases and the scales of
-    norms move by NAdam."""
-    from timm.optim.muon import Muon  # here: it takes a second to import, and predicting needs it not
-
-    return Muon(parameters, lr=rate, momentum=0.95, nesterov=True, betas=(0.9, 0.99))  # type: ignore[no-any-return]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Take `rate` for all parameters from the next step on."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-        if "adamw_lr" in group:  # of what Muon leaves to NAdam
-            group["adamw_lr"] = rate
 
 
-def check_settings(settings: Set[str], loaded: torch.optim.Optimizer, folder: Path) -> None:
-    """Raise RuntimeError where the checkpoint of `folder`, loaded into an optimiser with `settings`, brought those of another kind."""
-    if not settings - {"initial_lr"} <= set(loaded.param_groups[0]):
-        raise RuntimeError(
-            f"{folder}: this training was begun with another optimiser than {type(loaded).__name__}, by an earlier version; "
-            "move the folder away to begin anew (by Adam, as before, with the trainer nnUNetTrainerEchoSynth_cpu_adam)"
-        )
+class Loading:
+    """Stands in for an optimiser while nnU-Net loads a checkpoint: takes its state, and keeps the optimiser's own settings.
+
+    Args:
+        optimizer: a fresh one.
+        folder: of the checkpoint.
+        finished: nothing is trained from the checkpoint, so its state is of no interest, and may be another optimiser's.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, folder: Path, finished: bool) -> None:
+        self.optimizer, self.folder, self.finished = optimizer, folder, finished
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Raise RuntimeError where `content` is of another kind of optimiser."""
+        if self.finished:
+            return
+        own = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        if not set(own[0]) - {"initial_lr"} <= set(content["param_groups"][0]):
+            raise RuntimeError(
+                f"{self.folder}: this training was begun with another optimiser than {type(self.optimizer).__name__}, by an "
+                "earlier version; move the folder away to begin anew (by Adam, as before, with the trainer "
+                "nnUNetTrainerEchoSynth_cpu_adam)"
+            )
+        self.optimizer.load_state_dict(content)
+        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+            parameters = group["params"]
+            group.clear()
+            group.update(settings, params=parameters)

@@ -79,6 +79,11 @@ def test_packages_come_with_what_they_need() -> None:
         pack.needed(["no-such-package"], [])
 
 
+def test_what_is_too_old_there_is_packed() -> None:
+    freeze = "timm==1.0.9\nnumpy==2.5.2\n# comment\nrich\nother==1\nscipy @ file:///somewhere\n"
+    assert pack.sufficient(freeze, ["timm>=1.0.20", "numpy>=1.26", "rich>=13"]) == ["numpy", "rich", "other", "scipy"]
+
+
 def test_machine_code_of_another_python_is_not_packed() -> None:
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     assert pack.fits("pydantic-core", here)
@@ -132,13 +137,26 @@ def test_the_six_models_share_the_time_by_their_rates(tmp_path: Path) -> None:
     figures = book.Book(tmp_path, 60)
     speeds = {"sdm": 10.0, "ve": 20.0, "vp": 20.0, "edm": 10.0, "edm-l128": 40.0, "edm-l64": 82.0}
     for name, speed in speeds.items():
-        figures.add("rates", model=name, batch=32, images_per_second=speed)
-    assert six_models.lengths(tmp_path / book.RESULTS, 16) == {
+        figures.add("rates", model=name, batch=32, optimizer="muon", images_per_second=speed)
+    assert six_models.lengths(tmp_path / book.RESULTS, 16, "muon") == {
         "sdm": 160, "ve": 320, "vp": 320, "edm": 160, "edm-l128": 640, "edm-l64": 1312
     }  # fmt: skip
-    (tmp_path / book.RESULTS).write_text("")
-    with pytest.raises(SystemExit, match="no rates of edm, edm-l128"):
-        six_models.lengths(tmp_path / book.RESULTS, 16)
+    with pytest.raises(
+        SystemExit, match=r"no rates of edm, edm-l128.* run checks.py --parts rates --optimizer adamw first"
+    ):
+        six_models.lengths(tmp_path / book.RESULTS, 16, "adamw")
+
+
+def test_what_was_trained_otherwise_is_not_taken_for_the_one_asked_for(tmp_path: Path) -> None:
+    run_folder = tmp_path / "home/runs/edm_0"
+    run_folder.mkdir(parents=True)
+    (run_folder / "settings.json").write_text('{"training": {"images": 64, "optimizer": "adamw", "lr": 0.001}}')
+    (run_folder / "SHA256SUMS").write_text("")
+    (tmp_path / "out").mkdir()
+    given = (book.Book(tmp_path / "out", 60), tmp_path / "home", "cpu", {"edm": 64})
+    assert six_models.Study(*given, "adamw", 1e-3, "six-models.yaml", True).train("edm", 0)
+    with pytest.raises(SystemExit, match=r"was trained with {'optimizer': 'adamw', 'lr': 0.001}, asked for"):
+        six_models.Study(*given, "muon", 4e-3, "six-models.yaml", True).train("edm", 0)
 
 
 def test_the_six_models_are_the_cells_of_their_sweep() -> None:

@@ -36,6 +36,7 @@ from echo_synth.generation.engine import default_settings
 from echo_synth.generation.sources import choose_model
 from echo_synth.parallel import available_cores
 from echo_synth.runs.description import build_model, describe_diffusion
+from echo_synth.training.optimizers import build_optimizer
 from echo_synth.training.run import memory_format
 
 MODELS = ("sdm", "ve", "vp", "edm", "edm-l128", "edm-l64")
@@ -80,10 +81,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is checked, and how large."""
+    """What is checked, how large, and with which optimiser trainings step."""
 
     device: str
     quick: bool
+    optimizer: str = "adamw"
 
     @property
     def cuda(self) -> bool:
@@ -193,7 +195,7 @@ def training_step(denoiser: Denoiser, batch: int, plan: Plan, way: Step, side: i
     )
     sector, noise = torch.ones_like(clean), torch.randn_like(clean)
     uniform = torch.rand(batch, device=device) * 0.98 + 0.01
-    optimizer = torch.optim.AdamW(denoiser.parameters(), 1e-5)
+    optimizer = build_optimizer(denoiser.parameters(), _spec(plan.optimizer))
     kind = torch.device(device).type
     scaler = torch.amp.GradScaler(kind, enabled=precision == "fp16")
 
@@ -207,6 +209,10 @@ def training_step(denoiser: Denoiser, batch: int, plan: Plan, way: Step, side: i
         return loss.detach()
 
     return step
+
+
+def _spec(optimizer: str) -> specs.TrainingSpec:
+    return specs.TrainingSpec(images=1, batch=1, optimizer=optimizer, lr=1e-5, clip_norm=1.0, ema_std=0.0)
 
 
 def one_model(name: str, batch: int, plan: Plan, way: Step, size: str | None = None) -> dict[str, object]:
@@ -234,10 +240,10 @@ def models(book: Book, plan: Plan) -> None:
 
 
 def rates(book: Book, plan: Plan) -> None:
-    """Images/s that each model trains with at size tiny; what six_models.py shares the time by."""
+    """Images/s that each model trains with at size tiny, by the optimiser asked for; what six_models.py shares the time by."""
     batch = 2 if plan.quick else 32
     for name in MODELS:
-        what = {"model": name, "size": "tiny", "batch": batch, "precision": plan.best}
+        what = {"model": name, "size": "tiny", "batch": batch, "precision": plan.best, "optimizer": plan.optimizer}
         if book.has("rates", 6 if plan.cuda else 2, **what):
             guarded(book, plan, "rates", what, partial(one_model, name, batch, plan, Step(plan.best), "tiny"))
 
@@ -333,12 +339,15 @@ def main() -> None:
     parser.add_argument(
         "--parts", default=",".join(p for p in PARTS if p not in _OPTIONAL), help=f"comma separated: {', '.join(PARTS)}"
     )
+    parser.add_argument(
+        "--optimizer", choices=("adamw", "muon"), default="adamw", help="that the steps of training take"
+    )
     arguments = parser.parse_args()
     parts = arguments.parts.split(",")
     if unknown := set(parts) - set(PARTS):
         parser.error(f"--parts: unknown {', '.join(sorted(unknown))}; expected some of {', '.join(PARTS)}")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    plan = Plan(training_device(arguments.device), arguments.quick)
+    plan = Plan(training_device(arguments.device), arguments.quick, arguments.optimizer)
     book = Book(arguments.out, arguments.seconds)
     for part in parts:
         PARTS[part](book, plan)

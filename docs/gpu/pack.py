@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
+from packaging.requirements import Requirement
+
 ROOT = Path(__file__).resolve().parents[2]
 MOST_MIB = 64
 # What a machine that trains with torch has; these would not fit.
@@ -26,6 +28,17 @@ PRESENT = ("torch", "torchvision", "triton", "numpy", "cuda-bindings", "cuda-pat
 _NEVER = re.compile(r"nvidia-.*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 DATASET = 501
+
+
+def sufficient(freeze: str, wanted: Iterable[str]) -> list[str]:
+    """Names in the text of a `pip freeze`, without those whose version there is none of the `wanted` requirements'."""
+    asked = {canonical(r.name): r.specifier for r in map(Requirement, wanted)}
+    there = (re.match(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:==([^\s;]+))?", line.strip()) for line in freeze.splitlines())
+    return [
+        m[1]
+        for m in there
+        if m and (not m[2] or canonical(m[1]) not in asked or asked[canonical(m[1])].contains(m[2], prereleases=True))
+    ]
 
 
 def canonical(name: str) -> str:
@@ -144,7 +157,7 @@ def main() -> None:
     arguments = parser.parse_args()
     present = list(PRESENT)
     if arguments.has:
-        present += [m.group() for line in arguments.has.read_text().splitlines() if (m := _NAME.match(line.strip()))]
+        present += sufficient(arguments.has.read_text(), metadata.requires("echosynth") or [])
     roots = arguments.lacks.split(",") if arguments.lacks is not None else ["echosynth", "pytest"]
     names = [n for n in needed(filter(None, roots), present) if n != "echosynth"]  # that one is the checkout itself
     partial = arguments.parcel.with_name(f".partial-{arguments.parcel.name}")

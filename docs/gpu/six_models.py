@@ -11,6 +11,7 @@ What is not done in time is left out; a second call goes on.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -67,8 +68,14 @@ class Study:
 
     def train(self, model: str, seed: int) -> bool:
         """Whether it is trained; an earlier call may have done it."""
-        finished = any(_finished(self.home / "runs" / f"{model}_{seed}"))
-        return finished or self.run(f"train {model}_{seed}", self.training(model, seed))
+        run = self.home / "runs" / f"{model}_{seed}"
+        if not any(_finished(run)):
+            return self.run(f"train {model}_{seed}", self.training(model, seed))
+        trained = json.loads((run / "settings.json").read_text(encoding="utf-8"))["training"]
+        wanted = {"images": self.images[model], "optimizer": self.optimizer, "lr": self.lr}
+        if found := {name: trained[name] for name, value in wanted.items() if trained[name] != value}:
+            sys.exit(f"{run}: was trained with {found}, asked for {wanted}; move it away, or ask for the same")
+        return True
 
     def cell(self, name: str, segmenter: int) -> list[str]:
         return self.command("sweep", self.spec, "--only", f"{name}_train{segmenter}")
@@ -126,11 +133,13 @@ def _finished(run: Path) -> Iterator[Path]:
         yield from (f for f in sorted(run.iterdir()) if f.is_file() and not f.name.startswith("state"))
 
 
-def lengths(results: Path, seconds: float) -> dict[str, int]:
+def lengths(results: Path, seconds: float, optimizer: str) -> dict[str, int]:
     """Images of each model in that many seconds of the GPU, a multiple of the batch."""
-    found = {r["model"]: r for r in rows(results.parent) if r["section"] == "rates" and "images_per_second" in r}
+    known = [r for r in rows(results.parent) if r["section"] == "rates" and "images_per_second" in r]
+    found = {r["model"]: r for r in known if r["optimizer"] == optimizer}
     if missing := {model for model, _ in TRAININGS} - set(found):
-        sys.exit(f"{results}: no rates of {', '.join(sorted(missing))}; run checks.py --parts rates first")
+        need = f"checks.py --parts rates --optimizer {optimizer}"
+        sys.exit(f"{results}: no rates of {', '.join(sorted(missing))}; run {need} first")
     return {m: max(1, round(seconds * r["images_per_second"] / r["batch"])) * r["batch"] for m, r in found.items()}
 
 
@@ -142,14 +151,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20, help="of the GPU, a training")
     parser.add_argument("--minutes", type=float, default=7, help="in all")
     parser.add_argument("--at-once", type=int, default=18, help="cells side by side")
-    parser.add_argument("--optimizer", default="adamw", help="of all six")
+    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw", help="of all six")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--spec", default="six-models.yaml", help="the sweep")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="smallest batches")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    images = lengths(arguments.rates, arguments.seconds)
+    images = lengths(arguments.rates, arguments.seconds, arguments.optimizer)
     book = Book(arguments.out.resolve(), 60 * arguments.minutes)
     book.add("six", what="lengths", seconds=arguments.seconds, **images)
     chosen = (arguments.optimizer, arguments.lr, arguments.spec, arguments.quick)

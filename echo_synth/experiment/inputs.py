@@ -61,7 +61,7 @@ def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInp
     maps = opened.path
     fingerprints = {"real": file_hash(real.path / "cases.csv"), "maps": file_hash(maps / "index.parquet")}
     if spec.segmenter:
-        fingerprints["trainer"] = json.dumps(asdict(nnunet.trainer_budget(spec.segmenter.trainer)), sort_keys=True)
+        fingerprints["trainer"] = _budget_facts(spec.segmenter.trainer)
     for cell in spec.cells.values():
         if cell.dataset is not None:
             fingerprints[imported_name(cell.dataset)] = _imported(cell.dataset, real)
@@ -80,6 +80,12 @@ def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInp
         solvers |= {key: "auto" if key in levels else choice.solver for key, choice in chosen.items()}
         say(f"{row}: {run.folder}{'' if grid.checkpoint else ', the newest run of ' + model}")
     return SweepInputs(real, maps, checkpoints, fingerprints, solvers, levels)
+
+
+def _budget_facts(trainer: str) -> str:
+    """A trainer's budget as it is hashed; what earlier versions did not know is left out where it is as it was."""
+    budget = asdict(nnunet.trainer_budget(trainer))
+    return json.dumps({k: v for k, v in budget.items() if (k, v) != ("optimizer", "adam")}, sort_keys=True)
 
 
 def _imported(dataset_id: int, real: RawDataset) -> str:

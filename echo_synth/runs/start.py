@@ -249,6 +249,13 @@ def check_resumable(folder: Path, identity: Mapping[str, Any]) -> None:
         check_identity(folder, identity)
 
 
+def _options(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """Those that give an optimiser of before again: a preset may have got another one."""
+    if own.get("optimizer") == theirs.get("optimizer") or not {"optimizer", "lr"} <= theirs.keys():
+        return ""
+    return f" (--optimizer {theirs['optimizer']!s:.20} --lr {theirs['lr']!s:.20})"
+
+
 def check_identity(folder: Path, mine: Mapping[str, Any], advice: str = TRAIN_AGAIN) -> None:
     """Raise RunError unless the state in `folder` was made with the settings `mine`; names the first that differs.
 
@@ -263,5 +270,5 @@ def check_identity(folder: Path, mine: Mapping[str, Any], advice: str = TRAIN_AG
         if value != before and not longer:
             raise RunError(
                 f"{folder}: was started with {key} = {before!s:.200}, asked to resume with {value!s:.200}; "
-                "use the same settings, or another --out"
+                f"use the same settings{_options(own, theirs)}, or another --out"
             )

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from echo_synth.specs import TrainingSpec
-from nnunet_plugin.optimizers import muon
+from nnunet_plugin.muon import Muon
 
 _AFTER_SGD = 2.0e-4
 _MUON_TO_ADAMW = 4.0  # of EDM-L64 tiny: 4e-3, before it was by Muon 1e-3
@@ -21,7 +21,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], spec: TrainingSpec) -> t
     if spec.optimizer == "adam":
         return torch.optim.Adam(parameters, spec.lr)
     if spec.optimizer == "muon":
-        return muon(parameters, spec.lr)
+        return Muon(parameters, spec.lr)
     return torch.optim.AdamW(parameters, spec.lr)
 
 

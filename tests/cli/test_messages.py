@@ -253,11 +253,11 @@ SCENES = [
     Scene(
         "mixture: the same cases",
         (f"{GENERATE} --count 2 --dataset-id 601", f"{GENERATE} --count 2 --dataset-id 602"),
-        "mix-datasets --real 501 --synthetic 601 --synthetic 602 --share 0.5 --dataset-id 701",
+        "mix-datasets --real 501 --synthetic 601 --synthetic 602 --share 0.5 --dataset-id 711",
         "draw them with different --seed",
         (
             f"{GENERATE} --count 2 --dataset-id 603 --seed 1",
-            "mix-datasets --real 501 --synthetic 601 --synthetic 603 --share 0.5 --dataset-id 701",
+            "mix-datasets --real 501 --synthetic 601 --synthetic 603 --share 0.5 --dataset-id 711",
         ),
     ),
     Scene(

@@ -9,6 +9,7 @@ from torch import nn
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.optimizers import adamw_rate, build_optimizer
 from echo_synth.training.state import optimizer_tensors
+from nnunet_plugin.muon import is_matrix
 from nnunet_plugin.optimizers import set_rate
 
 RATE = 0.01
@@ -31,6 +32,27 @@ def test_a_first_step_of_muon_is_the_orthogonal_part_of_the_gradient(shape: tupl
     assert float((step * exact).sum() / step.norm() / exact.norm()) > 0.98
     # Adam's steps have a root mean square of 0.2 to 0.4 of the rate; that of an orthogonal matrix is 1 / sqrt(its longer side).
     assert float(step.pow(2).mean().sqrt()) == pytest.approx(0.2 * RATE, rel=0.15)
+
+
+def test_several_steps_are_those_of_another_implementation() -> None:
+    timm = pytest.importorskip("timm.optim.muon")
+    shapes = [(16, 40), (40, 16), (40, 16), (16, 8, 3, 3), (8, 1, 3, 3), (3, 16), (4, 1024), (16,)]
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = ([nn.Parameter(torch.ones(s)) for s in shapes] for _ in range(2))
+    mine = build_optimizer(ours, _spec("muon"))
+    other = timm.Muon(theirs, lr=RATE, momentum=0.95, nesterov=True, betas=(0.9, 0.99))
+    for _ in range(4):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=generator)
+            b.grad = a.grad.clone()
+        kept = [a.grad.clone() for a in ours if a.grad is not None]
+        mine.step()
+        other.step()
+        assert all(a.grad is not None and torch.equal(a.grad, g) for a, g in zip(ours, kept, strict=True))
+    for shape, a, b in zip(shapes, ours, theirs, strict=True):
+        off = (a - b).abs().max() / RATE  # theirs iterates in bf16
+        assert off < (0.05 if is_matrix(a) else 1e-4), shape
+        assert is_matrix(a) == (shape not in [(8, 1, 3, 3), (3, 16), (4, 1024), (16,)])
 
 
 def _moved(rate: float) -> tuple[dict[str, torch.Tensor], dict[str, set[str]]]:
