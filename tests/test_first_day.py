@@ -75,6 +75,7 @@ def test_packages_come_with_what_they_need() -> None:
     everything = pack.needed(["echosynth"], pack.PRESENT)
     assert {"nnunetv2", "simpleitk", "typer", "pydantic-core"} <= set(everything)
     assert not [n for n in everything if n.startswith(("nvidia", "torch"))]
+    assert "argparse" not in everything  # of nnunetv2's; its module would stand before Python's own
     with pytest.raises(SystemExit, match="not installed here"):
         pack.needed(["no-such-package"], [])
 

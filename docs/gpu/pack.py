@@ -48,13 +48,15 @@ def canonical(name: str) -> str:
 def needed(roots: Iterable[str], present: Iterable[str]) -> list[str]:
     """Distributions that `roots` need, themselves included, as this installation has them; `present` are left out.
 
+    So are old copies of the standard library's modules (argparse): before it on the path, they would be taken instead.
+
     Raises SystemExit for a root that is not installed here.
     """
     left_out, found, waiting = {canonical(n) for n in present}, dict[str, None](), [canonical(n) for n in roots]
     first = set(waiting)
     while waiting:
         name = waiting.pop()
-        if name in found or name in left_out or _NEVER.fullmatch(name):
+        if name in found or name in left_out or name in sys.stdlib_module_names or _NEVER.fullmatch(name):
             continue
         try:
             requirements = metadata.distribution(name).requires or []
