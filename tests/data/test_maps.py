@@ -133,6 +133,7 @@ def anatomy(converted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_both_phases_of_a_view_move_as_one(home: Path, anatomy: Path) -> None:
     maps, dataset = open_maps(anatomy), nnunet_raw.find(501)
     moves = ["rotation_deg", "shift_vertical", "scale", "shear_deg"]
@@ -147,6 +148,7 @@ def test_both_phases_of_a_view_move_as_one(home: Path, anatomy: Path) -> None:
         assert np.array_equal(apply(source, Transformation.from_record(row)), maps.read_whole(row["map"]))
 
 
+@pytest.mark.slow
 def test_anatomy_keeps_hearts_and_their_ejection_fraction(home: Path, anatomy: Path) -> None:
     maps, dataset, bounds = open_maps(anatomy), nnunet_raw.find(501), specs.maps("anatomy").anatomy
     assert bounds is not None

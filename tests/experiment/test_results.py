@@ -139,6 +139,7 @@ def _looking(results: Results, cell: Cell, agreement: float) -> None:
     write_json(workspace.folder(stage) / "done.json", {})
 
 
+@pytest.mark.slow
 def test_looks_stand_beside_outcomes_and_are_correlated_with_them(tmp_path: Path) -> None:
     """Four datasets in ten trainings: one is in two rows of the grid; a second training that fails moves the mean."""
     results = _sweep(tmp_path)

@@ -57,6 +57,7 @@ def _import(folder: Path, **options: object) -> RawDataset:
     return nnunet_raw.find(601)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "labels"),
     [(folders.sdm, "sector"), (folders.edmlx, "sector, stretched by 255/10"), (folders.annotated, "camus")],
@@ -80,6 +81,7 @@ def test_what_scripts_leave_comes_back_as_it_was(real: RawDataset, tmp_path: Pat
     assert facts_in(dataset.path)["labels"] == labels
 
 
+@pytest.mark.slow
 def test_the_folders_are_those_of_generate(real: RawDataset, drawn: Path) -> None:
     dataset = _import(drawn, model="sdm", nfe=1000)
     names = {p.name for p in dataset.path.iterdir()}
@@ -270,6 +272,7 @@ def test_an_empty_folder_says_what_is_expected(real: RawDataset, tmp_path: Path)
         _import(tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_overwrite_replaces_what_the_same_command_made(real: RawDataset, drawn: Path) -> None:
     folder = drawn
     _import(folder)

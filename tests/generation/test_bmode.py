@@ -37,6 +37,7 @@ def _digest(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
+@pytest.mark.slow
 def test_a_dataset_like_that_of_any_model(home: Path) -> None:
     raw = _draw()
     manifest = pd.read_parquet(raw / "manifest.parquet")

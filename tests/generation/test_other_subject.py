@@ -72,6 +72,7 @@ def _noise(home: Path) -> RawDataset:
     return RawDataset(home / "nnunet/raw/Dataset610_Noise")
 
 
+@pytest.mark.slow
 def test_names_travel_with_the_files(heads: Path) -> None:
     wanted = _real(heads).subject
     assert wanted.views == ("axial", "coronal")
@@ -100,6 +101,7 @@ def test_synthetic_labels_are_those_of_the_maps(heads: Path) -> None:
         assert read_pixels(_noise(heads).image_path(str(row.case), str(row.split))).min() >= 1
 
 
+@pytest.mark.slow
 def test_frames_are_numbered_by_the_spec(heads: Path) -> None:
     prepared = prepare(_real(heads))
     assert (prepared.frames == (prepared.cases["view"] == "coronal")).all()

@@ -94,6 +94,7 @@ def limit(search: privacy.CopySearch) -> float:
     return privacy.threshold(search.nearest(_pictures(80, 2)).similarity, 0.05)
 
 
+@pytest.mark.slow
 def test_planted_copies_are_found(search: privacy.CopySearch, limit: float) -> None:
     """A training image with ±2 grey levels, shifted by a pixel, mirrored."""
     rng = np.random.default_rng(0)
@@ -106,6 +107,7 @@ def test_planted_copies_are_found(search: privacy.CopySearch, limit: float) -> N
     assert nearest.mirrored.tolist() == [i in (6, 7, 8) for i in range(12)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rotation", "scale", "gain"),
     [(1, 1, 1), (-5, 1, 1), (10, 1, 1), (0, 0.9, 1), (0, 1.1, 1), (0, 1, 0.6), (7, 0.93, 0.8)],

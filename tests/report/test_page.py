@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from echo_synth.files import write_json
 from echo_synth.report import figures, sweep_figures
@@ -13,6 +14,7 @@ from echo_synth.report.page import build
 from tests.report.tables import sweep_table
 
 
+@pytest.mark.slow
 def test_the_report_shows_a_sweep_and_nothing_twice(tmp_path: Path) -> None:
     sweep_table().to_csv(tmp_path / "results.csv", index=False)
     front = sweep_figures.cost_front(sweep_table())

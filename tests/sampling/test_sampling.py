@@ -191,6 +191,7 @@ def test_unipc_integrates_polynomials_exactly() -> None:
             assert float((weights * nodes**degree).sum()) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_ancestral_sampling_of_gaussian_data() -> None:
     """DDPM over 1000 levels on N(0.3, 0.5²): mean and variance.
 

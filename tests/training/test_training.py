@@ -65,6 +65,7 @@ def _copied(finished: Path, folder: Path) -> Path:
     return Path(shutil.copytree(finished, folder, dirs_exist_ok=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
 def test_an_interrupted_run_ends_in_the_same_weights(optimizer: str, tmp_path: Path) -> None:
     whole = _engine(tmp_path / "whole", optimizer=optimizer)
@@ -85,6 +86,7 @@ def test_an_interrupted_run_ends_in_the_same_weights(optimizer: str, tmp_path: P
     assert [r.split(",")[:4] for r in histories[0]] == [r.split(",")[:4] for r in histories[1]]
 
 
+@pytest.mark.slow
 def test_there_is_something_to_resume_from_the_first_moment(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
@@ -101,6 +103,7 @@ def test_there_is_something_to_resume_from_the_first_moment(tmp_path: Path) -> N
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_lengthened_run_goes_on_where_it_was(tmp_path: Path) -> None:
     _engine(tmp_path / "run").run(resume=False)
     longer = _engine(tmp_path / "run", images=800)
@@ -141,6 +144,7 @@ def test_it_learns_and_keeps_the_best(tmp_path: Path) -> None:
     assert min(values) < values[0]
 
 
+@pytest.mark.slow
 def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
     whole, pieces = _engine(tmp_path / "a"), _engine(tmp_path / "b")
     pieces.micro_batch = 2
@@ -275,6 +279,7 @@ def test_a_state_of_something_else_is_refused_whole(what: str, finished: Path, t
     assert torch.equal(engine.module[0].weight, before)  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_a_last_phase_names_what_does_it_again(finished: Path, tmp_path: Path) -> None:
     _copied(finished, tmp_path / "finish")
     (tmp_path / "finish" / STATE).write_bytes(b"cut")

@@ -90,6 +90,7 @@ def test_radimagenet_takes_numbered_layers(tmp_path: Path) -> None:
     assert torch.equal(loaded, resnet.state_dict()["layer3.5.conv2.weight"])
 
 
+@pytest.mark.slow
 def test_nothing_is_downloaded_and_nothing_falls_back(tmp_path: Path) -> None:
     for kind in ("lpips-vgg", "lpips-alex", "radimagenet"):
         with pytest.raises(RunError, match=f"--perceptual {kind}: pass --perceptual-weights with"):
@@ -104,6 +105,7 @@ def test_nothing_is_downloaded_and_nothing_falls_back(tmp_path: Path) -> None:
     assert build_perceptual("none", None) is None
 
 
+@pytest.mark.slow
 def test_a_weights_file_that_holds_code_is_refused(tmp_path: Path) -> None:
     import os
 
