@@ -13,6 +13,7 @@ from echo_synth.evaluation.map_batches import first_maps
 from echo_synth.generation.engine import default_settings
 from echo_synth.generation.sources import choose_model
 from echo_synth.runs.description import build_model, describe_diffusion
+from nnunet_plugin.muon import Muon
 
 pytestmark = [
     pytest.mark.gpu,
@@ -55,3 +56,17 @@ def test_losses_and_gradients_are_those_of_the_cpu(name: str) -> None:
         norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
         found.append((float(loss), float(norm)))
     assert found[1] == pytest.approx(found[0], rel=2e-2)
+
+
+def test_a_step_of_muon_is_that_of_the_cpu() -> None:
+    rng, rate, moved = torch.Generator().manual_seed(0), 0.01, []
+    weights = [torch.randn(s, generator=rng) for s in [(16, 40), (40, 16), (16, 8, 3, 3), (16,)]]
+    gradients = [torch.randn(w.shape, generator=rng) for w in weights]
+    for device in ("cpu", "cuda"):
+        parameters = [torch.nn.Parameter(w.to(device)) for w in weights]
+        for p, g in zip(parameters, gradients, strict=True):
+            p.grad = g.to(device)
+        Muon(parameters, rate).step()
+        moved.append([(p.detach().cpu() - w) / rate for p, w in zip(parameters, weights, strict=True)])
+    for here, there in zip(*moved, strict=True):
+        assert torch.allclose(here, there, atol=0.02)  # its iterations are in bf16 there
