@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from echo_synth.errors import EchoSynthError, shortened
@@ -28,7 +29,8 @@ def explain(e: Exception) -> str:
 def _explain_system(e: OSError) -> str:
     if e.filename:
         return str(disk_error(e, Path(str(e.filename))))
-    return f"the system refused: {e.strerror or e}"
+    where = ", on writing to standard output or to a file that it did not name" if e.errno == errno.ENOSPC else ""
+    return f"the system refused: {e.strerror or e}{where}"
 
 
 def is_memory(e: Exception) -> bool:

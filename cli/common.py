@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -89,3 +90,8 @@ def done(*lines: str) -> None:
 def _speaks() -> bool:
     """Under torchrun the first process speaks for all."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def typed(path: Path) -> str:
+    """A path as one types it in a shell, for commands in messages."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.common import begin, done, say
+from cli.common import begin, done, say, typed
 from cli.options import (
     AllowMissing,
     Classification,
@@ -105,7 +105,7 @@ def phantom(
     write_phantom(out, patients, seed, release, settings, overwrite, workers)
     done(
         f"{patients} phantom patients in {out}",
-        f"next: echosynth convert-camus {out} --dataset-id 501 --split {out}/database_split",
+        f"next: echosynth convert-camus {typed(out)} --dataset-id 501 --split {typed(out / 'database_split')}",
     )
 
 

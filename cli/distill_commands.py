@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.common import begin, done, one_of, say, say_how_long
+from cli.common import begin, done, one_of, say, say_how_long, typed
 from cli.options import Device, DryRun, Out, Overwrite, Precision, Resume, Seed
 from cli.train_commands import Batch, Compile, MicroBatch, Snapshots, announce_unfinished
 
@@ -152,5 +152,5 @@ def _distill(
     done(
         f"best validation at {best['images']:.0f} images: distance to the teacher's solution {best['distance']:.4g} in "
         f"one evaluation, {best['distance_2']:.4g} in two",
-        f"run folder: {folder}; draw with it: echosynth generate --model {settings.model} --nfe 1 --checkpoint {folder}",
+        f"run folder: {folder}; draw with it: echosynth generate --model {settings.model} --nfe 1 --checkpoint {typed(folder)}",
     )

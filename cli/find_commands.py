@@ -34,7 +34,7 @@ def list_(
     """
     from cli.common import one_of
     from echo_synth import inventory
-    from echo_synth.home import home
+    from echo_synth.home import home, nnunet_folder
 
     chosen = inventory.KINDS if kind is None else (one_of("KIND", kind, inventory.KINDS),)
     entries = list(inventory.inventory(chosen))
@@ -42,7 +42,9 @@ def list_(
         print_json([e.as_dict() for e in entries])
         return
     if not entries:
-        typer.echo(f"nothing in {home()}; 'echosynth demo' or 'echosynth convert-camus' makes the first")
+        raw = nnunet_folder("nnUNet_raw")
+        elsewhere = "" if raw.is_relative_to(home()) else f" and in {raw}"
+        typer.echo(f"nothing in {home()}{elsewhere}; 'echosynth demo' or 'echosynth convert-camus' makes the first")
     for name in chosen:
         group = [e for e in entries if e.kind == name]
         if group:

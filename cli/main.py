@@ -105,8 +105,29 @@ def _let_threads_sleep() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
+def _open_what_is_closed() -> None:
+    """Standard streams that the caller closed lead to nowhere; else the next file that is opened would be taken for one."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _refuse_a_folder_that_is_gone() -> None:
+    try:
+        os.getcwd()
+    except OSError:
+        print("error: the current folder no longer exists; change to another one", file=sys.stderr)
+        sys.exit(1)
+
+
 def main() -> None:
     """Console entry point. Exit codes: 0 done, 1 a clear error, 2 wrong usage, 130 interrupted."""
+    _open_what_is_closed()
+    _refuse_a_folder_that_is_gone()
     show_everything()
     _let_threads_sleep()
     if os.environ.get(WITHIN, "").isdecimal():

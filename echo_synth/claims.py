@@ -216,6 +216,11 @@ def _touched(lock: Path) -> int | None:
     """Its time, asked of the file server: opening a file makes an NFS client look again, a mere stat may be answered from memory."""
     try:
         descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:  # of another user, say; its age can be asked for all the same
+        try:
+            return os.stat(lock).st_mtime_ns
+        except OSError:
+            return None
     except OSError:
         return None
     try:

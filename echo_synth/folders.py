@@ -2,7 +2,7 @@
 
 A folder carries a marker, `echosynth.json`, that says which command made it. `--overwrite` replaces
 a folder with the right marker, once its successor is complete, and nothing else: no input, no
-parent of one, not the current folder, no file, link, device or mount.
+parent of one, not the current folder, no file, link, device or mount, and no folder that holds what came later.
 
 Several folders of one command appear together: a journal beside each says what is being renamed,
 so that after a kill the next command puts everything back as it was before.
@@ -14,13 +14,15 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 from typing import Any
 
+from echo_synth import checksums
 from echo_synth.claims import claim, lock_beside
 from echo_synth.errors import DataError, ExistsError, HeldError
 from echo_synth.files import PARTIAL, check_writable, disk_error, write_json
@@ -91,6 +93,24 @@ def check_target(
         known = maker(path)
         by = f"was made by 'echosynth {known}'" if known else f"does not say that 'echosynth {made_by}' made it"
         raise ExistsError(f"{path}: {by}, so it is not replaced; remove it yourself, or choose {hint}")
+    stranger = _stranger(path)
+    if stranger:
+        raise ExistsError(
+            f"{path}: holds {stranger.name}, which 'echosynth {made_by}' did not make, so it is not replaced; move {stranger.name} "
+            f"away, or choose {hint}"
+        )
+
+
+def _stranger(folder: Path) -> Path | None:
+    """Something in `folder` that came after it was finished: that is not in its SHA256SUMS, where there is one."""
+    sums = checksums.read(folder)
+    own = {name.split("/", 1)[0] for name in sums} if sums else None
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith(".") or entry.name in (checksums.SUMS, _SETTINGS, MARKER):
+            continue
+        if own is not None and entry.name not in own:
+            return entry
+    return None
 
 
 def _refuse_precious(path: Path, inputs: Sequence[Path], hint: str) -> None:
@@ -295,6 +315,8 @@ def recover(path: Path, mine: Sequence[Path] = ()) -> None:
         _remove(step.new)
         if step.path.exists():
             _remove(step.old)
+        if step.path.exists() and os.path.lexists(step.old):
+            raise DataError(f"{step.old}: was replaced by an earlier command and cannot be removed; remove it yourself")
     for leftover in path.parent.glob(f"{PARTIAL}{escape(path.name)}.[0-9]*"):  # of versions that named them by process
         _remove(leftover)
 
@@ -318,4 +340,16 @@ def _remove(folder: Path) -> None:
     if folder.is_symlink():
         folder.unlink()
     elif folder.is_dir():
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, onerror=_remove_from_closed)
+
+
+def _remove_from_closed(_remove_it: Callable[..., object], name: str, _error: object) -> None:
+    """What a folder without the right to write keeps, once more with that right; what stays is named by `recover`."""
+    with suppress(OSError):
+        for closed in (Path(name), Path(name).parent):
+            if closed.is_dir() and not closed.is_symlink():
+                closed.chmod(closed.stat().st_mode | stat.S_IRWXU)
+        if Path(name).is_dir() and not Path(name).is_symlink():
+            shutil.rmtree(name, ignore_errors=True)
+        else:
+            os.unlink(name)

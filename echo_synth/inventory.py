@@ -13,7 +13,7 @@ from typing import Any
 
 from echo_synth.data.nnunet_raw import ENDING
 from echo_synth.errors import EchoSynthError
-from echo_synth.files import read_json
+from echo_synth.files import disk_error, read_json
 from echo_synth.home import home, maps, nnunet_folder, runs
 from echo_synth.runs.description import Description
 from echo_synth.runs.folder import read_description
@@ -62,14 +62,19 @@ class Entry:
 
 
 def inventory(kinds: Collection[str] = KINDS) -> Iterator[Entry]:
-    """Everything of these kinds in ECHOSYNTH_HOME and nnU-Net's folders, kind by kind, by name."""
+    """Everything of these kinds in ECHOSYNTH_HOME and nnU-Net's folders, kind by kind, by name.
+
+    Raises DataError where one of these cannot be read.
+    """
     for parent, kind, describe in _places():
         if kind not in kinds:
             continue
         try:
             folders = sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
+        except OSError as e:
+            raise disk_error(e, parent) from None
         for folder in folders:
             yield from _entry(kind, folder, describe)
 
@@ -135,10 +140,20 @@ def _count(folder: Path, ending: str) -> int:
     return sum(1 for e in os.scandir(folder) if e.name.endswith(ending)) if folder.is_dir() else 0
 
 
+def _trainings_images(folder: Path) -> int:
+    """What dataset.json says of their number."""
+    file = folder / "dataset.json"
+    content = read_json(file) if file.is_file() else {}
+    number = content.get("numTraining") if isinstance(content, dict) else None
+    return number if isinstance(number, int) else 0
+
+
 def _dataset(folder: Path) -> _Said | None:
     if not folder.name.startswith("Dataset"):
         return None
     settings, count = _settings(folder), _count(folder / "imagesTr", ENDING) + _count(folder / "imagesTs", ENDING)
+    if not count:  # a mixture names the files of others
+        count = _trainings_images(folder)
     command = settings.get("command")
     if command == "generate":
         words = [str(settings.get("model", "")), *([f"NFE {settings['nfe']}"] if settings.get("nfe") else [])]

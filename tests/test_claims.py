@@ -193,3 +193,18 @@ def test_the_time_of_a_lock_is_read_after_opening_it(tmp_path: Path, monkeypatch
         assert claims._touched(lock) == lock.stat().st_mtime_ns
         assert opened == [lock]
         assert claims._touched(tmp_path / "absent") is None
+
+
+def test_a_lock_that_may_not_be_read_has_an_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a colleague whose files are private: its job was killed long ago."""
+    lock, opened = tmp_path / "lock", os.open
+    lock.touch()
+    os.utime(lock, (time.time() - 3e5, time.time() - 3e5))
+
+    def refuse(path: object, *given: object, **more: object) -> int:
+        if Path(str(path)) == lock:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert claims._seconds_untouched(lock) > 2e5

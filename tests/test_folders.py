@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from echo_synth import checksums
 from echo_synth.errors import EchoSynthError, ExistsError
 from echo_synth.folders import check_target, maker, mark, new_folder, new_folders
 
@@ -154,3 +156,52 @@ def test_a_foreign_journal_moves_and_removes_nothing(tmp_path: Path) -> None:
         (new / "word").touch()
     assert (precious / "work").exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["maps", "precious"]
+
+
+def test_what_came_later_is_not_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "maps"
+    with new_folder(folder, "make-maps", overwrite=False) as new:
+        (new / "a.png").write_text("a")
+        (new / "settings.json").write_text("{}")
+        checksums.record(new)
+    (folder / ".hidden").write_text("")
+    check_target(folder, "make-maps", overwrite=True)
+    mine = folder / "notes.txt"
+    mine.write_text("corrections")
+    with pytest.raises(
+        ExistsError, match=r"maps: holds notes.txt, which 'echosynth make-maps' did not make.*move notes.txt"
+    ):
+        check_target(folder, "make-maps", overwrite=True)
+    mine.unlink()
+    with new_folder(folder / "other", "make-maps", overwrite=False) as new:
+        (new / "b.png").write_text("b")
+    with pytest.raises(ExistsError, match="maps: holds other, which"):
+        check_target(folder, "make-maps", overwrite=True)
+
+
+def test_a_replaced_folder_goes_whatever_its_rights(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    for word in ("first", "second", "third"):
+        with new_folder(tmp_path / "set", "make-maps", overwrite=True) as new:
+            (new / "images").mkdir()
+            (new / "images" / word).write_text(word)
+        (tmp_path / "set" / "images").chmod(0o555)
+    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+    assert [p.name for p in (tmp_path / "set/images").iterdir()] == ["third"]
+    (tmp_path / "set" / "images").chmod(0o755)
+
+
+def test_a_leftover_that_cannot_be_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "set").mkdir()
+    mark(tmp_path / "set", "make-maps")
+    leftover = tmp_path / ".partial-set.old"
+    leftover.mkdir()
+    monkeypatch.setattr(shutil, "rmtree", lambda *_args, **_options: None)
+    with (
+        pytest.raises(
+            EchoSynthError, match=r"\.partial-set\.old: was replaced by an earlier command and cannot be removed"
+        ),
+        new_folder(tmp_path / "set", "make-maps", overwrite=True),
+    ):
+        pass

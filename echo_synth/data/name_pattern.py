@@ -76,7 +76,7 @@ def find_files(root: Path, pattern: NamePattern, choices: Choices) -> Iterator[F
     Args:
         choices: known texts of view and phase.
 
-    Raises DataError when a folder cannot be listed, or holds more entries than any such dataset.
+    Raises DataError when what fits is no file, or a folder cannot be listed, or holds more entries than any such dataset.
     """
     budget = iter(range(_MOST_ENTRIES))
     yield from _descend(root, pattern.text.split("/"), {}, choices, budget)
@@ -87,13 +87,16 @@ def _descend(
 ) -> Iterator[Found]:
     for entry in _entries(folder, budget):
         last = len(names) == 1
-        if not (entry.is_file() if last else entry.is_dir()):
+        if not last and not entry.is_dir():
             continue
         fitting = match_name(names[0], entry.name, values, choices)
         if fitting is None:
             continue
         now = {**values, **fitting}
         if last:
+            if not entry.is_file():
+                kind = "a link to nothing" if not os.path.exists(entry.path) else "not a regular file"
+                raise DataError(f"{folder / entry.name}: is {kind}, expected an image; mend or remove it")
             yield Found(folder / entry.name, now)
         else:
             yield from _descend(folder / entry.name, names[1:], now, choices, budget)

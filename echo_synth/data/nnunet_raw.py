@@ -26,7 +26,7 @@ from echo_synth.data.subject import Subject, heart, subject_of, write_subject
 from echo_synth.data.tables import read_cases
 from echo_synth.data.tissues import Case2D, derive_case
 from echo_synth.errors import DataError, ExistsError
-from echo_synth.files import LISTS_CASES, read_json, write_json
+from echo_synth.files import LISTS_CASES, listed, read_json, write_json
 from echo_synth.folders import check_target
 from echo_synth.home import nnunet_folder
 from echo_synth.records import read_json_as
@@ -159,7 +159,7 @@ def check_id(dataset_id: int, option: str = "--dataset-id") -> None:
 def existing(dataset_id: int) -> list[Path]:
     """Raw dataset folders that carry `dataset_id`, finished ones only."""
     raw = nnunet_folder("nnUNet_raw")
-    return sorted(p for p in raw.glob(f"Dataset{dataset_id:03d}_*") if p.is_dir())
+    return [p for p in listed(raw, f"Dataset{dataset_id:03d}_*") if p.is_dir()]
 
 
 def find(dataset_id: int, option: str = "--dataset-id") -> RawDataset:

@@ -37,12 +37,16 @@ def read_png(path: Path, modes: Sequence[str] = ("L",), size: tuple[int, int] | 
 
 
 def read_grey_png(path: Path) -> NDArray[np.uint8]:
-    """Grey levels (rows, columns) uint8 of a PNG with 8 bits a channel; colours count by their brightness.
+    """Grey levels (rows, columns) uint8 of a PNG with 8 bits a channel; colours count by their brightness, what is
+    transparent lies on black.
 
     Raises DataError when it is missing, damaged, of another depth, or too large.
     """
     with _opened(path) as image:
         _check(path, image, ("L", "LA", "P", "RGB", "RGBA"), None)
+        if image.mode in ("LA", "RGBA"):
+            image.load()
+            image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
         return np.asarray(image.convert("L"), dtype=np.uint8)
 
 

@@ -141,6 +141,8 @@ def resolve_inputs(
         arms = [find_trainings(folders) for folders in (predictions, *named.values())]
         references = references or references_of(arms[0][0].folder)
         for training in (t for arm in arms for t in arm):
+            if training.folder.resolve() == references.resolve():
+                raise DataError(f"{references}: is both predictions and references; expected two folders")
             pair_cases(training.folder, references)
     if classifier is not None and not classifier.is_dir():
         raise DataError(f"--classifier {classifier}: not a folder; expected the run folder of train-classifier")

@@ -74,7 +74,7 @@ def check_pair(case: str, prediction: Image2D, reference: Image2D, subject: Subj
         subject: whose labels are known; CAMUS's heart by default.
 
     Raises:
-        DataError: shapes or spacings (by more than 0.1 %) differ, the reference has no spacing, or
+        DataError: shapes, directions or spacings (by more than 0.1 %) differ, the reference has no spacing, or
             one of them holds a label that the specification does not know.
     """
     if prediction.pixels.shape != reference.pixels.shape:
@@ -87,6 +87,12 @@ def check_pair(case: str, prediction: Image2D, reference: Image2D, subject: Subj
         )
     if not np.allclose(prediction.spacing, reference.spacing, rtol=1e-3):
         raise DataError(f"{case}: prediction has spacing {prediction.spacing} mm, reference {reference.spacing} mm")
+    one, other = prediction.direction, reference.direction
+    if one is not None and other is not None and not np.allclose(one, other, atol=1e-2):
+        raise DataError(
+            f"{case}: the prediction's direction (orientation) differs from the reference's: rows or columns run another way; "
+            "save it on the grid of its image"
+        )
     known = set((subject or heart()).nnunet_labels.values())
     for side, mask in (("prediction", prediction), ("reference", reference)):
         unknown = sorted(set(np.unique(mask.pixels).tolist()) - known)

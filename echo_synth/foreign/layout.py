@@ -8,7 +8,7 @@ and NAME.png beside NAME_gt.png or NAME_mask.png. Such folders may lie below the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,12 +118,26 @@ def _in_folders(image_folder: Path, mask_folder: Path, root: Path) -> Found:
 
 def _files(folder: Path) -> dict[str, Path]:
     """PNG files of a folder and of those in it, by their names relative to it, without endings."""
-    inner = [p for p in listed(folder, "*") if p.is_dir() and not p.is_symlink()]
-    return {str(p.relative_to(folder).with_suffix("")): p for f in (folder, *inner) for p in listed(f, _PNG)}
+    inner = [p for p in listed(folder, "*") if p.is_dir()]
+    linked = [p for p in inner if p.is_symlink()]
+    if linked:
+        raise DataError(f"{linked[0]}: is a link to a folder; put a folder of images there")
+    return _by_name((p for f in (folder, *inner) for p in listed(f, _PNG)), folder)
+
+
+def _by_name(files: Iterable[Path], folder: Path) -> dict[str, Path]:
+    """By their names relative to `folder`, without endings. Raises DataError for two of one name."""
+    found: dict[str, Path] = {}
+    for path in files:
+        name = str(path.relative_to(folder).with_suffix(""))
+        if name in found:
+            raise DataError(f"{path}: has the name of {found[name].name} beside it; rename one")
+        found[name] = path
+    return found
 
 
 def _beside(where: Path, root: Path) -> Found:
-    files = {p.stem: p for p in listed(where, _PNG)}
+    files = _by_name(listed(where, _PNG), where)
     masks = {stem.removesuffix(e): p for stem, p in files.items() for e in _MASK_ENDINGS if stem.endswith(e)}
     images = {stem: p for stem, p in files.items() if not stem.endswith(_MASK_ENDINGS)}
     folders = where.relative_to(root).parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,9 +117,15 @@ def _tabled(pairs: Sequence[Pair], asked: Asked) -> dict[str, dict[str, Any]]:
     """Rows of --table by the image's name without ending. Raises DataError where one is missing or too many."""
     assert asked.table is not None
     if not asked.table.is_file():
-        raise DataError(f"{asked.table}: missing; --table expects a CSV with columns image, view and phase")
+        found = "not a file" if asked.table.exists() else "missing"
+        raise DataError(f"{asked.table}: {found}; --table expects a CSV with columns image, view and phase")
     table = read_table(asked.table, TABLE)
-    rows = {str(r["image"]).removesuffix(".png"): {str(k): v for k, v in r.items()} for r in table.to_dict("records")}
+    rows: dict[str, dict[str, Any]] = {}
+    for row in table.to_dict("records"):
+        name = re.sub(r"\.png$", "", str(row["image"]), flags=re.IGNORECASE)
+        if name in rows:
+            raise DataError(f"{asked.table}: names {name} twice; expected a row an image")
+        rows[name] = {str(k): v for k, v in row.items()}
     missing = [p for p in pairs if p.name not in rows]
     if missing:
         raise DataError(

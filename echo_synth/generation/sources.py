@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from echo_synth import specs
 from echo_synth.device import resolve_precision, training_device
 from echo_synth.errors import RunError
+from echo_synth.files import listed
 from echo_synth.generation.engine import MODULATION_BYTES, ImageGenerator, SamplerSettings
 from echo_synth.home import maps
 from echo_synth.runs.find import find_diffusion, find_vae_of
@@ -163,5 +164,5 @@ def _nothing() -> None: ...
 
 def newest_maps() -> Path:
     """The map folder that was made last below ECHOSYNTH_HOME/maps, else the bundled maps."""
-    folders = [p.parent for p in maps().glob("*/index.parquet")]
+    folders = [p for p in listed(maps(), "*") if (p / "index.parquet").is_file()]
     return max(folders, key=lambda p: p.stat().st_mtime) if folders else specs.root() / "bundled" / "maps"

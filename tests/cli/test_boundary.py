@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cli.boundary import explain, is_memory
+from cli.common import typed
+from cli.main import _refuse_a_folder_that_is_gone
 from echo_synth.errors import DataError
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -51,3 +57,27 @@ def test_a_defect_says_how_to_see_more_of_it_and_stays_short() -> None:
 
 def test_what_a_reader_said_is_passed_on() -> None:
     assert explain(DataError("a.csv: row 3: expected a number")) == "a.csv: row 3: expected a number"
+
+
+def test_closed_streams_lead_to_nowhere() -> None:
+    code = "from cli.main import _open_what_is_closed as mend; mend(); import os, sys; print('x', file=sys.stderr); os._exit(os.open('/', 0))"
+    ended = subprocess.run(["sh", "-c", '"$0" -c "$1" >&- 2>&-', sys.executable, code], cwd=ROOT)
+    assert ended.returncode == 3  # the next file is not taken for a standard stream
+
+
+def test_a_folder_that_is_gone_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(SystemExit, match="1"):
+        _refuse_a_folder_that_is_gone()
+    monkeypatch.chdir(tmp_path)
+    assert "the current folder no longer exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("path", "words"), [("out", "out"), ("sp ace", "'sp ace'"), ("-x", "./-x")])
+def test_paths_in_messages_can_be_typed(path: str, words: str) -> None:
+    assert typed(Path(path)) == words

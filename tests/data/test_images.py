@@ -15,7 +15,7 @@ from PIL import Image
 from echo_synth.data.camus import CamusCase
 from echo_synth.data.nifti import read_image, write_image
 from echo_synth.data.pair import read_case
-from echo_synth.data.png import pack_grey_png, read_png
+from echo_synth.data.png import pack_grey_png, read_grey_png, read_png
 from echo_synth.errors import DataError
 from echo_synth.types import CaseId
 
@@ -235,3 +235,12 @@ def test_a_mask_that_lies_another_way_is_refused(tmp_path: Path, direction: tupl
     sitk.WriteImage(turned, str(case.mask))
     with pytest.raises(DataError, match=r"m\.nii\.gz: its direction"):
         read_case(case)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_what_is_transparent_is_black(mode: str, tmp_path: Path) -> None:
+    grey, alpha = Image.fromarray(np.full((2, 3), 200, np.uint8)), np.array([[255, 255, 0], [0, 255, 255]], np.uint8)
+    image = grey.convert(mode)
+    image.putalpha(Image.fromarray(alpha))
+    image.save(tmp_path / "x.png")
+    assert np.array_equal(read_grey_png(tmp_path / "x.png"), np.where(alpha, 200, 0))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from echo_synth.data.name_pattern import NamePattern, find_files, match_name
+from echo_synth.errors import DataError
 
 CHOICES = {"view": ["A", "AB", "two_words"], "phase": ["ED"]}
 
@@ -88,3 +89,15 @@ def test_a_pattern_that_would_make_a_regular_expression_hang() -> None:
     assert match_name(pattern, text, {}, CHOICES) is None
     assert match_name(pattern.replace("!", ""), text[:-1], {}, CHOICES) is not None
     assert match_name(pattern.replace("!", ""), text * 2, {}, CHOICES) is None  # no name is as long
+
+
+@pytest.mark.parametrize(("kind", "says"), [("link", "a link to nothing"), ("folder", "not a regular file")])
+def test_what_fits_and_is_no_file_is_named(kind: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    if kind == "link":
+        (tmp_path / "b.png").symlink_to("../.git/annex/objects/none")
+    else:
+        (tmp_path / "b.png").mkdir()
+    (tmp_path / "c").symlink_to("nothing")
+    with pytest.raises(DataError, match=f"b.png: is {says}, expected an image"):
+        list(find_files(tmp_path, NamePattern("{patient}.png"), CHOICES))

@@ -19,6 +19,7 @@ from echo_synth.data import nnunet_raw
 from echo_synth.data.nifti import Image2D, read_image
 from echo_synth.errors import DataError, ExistsError, RunError
 from echo_synth.evaluation import masks
+from echo_synth.evaluation.inputs import resolve_inputs
 from echo_synth.evaluation.segmentation import SegmentationResult, evaluate_segmentation
 from echo_synth.evaluation.statistics import Resampling
 from echo_synth.files import read_json, write_json
@@ -145,6 +146,21 @@ def test_other_grids_and_labels_are_named(home: Path, tmp_path: Path) -> None:
     sitk.WriteImage(sitk.ReadImage(str(path))[:128, :128], str(path))
     with pytest.raises(DataError, match="predict on the same grid"):
         _evaluate(pred)
+
+
+def test_predictions_that_are_stored_another_way_are_refused(home: Path, tmp_path: Path) -> None:
+    """The same place in space, rows or columns the other way round, as tools that reorient leave them."""
+    predictions = _copy_labels(tmp_path / "turned")
+    for file in predictions.glob("*.nii.gz"):
+        image = sitk.ReadImage(str(file))
+        sitk.WriteImage(sitk.Flip(image, [True] + [False] * (image.GetDimension() - 1)), str(file))
+    with pytest.raises(DataError, match=r"the prediction's direction \(orientation\) differs from the reference's"):
+        _evaluate(predictions)
+
+
+def test_references_are_no_predictions(home: Path) -> None:
+    with pytest.raises(DataError, match="labelsTs: is both predictions and references"):
+        resolve_inputs([_references()], _references(), None, None, None, None, (), ())
 
 
 @pytest.mark.parametrize("name", ["predictions", "other"])

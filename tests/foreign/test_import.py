@@ -125,6 +125,11 @@ def test_a_table_says_what_names_do_not(real: RawDataset, tmp_path: Path) -> Non
     table.head(count - 1).to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(DataError, match=f"no row for img{count - 1:03d}.png"):
         _import(folder, table=tmp_path / "t.csv", spacing="0.6", overwrite=True)
+    pd.concat([table, table.head(1).assign(image="img000.PNG")]).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(DataError, match="names img000 twice"):
+        _import(folder, table=tmp_path / "t.csv", spacing="0.6", overwrite=True)
+    with pytest.raises(DataError, match=f"{tmp_path.name}: not a file"):
+        _import(folder, table=tmp_path, spacing="0.6", overwrite=True)
     pd.concat([table, table.head(1).assign(image="img999")]).to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(DataError, match="names img999, of which there is no image"):
         _import(folder, table=tmp_path / "t.csv", spacing="0.6", overwrite=True)
@@ -263,6 +268,13 @@ def test_two_images_of_one_name_are_refused(real: RawDataset, tmp_path: Path) ->
     shutil.copytree(folder, tmp_path / "in/b")
     with pytest.raises(DataError, match="another image is called"):
         _import(tmp_path / "in")
+
+
+def test_files_that_would_be_one_image_are_refused(real: RawDataset, tmp_path: Path) -> None:
+    folder = folders.beside(tmp_path / "in", real)
+    shutil.copy(folder / "img000.png", folder / "img000.PNG")
+    with pytest.raises(DataError, match=r"img000.(png|PNG): has the name of img000.(png|PNG) beside it; rename one"):
+        _import(folder)
 
 
 def test_an_empty_folder_says_what_is_expected(real: RawDataset, tmp_path: Path) -> None:

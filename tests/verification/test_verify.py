@@ -20,6 +20,8 @@ from echo_synth.claims import claim, lock_in
 from echo_synth.data import nnunet_raw
 from echo_synth.data.facts import add_facts, facts_in
 from echo_synth.errors import DataError, HeldError
+from echo_synth.files import read_json
+from echo_synth.inventory import inventory
 from echo_synth.verification.verify import verify
 
 BUNDLED = specs.root() / "bundled"
@@ -196,7 +198,19 @@ def test_converted_datasets_and_mixtures(own_home: Path) -> None:
     assert facts_in(real)["source"] == origin_of_dataset(real) == "simulated"
     noise_dataset(None, 4, dataset_id=601)
     mix_datasets(501, 701, synthetic=[601])
+    with pytest.raises(
+        DataError,
+        match=r"Dataset601\w*: was made by 'echosynth noise-dataset', expected real images; is --real the other",
+    ):
+        mix_datasets(601, 702, synthetic=[501])
+    with pytest.raises(
+        DataError, match="Dataset501_PHANTOM: was made by 'echosynth convert-camus', expected synthetic images"
+    ):
+        mix_datasets(501, 702, synthetic=[501])
     mixture = nnunet_raw.find(701).path
+    assert [e.count for e in inventory({"datasets"}) if "701" in e.name] == [
+        read_json(mixture / "dataset.json")["numTraining"]
+    ]
     assert facts_in(mixture)["of"] == {p.name: content_of(p) for p in (real, nnunet_raw.find(601).path)}
     assert verify(mixture).whole
     referred = nnunet_raw.RawDataset(mixture)
