@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli.as_json import Json, print_report
-from cli.common import begin, done, one_of
+from cli.common import begin, done, one_of, say
 from cli.options import DryRun, Overwrite, Seed
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def bootstrap_eval(
     folder = (out or home() / "evaluation" / judged.name).absolute()
     given = judged.settings() | {"repeats": repeats, "interval": interval, "seed": seed, "out": folder}
     settings = begin("bootstrap-eval", given, dry_run)
+    if judged.judges_references:
+        say(f"note: {judged.references} is both predictions and references, so every score is perfect")
     check_evaluation(folder, settings, overwrite)
     metrics = _evaluate(judged, resampling, folder, settings)
     files = sorted(p.name for p in folder.iterdir() if p.is_file())

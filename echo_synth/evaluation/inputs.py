@@ -85,6 +85,12 @@ class Inputs:
     cases: Path | None
 
     @property
+    def judges_references(self) -> bool:
+        """Whether references are taken as predictions: all scores will be perfect."""
+        references = self.references
+        return references is not None and any(p.resolve() == references.resolve() for p in self.predictions)
+
+    @property
     def name(self) -> str:
         """Of the folder where the evaluation is kept by default."""
         judged = self.predictions[0] if self.predictions else self.classifier
@@ -141,8 +147,6 @@ def resolve_inputs(
         arms = [find_trainings(folders) for folders in (predictions, *named.values())]
         references = references or references_of(arms[0][0].folder)
         for training in (t for arm in arms for t in arm):
-            if training.folder.resolve() == references.resolve():
-                raise DataError(f"{references}: is both predictions and references; expected two folders")
             pair_cases(training.folder, references)
     if classifier is not None and not classifier.is_dir():
         raise DataError(f"--classifier {classifier}: not a folder; expected the run folder of train-classifier")

@@ -158,9 +158,11 @@ def test_predictions_that_are_stored_another_way_are_refused(home: Path, tmp_pat
         _evaluate(predictions)
 
 
-def test_references_are_no_predictions(home: Path) -> None:
-    with pytest.raises(DataError, match="labelsTs: is both predictions and references"):
-        resolve_inputs([_references()], _references(), None, None, None, None, (), ())
+@pytest.mark.parametrize("itself", [True, False])
+def test_references_that_are_taken_as_predictions_are_noted(itself: bool, home: Path, tmp_path: Path) -> None:
+    predictions = _references() if itself else _copy_labels(tmp_path / "copy")
+    found = resolve_inputs([predictions], _references(), None, None, None, None, (), ())
+    assert found.judges_references is itself
 
 
 @pytest.mark.parametrize("name", ["predictions", "other"])
