@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from glob import escape
@@ -103,14 +103,14 @@ def check_target(
 
 def _stranger(folder: Path) -> Path | None:
     """Something in `folder` that came after it was finished: that is not in its SHA256SUMS, where there is one."""
-    sums = checksums.read(folder)
-    own = {name.split("/", 1)[0] for name in sums} if sums else None
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith(".") or entry.name in (checksums.SUMS, _SETTINGS, MARKER):
-            continue
-        if own is not None and entry.name not in own:
-            return entry
-    return None
+    try:
+        sums = checksums.read(folder)
+    except DataError:  # damaged: to replace the folder is the way out
+        return None
+    if not sums:
+        return None
+    own = {name.split("/", 1)[0] for name in sums} | {checksums.SUMS, _SETTINGS, MARKER}
+    return next((e for e in sorted(folder.iterdir()) if e.name not in own and not e.name.startswith(".")), None)
 
 
 def _refuse_precious(path: Path, inputs: Sequence[Path], hint: str) -> None:
@@ -340,16 +340,18 @@ def _remove(folder: Path) -> None:
     if folder.is_symlink():
         folder.unlink()
     elif folder.is_dir():
-        shutil.rmtree(folder, onerror=_remove_from_closed)
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            _open_for_writing(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_from_closed(_remove_it: Callable[..., object], name: str, _error: object) -> None:
-    """What a folder without the right to write keeps, once more with that right; what stays is named by `recover`."""
+def _open_for_writing(folder: Path) -> None:
+    """The right to write for the owner, here and below: a folder without it keeps what is in it."""
     with suppress(OSError):
-        for closed in (Path(name), Path(name).parent):
-            if closed.is_dir() and not closed.is_symlink():
-                closed.chmod(closed.stat().st_mode | stat.S_IRWXU)
-        if Path(name).is_dir() and not Path(name).is_symlink():
-            shutil.rmtree(name, ignore_errors=True)
-        else:
-            os.unlink(name)
+        folder.chmod(stat.S_IRWXU)
+    for at, inner, _files in os.walk(folder):
+        for name in inner:
+            with suppress(OSError):
+                if not os.path.islink(os.path.join(at, name)):
+                    os.chmod(os.path.join(at, name), stat.S_IRWXU)

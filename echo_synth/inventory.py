@@ -140,7 +140,7 @@ def _count(folder: Path, ending: str) -> int:
     return sum(1 for e in os.scandir(folder) if e.name.endswith(ending)) if folder.is_dir() else 0
 
 
-def _trainings_images(folder: Path) -> int:
+def _training_images(folder: Path) -> int:
     """What dataset.json says of their number."""
     file = folder / "dataset.json"
     content = read_json(file) if file.is_file() else {}
@@ -153,7 +153,7 @@ def _dataset(folder: Path) -> _Said | None:
         return None
     settings, count = _settings(folder), _count(folder / "imagesTr", ENDING) + _count(folder / "imagesTs", ENDING)
     if not count:  # a mixture names the files of others
-        count = _trainings_images(folder)
+        count = _training_images(folder)
     command = settings.get("command")
     if command == "generate":
         words = [str(settings.get("model", "")), *([f"NFE {settings['nfe']}"] if settings.get("nfe") else [])]

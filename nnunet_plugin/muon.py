@@ -26,8 +26,8 @@ _LEAST_SIDE, _MOST_ASPECT = 4, 128  # of a matrix; narrower ones move by NAdam
 class Muon(torch.optim.Optimizer):
     """Muon with Nesterov momentum for matrices and convolutions, NAdam for biases, the scales of norms, and what has one channel.
 
-    Ours, because timm's and torch's iterate in bf16 on every device: without AVX512-BF16 a step takes twelve times as long as in
-    float32. Matrices of equal shape are iterated together. All parameters take the rate of their group. No weight decay.
+    Ours, because timm's and torch's iterate in bf16 on every device: without AVX512-BF16 a step takes ten times as long as in
+    float32 (docs/RESULTS.md). Matrices of equal shape are iterated together. All parameters take the rate of their group. No weight decay.
 
     Args:
         parameters: to optimise; convolutions (O, I, …) count as matrices (O, I · …).

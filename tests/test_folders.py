@@ -205,3 +205,10 @@ def test_a_leftover_that_cannot_be_removed_is_named(tmp_path: Path, monkeypatch:
         new_folder(tmp_path / "set", "make-maps", overwrite=True),
     ):
         pass
+
+
+def test_a_folder_with_damaged_sums_can_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    mark(tmp_path / "maps", "make-maps")
+    (tmp_path / "maps" / checksums.SUMS).write_bytes(b"\xff no sums")
+    check_target(tmp_path / "maps", "make-maps", overwrite=True)

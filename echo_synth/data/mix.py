@@ -21,8 +21,8 @@ from echo_synth.data.facts import content_of, origin_of_dataset, terms
 from echo_synth.data.leakage import refuse_patients_of
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.errors import DataError
-from echo_synth.files import read_json, write_json
-from echo_synth.folders import mark, new_folder
+from echo_synth.files import write_json
+from echo_synth.folders import maker, mark, new_folder
 
 MADE_BY = "mix-datasets"
 
@@ -49,27 +49,19 @@ CONVERTED_BY = ("convert-camus", "convert")
 DRAWN_BY = ("generate", "noise-dataset", "import-images")
 
 
-def _command(dataset: RawDataset) -> str:
-    """What made it; empty where nothing says."""
-    file = dataset.path / "settings.json"
-    content = read_json(file) if file.is_file() else {}
-    return str(content.get("command", "")) if isinstance(content, dict) else ""
-
-
 def plan(real: RawDataset, synthetic: Sequence[RawDataset], patients: int | None, seed: int) -> pd.DataFrame:
     """cases.csv of the mixture: split, and the source dataset of each case. Validation is real.
 
-    Raises DataError when real and synthetic datasets have changed places, two hold a case of the same name or show different things, LeakageError when a synthetic
-    one was drawn from maps of `real`'s test patients.
+    Raises DataError when real and synthetic datasets have changed places, hold a case of the same name or show different
+    things, LeakageError when a synthetic one was drawn from maps of `real`'s test patients.
     """
-    if _command(real) in DRAWN_BY:
+    if (command := maker(real.path)) in DRAWN_BY:
         raise DataError(
-            f"{real.name}: was made by 'echosynth {_command(real)}', expected real images; is --real the other one?"
+            f"{real.name}: was made by 'echosynth {command}', expected real images; is --real the other one?"
         )
     for dataset in synthetic:
-        if _command(dataset) in CONVERTED_BY:
-            raise DataError(f"{dataset.name}: was made by 'echosynth {_command(dataset)}', expected synthetic images")
-    for dataset in synthetic:
+        if (command := maker(dataset.path)) in CONVERTED_BY:
+            raise DataError(f"{dataset.name}: was made by 'echosynth {command}', expected synthetic images")
         refuse_patients_of(real, dataset.cases()["patient"], f"part of {dataset.name}")
     for dataset in synthetic:
         if dataset.subject.key() != real.subject.key():
