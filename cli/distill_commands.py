@@ -9,7 +9,7 @@ import typer
 
 from cli.common import begin, done, one_of, say, say_how_long, typed
 from cli.options import Device, DryRun, Out, Overwrite, Precision, Resume, Seed
-from cli.train_commands import Batch, Compile, MicroBatch, Snapshots, announce_unfinished
+from cli.train_commands import Batch, Compile, MicroBatch, Optimizer, Snapshots, announce_unfinished, check_rate
 
 if TYPE_CHECKING:
     from echo_synth.data.nnunet_raw import RawDataset
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from echo_synth.training.distill import DistillOptions, Teacher
     from echo_synth.training.run import TrainingSettings
 
-_RATE, _LENGTH = 0.3, 2  # of AdamW's learning rate for this model and, divided by it, of its images
+_RATE, _LENGTH = 0.3, 2  # of the learning rate that trains this model and, divided by it, of its images
 _STAGES = 8  # times that the gap is halved
 
 
@@ -37,8 +37,9 @@ def distill(
         int | None, typer.Option(min=1, help="Training length in images; default: half the preset's for train.")
     ] = None,
     batch: Batch = None,
+    optimizer: Optimizer = None,
     lr: Annotated[
-        float | None, typer.Option("--lr", help="Learning rate of AdamW; default: 0.3 of what trains such a model.")
+        float | None, typer.Option("--lr", help="Learning rate; default: 0.3 of what trains such a model.")
     ] = None,
     micro_batch: MicroBatch = None,
     copies: Annotated[
@@ -86,25 +87,25 @@ def distill(
     from echo_synth.runs.folder import open_run
     from echo_synth.runs.start import RunRequest
     from echo_synth.training.distill import DistillOptions, Teacher, default_sigma_max
-    from echo_synth.training.optimizers import adamw_rate
     from echo_synth.training.run import TrainingSettings
 
     one_of("--target", target, ("data", "teacher"))
     run = open_run(teacher, "diffusion")
     name, size = run.description.model, run.description.size
     spec = specs.diffusion_model(name)
+    preset = specs.training_of(spec, size)
+    check_rate(preset, optimizer, lr)
     source = Teacher(run, None)
     source.check()
     source = Teacher(run, vae_run(run, spec.vae, vae))
     dataset = nnunet_raw.find(dataset_id) if dataset_id is not None else source.dataset()
-    preset = specs.training_of(spec, size)
     training = specs.training_of(
         spec,
         size,
         images=images or max(1, preset.images // _LENGTH),
         batch=batch,
-        optimizer="adamw",
-        lr=lr or adamw_rate(preset) * _RATE,
+        optimizer=optimizer,
+        lr=lr or preset.lr * _RATE,
         ema_snapshots=snapshots or None,
     )
     device = training_device(device)

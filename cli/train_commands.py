@@ -13,7 +13,7 @@ from cli.options import DatasetId, Device, DryRun, Out, Overwrite, Precision, Re
 
 if TYPE_CHECKING:
     from echo_synth.runs.start import RunRequest
-    from echo_synth.specs import DiffusionSpec, VaeSpec
+    from echo_synth.specs import DiffusionSpec, TrainingSpec, VaeSpec
     from echo_synth.training.run import TrainingSettings, VaeOptions
 
 Images = Annotated[
@@ -173,13 +173,19 @@ def _steps(
     """Optimiser and learning rate where they are not the preset's. Raises typer.BadParameter for a rate of another optimiser."""
     from echo_synth import specs
 
-    preset = specs.training_of(spec, size)
+    check_rate(specs.training_of(spec, size), optimizer, lr)
+    return {"optimizer": optimizer, "lr": lr}
+
+
+def check_rate(preset: TrainingSpec, optimizer: str | None, lr: float | None) -> None:
+    """Raise typer.BadParameter for an optimiser that does not exist, or one without a rate of its own."""
+    from echo_synth import specs
+
     if optimizer and one_of("--optimizer", optimizer, specs.OPTIMIZERS) != preset.optimizer and lr is None:
         raise typer.BadParameter(
             f"the preset's {preset.lr:g} is a rate of {preset.optimizer}; pass --lr with --optimizer {optimizer}",
             param_hint="--lr",
         )
-    return {"optimizer": optimizer, "lr": lr}
 
 
 def _train_vae(

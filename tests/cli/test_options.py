@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from cli import main as entry
+from echo_synth import specs
 
 TRAIN = "train --model edm-l64 --dataset-id 501"
 VAE = "train-vae --model gamma-vae-64 --dataset-id 501"
+DISTILL = f"distill --teacher {specs.root() / 'bundled/edm-l64'}"
 GENERATE = "generate --model edm-l64 --nfe 1"
 
 
@@ -37,6 +39,7 @@ def _run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
         (f"{VAE} --lr 0", "--lr", "above 0"),
         (f"{TRAIN} --optimizer lion", "--optimizer", "adamw, adam, sgd, muon"),
         (f"{TRAIN} --optimizer sgd", "--lr", "pass --lr with --optimizer sgd"),
+        (f"{DISTILL} --optimizer adamw", "--lr", "pass --lr with --optimizer adamw"),
         (f"{TRAIN} --seed {2**63}", "--seed", str(2**63 - 1)),
         (f"{GENERATE} --seed {'9' * 30}", "--seed", str(2**63 - 1)),
         (f"{GENERATE} --count {'9' * 30}", "--count", "100000"),
