@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.common import begin, done, one_of, say
-from cli.options import SOLVER_HELP, Checkpoint, Device, DryRun, Maps, Precision, Seed, Vae
+from cli.options import SOLVER_HELP, Checkpoint, Device, DrawingPrecision, DryRun, Maps, Seed, Vae
 
 if TYPE_CHECKING:
     from echo_synth.estimate import Estimate
@@ -85,7 +85,7 @@ def generate(
     dataset_id: NewId = None,
     classification: Classification = None,
     batch: Batch = 8,
-    precision: Precision = "auto",
+    precision: DrawingPrecision = "auto",
     texture: TextureOption = "auto",
     fast: Fast = "on",
     modulation_memory: ModulationMemory = 4096,

@@ -9,7 +9,18 @@ import typer
 
 from cli.as_json import Json, print_report
 from cli.common import begin, done, one_of, parse_numbers, say
-from cli.options import SOLVER_HELP, Checkpoint, DatasetId, Device, DryRun, Model, Overwrite, Precision, Seed, Vae
+from cli.options import (
+    SOLVER_HELP,
+    Checkpoint,
+    DatasetId,
+    Device,
+    DrawingPrecision,
+    DryRun,
+    Model,
+    Overwrite,
+    Seed,
+    Vae,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -109,7 +120,7 @@ def sample_grid(
         str, typer.Option(help=f"auto (as in generate; required for distilled runs), {SOLVER_HELP}")
     ] = "heun",
     seed: Seed = 0,
-    precision: Precision = "auto",
+    precision: DrawingPrecision = "auto",
     device: Device = "auto",
     overwrite: Overwrite = False,
     dry_run: DryRun = False,

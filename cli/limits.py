@@ -80,6 +80,10 @@ CHOICES: Mapping[str, OneOf] = {
     "device": OneOf(("auto", "cpu", "cuda", "cuda:N"), r"cuda:\d{1,4}"),
     "precision": OneOf(("auto", "fp32", "bf16", "fp16")),
 }
+_DRAWING = OneOf((*CHOICES["precision"].words, "int8"))
+CHOICES_OF_COMMAND: Mapping[tuple[str, str], OneOf] = {
+    (command, "precision"): _DRAWING for command in ("generate", "sample-grid", "study-solvers", "benchmark", "sweep")
+}
 
 
 def refusal(command: str, option: str, value: object) -> str | None:
@@ -96,7 +100,7 @@ def refusal(command: str, option: str, value: object) -> str | None:
         return None
     if isinstance(value, (int, float)):
         return _refused_number(command, option, value)
-    return _refused_text(option, value) if isinstance(value, (str, Path)) else None
+    return _refused_text(command, option, value) if isinstance(value, (str, Path)) else None
 
 
 def _refused_number(command: str, option: str, value: float) -> str | None:
@@ -105,13 +109,13 @@ def _refused_number(command: str, option: str, value: float) -> str | None:
     return (limits or Between(-LARGEST_SEED, LARGEST_SEED)).refuse(value)
 
 
-def _refused_text(option: str, value: str | Path) -> str | None:
+def _refused_text(command: str, option: str, value: str | Path) -> str | None:
     text = str(value)
     if not text.isprintable():  # control characters, and bytes that are no UTF-8
         return "expected text without control characters, in UTF-8"
     if isinstance(value, Path) and len(value.parts) > _DEEPEST:
         return f"expected a path of at most {_DEEPEST} folders"
-    choice = CHOICES.get(option)
+    choice = CHOICES_OF_COMMAND.get((command, option)) or CHOICES.get(option)
     return choice.refuse(text) if choice and isinstance(value, str) else None
 
 

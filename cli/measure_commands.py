@@ -10,7 +10,19 @@ import typer
 
 from cli.as_json import Json, print_report, rows_of
 from cli.common import begin, done, one_of, parse_numbers, say
-from cli.options import SOLVER_HELP, Checkpoint, Device, DryRun, Maps, Model, Overwrite, Precision, Seed, Size, Vae
+from cli.options import (
+    SOLVER_HELP,
+    Checkpoint,
+    Device,
+    DrawingPrecision,
+    DryRun,
+    Maps,
+    Model,
+    Overwrite,
+    Seed,
+    Size,
+    Vae,
+)
 
 if TYPE_CHECKING:
     from echo_synth.data.maps import MapFolder
@@ -50,7 +62,7 @@ def study_solvers(
     ] = 1001,
     maps: Maps = None,
     seed: Seed = 0,
-    precision: Precision = "fp32",
+    precision: DrawingPrecision = "fp32",
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="Folder; default: the run folder.")] = None,
     overwrite: Overwrite = False,
@@ -150,7 +162,7 @@ def benchmark(
     measure: Measure = "stages",
     fast: Fast = "on",
     compiled: Compiled = False,
-    precision: Precision = "auto",
+    precision: DrawingPrecision = "auto",
     device: Device = "auto",
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("benchmark"),
     overwrite: Overwrite = False,
@@ -163,7 +175,7 @@ def benchmark(
 
     Example: echosynth benchmark --models edm-l64,edm --size tiny
     """
-    from echo_synth.device import resolve_precision, training_device
+    from echo_synth.device import drawing_precision, training_device
     from echo_synth.evaluation.throughput import BenchmarkPlan
     from echo_synth.generation.solver_choice import check_solver
     from echo_synth.outputs import check_results
@@ -179,7 +191,7 @@ def benchmark(
         whole=one_of("--measure", measure, ("stages", "whole")) == "whole",
         fast=one_of("--fast", fast, ("on", "off")) == "on",
         compiled=compiled,
-        precision=resolve_precision(precision, device),
+        precision=drawing_precision(precision, device),
         device=device,
     )
     plan.check()

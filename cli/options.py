@@ -36,6 +36,13 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N
 Precision = Annotated[
     str, typer.Option("--precision", help="auto (bf16 where the hardware has it), fp32, bf16 or fp16.")
 ]
+DrawingPrecision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="auto (bf16 where the hardware has it), fp32, bf16, fp16, or int8 (CPUs with VNNI; faster for sizes base and paper).",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out, or the newest unfinished one.")]
 SOLVER_HELP = "heun, euler, dpmpp-2m, unipc, or ddpm (ancestral)."
 Model = Annotated[str, typer.Option(help="sdm, ve, vp, edm, edm-l128 or edm-l64.")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.as_json import Json, print_report
-from cli.common import begin, done, one_of, say
+from cli.common import begin, done, say
 from cli.options import Device, DryRun
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def sweep(
         ),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="To generate images: auto, fp32, bf16 or fp16; default: the spec's, else auto.")
+        str | None,
+        typer.Option(help="To generate images: auto, fp32, bf16, fp16 or int8; default: the spec's, else auto."),
     ] = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Generate images through torch.compile (slow to start).")
@@ -84,7 +85,6 @@ def sweep(
 
     experiment = read_sweep(spec)  # before the libraries are loaded: a mistake is told at once
     if precision is not None:
-        one_of("--precision", precision, ("auto", "fp32", "bf16", "fp16"))
         experiment = experiment.model_copy(update={"precision": precision})
     if compiled:
         experiment = experiment.model_copy(update={"compile": True})

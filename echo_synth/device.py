@@ -60,14 +60,25 @@ def resolve_precision(precision: str, device: str) -> str:
         return precision
     if device.startswith("cuda"):
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return "bf16" if _cpu_has_bf16() else "fp32"
+    return "bf16" if _cpu_has("avx512_bf16", "amx_bf16") else "fp32"
 
 
-def _cpu_has_bf16() -> bool:
-    """AVX512-BF16 or AMX: without them bf16 is emulated and slower than fp32."""
+def drawing_precision(precision: str, device: str) -> str:
+    """`resolve_precision`, and int8 on CPUs that multiply it. Raises RunError where they do not, and for an unknown one."""
+    if precision != "int8":
+        return resolve_precision(precision, device)
+    if device != "cpu":
+        raise RunError(f"--precision int8: for CPUs only, found --device {device}; use bf16 or fp16")
+    if not _cpu_has("avx512_vnni", "avx_vnni", "amx_int8") or not hasattr(torch.ops.onednn, "qconv_pointwise"):
+        raise RunError("--precision int8: this CPU, or this build of torch, has no VNNI instructions; use bf16 or fp32")
+    return precision
+
+
+def _cpu_has(*instructions: str) -> bool:
+    """Whether /proc/cpuinfo lists one of them. Without such instructions bf16 is emulated and slower than fp32, and sums of int8 overflow."""
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as f:
             flags = next((line for line in f if line.startswith("flags")), "")
     except OSError:
         return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return any(name in flags.split() for name in instructions)

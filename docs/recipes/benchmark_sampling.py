@@ -61,6 +61,7 @@ WAYS = {  # class, precision, fast, compiled
     "fast, bf16": (ImageGenerator, "bf16", True, False),
     "fast, fp32, compiled": (ImageGenerator, "fp32", True, True),
     "fast, bf16, compiled": (ImageGenerator, "bf16", True, True),
+    "fast, int8": (ImageGenerator, "int8", True, False),
 }
 
 

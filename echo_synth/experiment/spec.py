@@ -138,7 +138,7 @@ class SweepSpec(Strict):
     classifier: ClassifierSettings | None = ClassifierSettings()
     quality: QualitySettings | None = None
     repeats: int = Field(default=1000, ge=10, le=1_000_000)
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     compile: bool = False
 
     def model_of(self, row: str) -> str:

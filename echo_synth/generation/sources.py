@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from echo_synth import specs
-from echo_synth.device import resolve_precision, training_device
+from echo_synth.device import drawing_precision, training_device
 from echo_synth.errors import RunError
 from echo_synth.files import listed
 from echo_synth.generation.engine import MODULATION_BYTES, ImageGenerator, SamplerSettings
@@ -30,7 +30,7 @@ class TrainedModel:
         run: its weights.
         vae: the Γ-VAE of its latents; None for a model on pixels.
         device: cpu, cuda or cuda:N.
-        precision: fp32, bf16 or fp16.
+        precision: fp32, bf16, fp16 or int8.
         texture: whether the Γ-VAE's texture is added to the images.
     """
 
@@ -68,7 +68,7 @@ def choose_model(
     """
     spec = specs.diffusion_model(model)
     device = training_device(device)
-    precision = resolve_precision(precision, device)
+    precision = drawing_precision(precision, device)
     run = find_diffusion(model, checkpoint, nfe)
     return TrainedModel(spec, run, vae_run(run, spec.vae, vae), device, precision)
 
