@@ -76,6 +76,20 @@ def repeats_of(name: str, cells: Sequence[Cell]) -> list[Cell]:
     return exact or [c for c in cells if name in (c.dataset, c.arm)]
 
 
+def choose_cells(cells: Sequence[Cell], only: Sequence[str] | None) -> list[Cell]:
+    """Those that `only` names, each as in `repeats_of`, in the order of `cells`; None: all. Raises SpecError for a name that is none."""
+    if only is None:
+        return list(cells)
+    chosen = {name: {c.name for c in repeats_of(name, cells)} for name in only}
+    unknown = sorted(name for name, found in chosen.items() if not found)
+    if unknown:
+        names = dict.fromkeys(c.arm or c.name for c in cells)
+        raise SpecError(
+            f"--only {unknown[0]}: expected some of {', '.join(names)}, or single repeats such as {cells[0].name}"
+        )
+    return [c for c in cells if c.name in set().union(*chosen.values())]
+
+
 @dataclass(frozen=True)
 class _Builder:
     """Makes stages from a spec and the fingerprints of its inputs."""

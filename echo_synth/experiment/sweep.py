@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from echo_synth.errors import RunError, SpecError
-from echo_synth.experiment.cells import build_cells
+from echo_synth.errors import RunError
+from echo_synth.experiment.cells import build_cells, choose_cells
 from echo_synth.experiment.cluster import JobLimits, submit_here, wait
 from echo_synth.experiment.commands import StageCommands
 from echo_synth.experiment.inputs import SweepInputs, find_inputs
@@ -81,17 +81,13 @@ def plan_sweep(spec: SweepSpec, out: Path, only: Sequence[str] | None, device: s
 
     Args:
         out: the sweep's folder.
-        only: names of the cells to run; None: all.
+        only: names of the cells to run, as `choose_cells` takes them; None: all.
         device: for every command.
 
-    Raises SpecError for a name in `only` that is no cell; otherwise as `find_inputs` and `build_cells`.
+    Raises SpecError for a name in `only` that is none; otherwise as `find_inputs` and `build_cells`.
     """
     inputs = find_inputs(spec, say)
     cells = build_cells(spec, inputs.fingerprints, inputs.solvers, inputs.levels)
-    names = [c.name for c in cells]
-    unknown = sorted(set(only or ()) - set(names))
-    if unknown:
-        raise SpecError(f"--only {unknown[0]}: expected some of {', '.join(names)}")
     workspace = Workspace(out, inputs.real)
     runner = Runner(workspace, StageCommands(workspace, inputs, device))
-    return Sweep(spec, inputs, cells, [c for c in cells if only is None or c.name in only], runner)
+    return Sweep(spec, inputs, cells, choose_cells(cells, only), runner)

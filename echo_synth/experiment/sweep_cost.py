@@ -8,9 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from echo_synth.errors import SpecError
 from echo_synth.estimate import format_bytes
-from echo_synth.experiment.cells import build_cells
+from echo_synth.experiment.cells import build_cells, choose_cells
 from echo_synth.experiment.cost import (
     DOCUMENTED,
     Fleet,
@@ -101,11 +100,7 @@ def plan_cells(spec: SweepSpec, only: Sequence[str] | None) -> list[Cell]:
     hashes |= {row: f"{spec.model_of(row)} {grid.checkpoint}" for row, grid in spec.models.items()}
     hashes |= {name: name for c in spec.cells.values() if c.dataset for name in [imported_name(c.dataset)]}
     cells = build_cells(spec, hashes)
-    names = [c.name for c in cells]
-    unknown = sorted(set(only or ()) - set(names))
-    if unknown:
-        raise SpecError(f"--only {unknown[0]}: expected some of {', '.join(names)}")
-    return [c for c in cells if only is None or c.name in only]
+    return choose_cells(cells, only)
 
 
 def price_sweep(

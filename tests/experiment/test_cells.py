@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from echo_synth.experiment.cells import build_cells, repeats_of
+import pytest
+
+from echo_synth.errors import SpecError
+from echo_synth.experiment.cells import build_cells, choose_cells, repeats_of
 from echo_synth.experiment.spec import SweepSpec
 from tests.experiment.sweeps import FINGERPRINTS, GRID, cells_of, keys_of, runner_in
 
@@ -101,6 +104,16 @@ def test_a_name_without_seeds_stands_for_all_repeats() -> None:
     assert [c.name for c in repeats_of("real_train5", cells)] == ["real_train5"]
     assert len(repeats_of("real", cells)) == 2
     assert repeats_of("none", cells) == []
+    assert {c.name for c in choose_cells(cells, ["real", "edm-l64_nfe5_seed1_train6"])} == {
+        "edm-l64_nfe5_seed1_train6",
+        "real_train5",
+        "real_train6",
+    }
+    accepted = (
+        "--only none: expected some of real, edm-l64_nfe5, edm-l64_nfe20, mixed, or single repeats such as real_train5"
+    )
+    with pytest.raises(SpecError, match=accepted):
+        choose_cells(cells, ["real", "none"])
 
 
 def test_an_imported_dataset_is_a_cell_that_is_there_already() -> None:
