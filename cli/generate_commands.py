@@ -105,6 +105,7 @@ def generate(
     from echo_synth.generation.solver_choice import check_solver
     from echo_synth.generation.sources import choose_model
     from echo_synth.generation.targets import TargetRequest
+    from echo_synth.generation.ways import check_ways
     from echo_synth.runs.find import describe_choice
 
     part = parse_shard(shard)
@@ -122,6 +123,7 @@ def generate(
         raise typer.BadParameter("missing; expected the network's evaluations an image, e.g. 20", param_hint="--nfe")
     check_solver(solver if solver != "auto" else "heun")
     one_of("--texture", texture, ("auto", "on", "off"))
+    check_ways(precision, compiled)
     few = nfe if solver == "auto" else None
     chosen = choose_model(model, checkpoint, vae, device, precision, few).with_texture(texture)
     plan = plan_from(maps, count, seed, chosen.run.description.trained_on)

@@ -31,7 +31,10 @@ def sweep(
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Default: ECHOSYNTH_HOME/sweeps/<name of the spec>.")] = None,
-    only: Annotated[str | None, typer.Option(help="Cells to run, comma separated; default: all.")] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(help="Cells to run, comma separated; a name without its seeds: all its repeats. Default: all."),
+    ] = None,
     status: Annotated[bool, typer.Option("--status", help="Show how far every cell is; run nothing.")] = False,
     cluster: Annotated[
         str | None, typer.Option(help="Submit cells as jobs: local (on the GPUs of this machine) or slurm.")
@@ -84,10 +87,7 @@ def sweep(
     from echo_synth.home import home
 
     experiment = read_sweep(spec)  # before the libraries are loaded: a mistake is told at once
-    if precision is not None:
-        experiment = experiment.model_copy(update={"precision": precision})
-    if compiled:
-        experiment = experiment.model_copy(update={"compile": True})
+    experiment = _in_ways(experiment, precision, compiled)
     folder = (out or home() / "sweeps" / spec.stem).absolute()
     wanted = [n.strip() for n in only.split(",")] if only else None
     if benchmark is not None or (price is not None and dry_run):
@@ -139,6 +139,15 @@ def sweep(
     _show(planned)
     wrote = [f"results: {folder / 'results.csv'}", *planned.results.notes()] if begun else []
     done(*wrote, *([f"figures: {', '.join(figures)}"] if figures else []))
+
+
+def _in_ways(experiment: SweepSpec, precision: str | None, compiled: bool) -> SweepSpec:
+    """`experiment` with what the options say about how images are computed. Raises SpecError for ways that do not go together."""
+    from echo_synth.generation.ways import check_ways
+
+    asked = {"precision": precision or experiment.precision, "compile": compiled or experiment.compile}
+    check_ways(str(asked["precision"]), bool(asked["compile"]))
+    return experiment.model_copy(update=asked)
 
 
 def _price(

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from echo_synth.errors import RunError
 
+INT8 = ("int8-bf16", "int8-fp32")  # large convolutions in int8, the rest in the other
+
 
 def training_device(device: str) -> str:
     """auto resolved to cuda or cpu. Raises RunError for a device that is not there, or that is none of these."""
@@ -64,14 +66,17 @@ def resolve_precision(precision: str, device: str) -> str:
 
 
 def drawing_precision(precision: str, device: str) -> str:
-    """`resolve_precision`, and int8 on CPUs that multiply it. Raises RunError where they do not, and for an unknown one."""
-    if precision != "int8":
+    """`resolve_precision`, and for int8 the one that its other operations take beside it: int8-bf16 or int8-fp32.
+
+    Raises RunError where the device does not multiply int8, and for an unknown one.
+    """
+    if precision not in ("int8", *INT8):
         return resolve_precision(precision, device)
     if device != "cpu":
         raise RunError(f"--precision int8: for CPUs only, found --device {device}; use bf16 or fp16")
     if not _cpu_has("avx512_vnni", "avx_vnni", "amx_int8") or not hasattr(torch.ops.onednn, "qconv_pointwise"):
         raise RunError("--precision int8: this CPU, or this build of torch, has no VNNI instructions; use bf16 or fp32")
-    return precision
+    return precision if precision in INT8 else f"int8-{resolve_precision('auto', device)}"
 
 
 def _cpu_has(*instructions: str) -> bool:

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from echo_synth import specs
 from echo_synth.data.maps import open_maps
+from echo_synth.device import drawing_precision
 from echo_synth.diffusion.unet import Modulations
 from echo_synth.evaluation import solver_study, throughput
 from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings, image_noise
@@ -91,14 +92,14 @@ def random_model(name: str, size: str, way: str) -> ImageGenerator:
     network = build_model(describe_diffusion(name, size, None), 0)
     awaken(network)
     vae = build_model(describe_vae(spec.vae, size), 0).eval() if spec.vae else None
-    return kind(network.eval(), vae, "cpu", precision, fast, compiled=compiled)  # type: ignore[arg-type]
+    return kind(network.eval(), vae, "cpu", drawing_precision(precision, "cpu"), fast, compiled=compiled)  # type: ignore[arg-type]
 
 
 def trained_model(run: Path, name: str, way: str) -> ImageGenerator:
     spec, (kind, precision, fast, compiled) = specs.diffusion_model(name), WAYS[way]
     weights = find_diffusion(name, run)
     vae = find_vae_of(weights.description, spec.vae, weights.folder).load() if spec.vae else None
-    return kind(weights.load(), vae, "cpu", precision, fast, compiled=compiled)  # type: ignore[arg-type]
+    return kind(weights.load(), vae, "cpu", drawing_precision(precision, "cpu"), fast, compiled=compiled)  # type: ignore[arg-type]
 
 
 def seconds(generator: ImageGenerator, maps: Maps, how: SamplerSettings, repeats: int) -> list[float]:

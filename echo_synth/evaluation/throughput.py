@@ -20,6 +20,7 @@ from echo_synth import specs
 from echo_synth.data.nifti import write_image
 from echo_synth.diffusion.denoiser import Guided
 from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings
+from echo_synth.generation.ways import check_ways
 from echo_synth.runs.description import build_model, describe_diffusion, describe_vae
 
 SDM_NFE = 1000  # of the paper's figure 4: speeds are counted in SDM's at this many evaluations
@@ -50,7 +51,8 @@ class BenchmarkPlan:
     device: str
 
     def check(self) -> None:
-        """Raise SpecError for a model or size that there is not, before anything is timed."""
+        """Raise SpecError for a model or size that there is not, or ways that do not go together, before anything is timed."""
+        check_ways(self.precision, self.compiled)
         for name in self.models:
             specs.diffusion_model(name)
             describe_diffusion(name, self.size, None)

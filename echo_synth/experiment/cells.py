@@ -84,9 +84,8 @@ def choose_cells(cells: Sequence[Cell], only: Sequence[str] | None) -> list[Cell
     unknown = sorted(name for name, found in chosen.items() if not found)
     if unknown:
         names = dict.fromkeys(c.arm or c.name for c in cells)
-        raise SpecError(
-            f"--only {unknown[0]}: expected some of {', '.join(names)}, or single repeats such as {cells[0].name}"
-        )
+        repeat = next((f", or single repeats such as {c.name}" for c in cells if c.name not in names), "")
+        raise SpecError(f"--only {unknown[0]}: expected some of {', '.join(names)}{repeat}")
     return [c for c in cells if c.name in set().union(*chosen.values())]
 
 

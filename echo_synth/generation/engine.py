@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from echo_synth.device import memory_left, resolve_precision, to_device
+from echo_synth.device import INT8, drawing_precision, memory_left, to_device
 from echo_synth.diffusion.denoiser import Denoiser, Guided, cast_network
 from echo_synth.diffusion.labels import semantic_classes, semantic_shares, tissue_shares
 from echo_synth.diffusion.unet import Modulations
 from echo_synth.errors import RunError
 from echo_synth.generation.compiled import compile_parts
 from echo_synth.generation.int8 import round_convolutions
+from echo_synth.generation.ways import check_ways
 from echo_synth.sampling import sample
 from echo_synth.sampling.ode import Draw
 from echo_synth.vae.codec import build_codec
@@ -75,15 +76,14 @@ class ImageGenerator:
         denoiser: diffusion model.
         vae: decoder of its latents, or None for models on pixels.
         device: where to compute.
-        precision: fp32, bf16 or fp16 of the network's weights, or int8 of its large convolutions (on a CPU; the rest as by
-            `auto`); steps are taken in float64.
+        precision: of the network's weights, as `drawing_precision` gives it; steps are taken in float64.
         fast: channels-last layout, fused attention, SPADE modulations once per map; False is the plain way, for comparison.
         modulation_bytes: memory for modulations that are kept during a trajectory; on a GPU at most half of what is free there.
         compiled: pass network and decoder through torch.compile, see `compile_parts`. Use one batch size: each
             other size is compiled again.
         texture: fine speckle that `draw` adds to decoded images; None for none.
 
-    Raises RunError for int8 with `compiled`.
+    Raises SpecError for int8 with `compiled`, RunError where the device does not compute in `precision`.
     """
 
     def __init__(
@@ -97,13 +97,12 @@ class ImageGenerator:
         compiled: bool = False,
         texture: Texture | None = None,
     ) -> None:
-        if precision == "int8" and compiled:
-            raise RunError("--precision int8 cannot be compiled; leave --compile out")
+        check_ways(precision, compiled)
         self.device, self.texture, self.fast = device, texture, fast
-        self.dtype = _DTYPES[resolve_precision("auto", device) if precision == "int8" else precision]
+        self.dtype = _DTYPES[drawing_precision(precision, device).removeprefix("int8-")]
         layout = torch.channels_last if fast else torch.contiguous_format
         self.denoiser = denoiser.to(device).to(memory_format=layout)
-        if precision == "int8":
+        if precision in INT8:
             round_convolutions(self.denoiser.network)
         cast_network(self.denoiser.network, self.dtype)
         decoder = vae.to(device).to(memory_format=layout).to(self.dtype) if vae else None

@@ -1,7 +1,8 @@
 """Convolutions in 8-bit integers, to generate images on CPUs that multiply these faster than bf16 (VNNI).
 
 Weights are rounded once, inputs at every evaluation, both as in Jacob et al. 2018, eq. 1 to 9 ("Quantization and Training of
-Neural Networks for Efficient Integer-Arithmetic-Only Inference"). Normalisation, attention and sums keep the network's own dtype.
+Neural Networks for Efficient Integer-Arithmetic-Only Inference"). Normalisation, sums and the product of attention (not its
+projections) keep the network's own dtype.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ class Int8Conv2d(nn.Module):
             1,
         )  # stride, padding, dilation, groups
         self.packed: dict[torch.Size, Tensor] = {}
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"packed": {}}  # in oneDNN's own form, which cannot be copied
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""

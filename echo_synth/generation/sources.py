@@ -30,7 +30,7 @@ class TrainedModel:
         run: its weights.
         vae: the Γ-VAE of its latents; None for a model on pixels.
         device: cpu, cuda or cuda:N.
-        precision: fp32, bf16, fp16 or int8.
+        precision: as `drawing_precision` gives it.
         texture: whether the Γ-VAE's texture is added to the images.
     """
 

@@ -215,7 +215,8 @@ def test_held_out_maps_are_refused(empty: Path, tmp_path: Path) -> None:
     [
         ({"shard": "2/2"}, "--shard 2/2"),
         ({"solver": "rk4"}, "--solver rk4"),
-        ({"precision": "int8"}, "--precision int8"),
+        ({"precision": "int4"}, "--precision int4"),
+        ({"precision": "int8", "compiled": True}, "leave --compile out"),
         ({"device": "cuda"}, "no CUDA device"),
         ({"maps": Path("/nowhere")}, "--maps expects"),
         ({"checkpoint": Path("/nowhere")}, "expected a run folder"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch.nn import functional as F
 from echo_synth import device, specs
 from echo_synth.data.maps import open_maps
 from echo_synth.device import drawing_precision
-from echo_synth.errors import RunError
+from echo_synth.errors import RunError, SpecError
 from echo_synth.generation.engine import ImageGenerator, default_settings
 from echo_synth.generation.int8 import Int8Conv2d, round_convolutions
 from echo_synth.runs.find import find_diffusion
@@ -19,7 +21,7 @@ from echo_synth.runs.find import find_diffusion
 
 def _able() -> bool:
     try:
-        return drawing_precision("int8", "cpu") == "int8"
+        return bool(drawing_precision("int8", "cpu"))
     except RunError:
         return False
 
@@ -99,7 +101,7 @@ def test_values_that_are_not_finite_are_not_hidden() -> None:
 
 @needs_vnni
 def test_images_stay_what_they_were() -> None:
-    """Bundled EDM-L64: in 8 bits within a few grey levels of float32, and exactly the same alone as in a batch."""
+    """Bundled EDM-L64: in 8 bits, the rest in float32, near float32 and not the same."""
     folder = open_maps(specs.root() / "bundled/maps")
     tissues = np.stack([folder.read(m) for m in folder.index["map"][:2]])
     how, noise = (
@@ -107,10 +109,24 @@ def test_images_stay_what_they_were() -> None:
         np.random.default_rng(0).standard_normal((2, 1, 64, 64), np.float32),
     )
     fields = {}
-    for precision in ("fp32", "int8"):
+    for precision in ("fp32", "int8-fp32"):
         generator = ImageGenerator(find_diffusion("edm-l64").load(), None, "cpu", precision)
         fields[precision] = generator.fields(tissues, np.zeros(2, np.uint8), noise, how)
-    assert 0 < float((fields["fp32"] - fields["int8"]).square().mean().sqrt()) < 0.02  # of [-1, 1]
+        count = sum(isinstance(m, Int8Conv2d) for m in generator.denoiser.modules())
+        assert count == (0 if precision == "fp32" else 23)
+    assert (
+        1e-4 < float((fields["fp32"] - fields["int8-fp32"]).square().mean().sqrt()) < 0.02
+    )  # of [-1, 1]; in one precision 1e-6
+    deepcopy(generator.denoiser)
+
+
+@needs_vnni
+@pytest.mark.parametrize("rest", ["bf16", "fp32"])
+def test_what_the_rest_computes_in_is_part_of_the_name(rest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or images of two kinds of CPU would complete one dataset."""
+    monkeypatch.setattr(device, "_cpu_has", lambda *names: "avx512_vnni" in names or rest == "bf16")
+    assert drawing_precision("int8", "cpu") == f"int8-{rest}"
+    assert drawing_precision(f"int8-{rest}", "cpu") == f"int8-{rest}"
 
 
 def test_what_cannot_be_in_8_bits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,8 +135,10 @@ def test_what_cannot_be_in_8_bits_is_refused(monkeypatch: pytest.MonkeyPatch) ->
         drawing_precision("int8", "cpu")
     with pytest.raises(RunError, match="int8: for CPUs only, found --device cuda"):
         drawing_precision("int8", "cuda")
-    with pytest.raises(RunError, match="leave --compile out"):
-        ImageGenerator(find_diffusion("edm-l64").load(), None, "cpu", "int8", compiled=True)
+    with pytest.raises(RunError, match="no VNNI instructions"):
+        ImageGenerator(find_diffusion("edm-l64").load(), None, "cpu", "int8-fp32")
+    with pytest.raises(SpecError, match="leave --compile out"):
+        ImageGenerator(find_diffusion("edm-l64").load(), None, "cpu", "int8-fp32", compiled=True)
 
 
 def test_small_convolutions_and_those_of_spade_stay() -> None:
