@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from echo_synth.training.distill import DistillOptions, Teacher
     from echo_synth.training.run import TrainingSettings
 
-_RATE, _LENGTH = 0.3, 2  # of the learning rate that trains this model and, divided by it, of its images
+_RATE, _LENGTH = 0.3, 8  # of the learning rate that trains this model and, divided by it, of its images
 _STAGES = 8  # times that the gap is halved
 
 
@@ -34,7 +34,7 @@ def distill(
     vae: Annotated[Path | None, typer.Option(help="Γ-VAE run; default: the one the teacher was trained with.")] = None,
     out: Out = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help="Training length in images; default: half the preset's for train.")
+        int | None, typer.Option(min=1, help="Training length in images; default: an eighth of the preset's for train.")
     ] = None,
     batch: Batch = None,
     optimizer: Optimizer = None,
@@ -51,9 +51,9 @@ def distill(
     target: Annotated[
         str,
         typer.Option(
-            help="Targets: data (easy consistency tuning), or teacher (points on the teacher's trajectories)."
+            help="Targets: teacher (points on the teacher's trajectories), or data (easy consistency tuning)."
         ),
-    ] = "data",
+    ] = "teacher",
     sigma_max: Annotated[
         float | None,
         typer.Option(
@@ -89,7 +89,7 @@ def distill(
     from echo_synth.training.distill import DistillOptions, Teacher, default_sigma_max
     from echo_synth.training.run import TrainingSettings
 
-    one_of("--target", target, ("data", "teacher"))
+    one_of("--target", target, ("teacher", "data"))
     run = open_run(teacher, "diffusion")
     name, size = run.description.model, run.description.size
     spec = specs.diffusion_model(name)

@@ -19,5 +19,5 @@ train vae64 train-vae --model gamma-vae-64 --size light --images 8000
 train edml64 train --model edm-l64 --vae "$runs/vae64" --images 24000 --copies 8 --optimizer adamw --lr 1e-3
 # A reader of maps for the last third: what is drawn follows its map more closely.
 train edml64-map train --model edm-l64 --vae "$runs/vae64" --images 12000 --copies 8 --init "$runs/edml64" --optimizer adamw --lr 5e-4 --map-loss 0.3
-train edml64-few distill --teacher "$runs/edml64-map" --images 12000 --optimizer adamw --lr 3e-4
+train edml64-few distill --teacher "$runs/edml64-map" --images 12000 --optimizer adamw --lr 3e-4 --target data
 python docs/recipes/pack_bundled.py "$runs/vae64" "$runs/edml64-map" "$runs/edml64-few" "$maps" data_specs/bundled

@@ -88,7 +88,7 @@ class DistillOptions(BaseModel):
     renoise: float = Field(gt=0)
     halve_every: int = Field(gt=0, description="images after which the gap between noise levels is halved")
     huber: float = Field(default=0.01, gt=0)
-    target: str = Field(default="data", description="data, or teacher: its trajectories")
+    target: str = Field(default="teacher", description="teacher: its trajectories; or data")
 
 
 def default_sigma_max(resolution: int) -> float:

@@ -188,8 +188,8 @@ def test_a_student_is_a_run_like_any_other(own_home: Path, tmp_path: Path, monke
     _distill(tmp_path / "broken", resume=True)
     resumed, _ = load_tensors(tmp_path / "broken/model.safetensors")
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
-    with pytest.raises(RunError, match="was started with target = data, asked to resume with teacher"):
-        _distill(tmp_path / "broken", resume=True, target="teacher")
+    with pytest.raises(RunError, match="was started with target = teacher, asked to resume with data"):
+        _distill(tmp_path / "broken", resume=True, target="data")
 
     run = open_run(out, "diffusion")
     distilled = run.description.distilled
