@@ -21,7 +21,7 @@ _FEW_IMAGES = 500  # a training of fewer is not worth measuring
 def plain(value: Any) -> Any:
     """`value` as JSON can hold it: paths as text, records as dictionaries."""
     if hasattr(value, "model_dump"):
-        return value.model_dump()
+        return plain(value.model_dump())
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set)):

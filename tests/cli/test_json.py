@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 import typer
 
+from cli import common
 from cli.as_json import print_json, print_report, rows_of
 from cli.main import app
+from echo_synth.experiment.spec import SweepSpec
 from tests.cli.reports import printed
 from tests.cli.terminal import echosynth, in_terminal
 
@@ -73,3 +75,13 @@ def test_a_dry_run_on_a_terminal_prints_its_settings_as_json(tmp_path: Path) -> 
     ended = in_terminal(["sh", "-c", '"$@" 2> /dev/null', "sh", *words])
     assert json.loads(ended.raw)["command"] == "phantom"
     assert not (tmp_path / "out").exists()
+
+
+def test_resolved_settings_are_json_whatever_holds_their_paths(capsys: pytest.CaptureFixture[str]) -> None:
+    """A sweep's spec is a record with paths of its own: maps, and the checkpoints of its rows."""
+    grid = {"edm-l64": {"nfe": [1], "checkpoint": "runs/a"}}
+    spec = SweepSpec.model_validate({"real": 501, "count": 4, "maps": "maps/a", "models": grid})
+    with pytest.raises(typer.Exit):
+        common.begin("sweep", {"spec": spec, "out": Path("b")}, dry_run=True)
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["spec"]["maps"], shown["spec"]["models"]["edm-l64"]["checkpoint"]) == ("maps/a", "runs/a")
