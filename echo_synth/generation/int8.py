@@ -37,12 +37,8 @@ class Int8Conv2d(nn.Module):
         self.weight = rounded.contiguous(memory_format=torch.channels_last)
         self.bias = None if conv.bias is None else conv.bias.detach().float()
         self.zeros = torch.zeros(len(weight), dtype=torch.int32)
-        self.geometry = (
-            [1, 1],
-            [size // 2 for size in conv.kernel_size],
-            [1, 1],
-            1,
-        )  # stride, padding, dilation, groups
+        stride, dilation, groups = [1, 1], [1, 1], 1
+        self.geometry = (stride, [size // 2 for size in conv.kernel_size], dilation, groups)
         self.packed: dict[torch.Size, Tensor] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -69,22 +65,17 @@ class Int8Conv2d(nn.Module):
         """The weights in the order that the product reads; made once for each size of input."""
         if shape not in self.packed:
             input_scale_and_zero = (1.0, _STEPS // 2)  # of no effect on the packed weights
-            made = torch.ops.onednn.qconv_prepack(
-                self.weight, self.scale, *input_scale_and_zero, *self.geometry, list(shape)
-            )
-            self.packed[shape] = made
+            kernel = (self.weight, self.scale, *input_scale_and_zero)
+            self.packed[shape] = torch.ops.onednn.qconv_prepack(*kernel, *self.geometry, list(shape))
         return self.packed[shape]
 
 
-def round_convolutions(network: nn.Module) -> int:
-    """Replace the large convolutions of every `UNetBlock` in `network`, in place; returns how many.
+def round_convolutions(network: nn.Module) -> None:
+    """Replace the large convolutions of every `UNetBlock` in `network`, in place.
 
     Call it while the weights are float32. SPADE's own convolutions stay: they run once a map.
     """
-    count = 0
     for block in [m for m in network.modules() if isinstance(m, UNetBlock)]:
         for name, layer in list(block.named_children()):
             if isinstance(layer, nn.Conv2d) and layer.in_channels >= _FEWEST_CHANNELS:
                 setattr(block, name, Int8Conv2d(layer))
-                count += 1
-    return count
