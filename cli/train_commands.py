@@ -76,7 +76,12 @@ Snapshots = Annotated[
 Compile = Annotated[bool, typer.Option("--compile", help="Pass the network through torch.compile (slow to start).")]
 MicroBatch = Annotated[
     int | None,
-    typer.Option("--micro-batch", min=1, help="Images in memory at once; the batch is accumulated from these."),
+    typer.Option(
+        "--micro-batch",
+        min=1,
+        help="Images in memory at once; the batch is accumulated from these. Default: on a GPU the whole batch, on a CPU"
+        " the pixels of eight 256 x 256 images.",
+    ),
 ]
 Posterior = Annotated[
     str, typer.Option(help="gamma, or gaussian: the standard KL-VAE of the same size, for comparison.")

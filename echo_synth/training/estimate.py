@@ -17,7 +17,7 @@ from echo_synth.estimate import Estimate, measured_seconds
 from echo_synth.runs.description import DiffusionDescription, VaeDescription, build_model
 from echo_synth.training.distill import DistillOptions, Teacher, consistency_task
 from echo_synth.training.perceptual_networks import build_perceptual
-from echo_synth.training.run import TrainingSettings, VaeOptions, memory_format, new_network
+from echo_synth.training.run import TrainingSettings, VaeOptions, images_at_once, memory_format, new_network
 from echo_synth.training.tasks.diffusion import DiffusionTask, Fields
 from echo_synth.training.tasks.vae import VaeTask
 
@@ -100,7 +100,7 @@ def _estimate(
 ) -> Estimate:
     module.to(settings.device).to(memory_format=memory_format(settings.device)).train()
     training = settings.training
-    share = settings.micro_batch or training.batch
+    share = min(images_at_once(settings) or training.batch, training.batch)
     at_once = min(2, share)
     saved = _SavedBytes()
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from echo_synth import checksums
+from echo_synth import checksums, specs
 from echo_synth.data.augment import ColourRanges, GeometricRanges
 from echo_synth.data.facts import origin_of_dataset
 from echo_synth.data.nnunet_raw import RawDataset
@@ -48,6 +48,7 @@ from echo_synth.vae.posterior import PosteriorFamily
 # A left-right flip shows an anatomy that no probe orientation of CAMUS produces; the paper flips
 # all the same. At the small sizes, capacity goes to the anatomy that is asked for.
 _FLIP = {"tiny": 0.0, "small": 0.0}
+_CPU_PIXELS = 8 * 256 * 256  # in a pass, see `images_at_once`
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,21 @@ def run_engine(
         precision=settings.precision,
         device=settings.device,
         preview=task.preview,
-        micro_batch=settings.micro_batch,
+        micro_batch=images_at_once(settings),
         compiled=parts if settings.compile else (),
     )
     return engine.run(resume)
+
+
+def images_at_once(settings: TrainingSettings) -> int | None:
+    """Images that pass through the network together; None: the whole batch.
+
+    On a CPU, where the user sets nothing, as many as have the pixels of eight 256 x 256 images: larger activations are
+    taken from the system and given back at every operation (EDM tiny, batch 32: 2.2 images a second for 1.4).
+    """
+    if settings.micro_batch or settings.device != "cpu":
+        return settings.micro_batch
+    return max(1, _CPU_PIXELS // specs.model(settings.model).resolution ** 2)
 
 
 def memory_format(device: str, compiled: bool = False) -> torch.memory_format:
@@ -220,7 +232,7 @@ def train_gamma_vae(
     best = run_engine(settings, module, task, folder, resume, identity)
     assert isinstance(module, GammaVAE)
     if training.decoder_finish:
-        finish = FinishSettings(training, settings.seed, settings.precision, settings.device, settings.micro_batch)
+        finish = FinishSettings(training, settings.seed, settings.precision, settings.device, images_at_once(settings))
         best = finish_decoder(module, task, finish, folder)
     on_main(settings.device, partial(write_texture, folder, module, data, settings.device))
     on_main(settings.device, partial(checksums.record, folder))

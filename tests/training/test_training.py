@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from echo_synth import interrupt
+from echo_synth import interrupt, specs
 from echo_synth.errors import RunError, TrainingError
 from echo_synth.runs.folder import STATE, WEIGHTS
 from echo_synth.runs.progress import progress_of
@@ -21,6 +21,7 @@ from echo_synth.runs.tensors import load_tensors, load_weights, save_tensors
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.ema import PowerEma, gamma_of_std
 from echo_synth.training.loop import Engine
+from echo_synth.training.run import TrainingSettings, images_at_once
 from echo_synth.training.streams import normal, sample_indices, spread, uniform
 
 
@@ -152,6 +153,18 @@ def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
     pieces.run(resume=False)
     for a, b in zip(whole.module.parameters(), pieces.module.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "asked", "found"),
+    [("edm", "cpu", None, 8), ("edm-l64", "cpu", None, 128), ("edm", "cpu", 3, 3), ("edm", "cuda:1", None, None)],
+)
+def test_a_batch_of_large_images_is_split_on_a_cpu(
+    model: str, device: str, asked: int | None, found: int | None
+) -> None:
+    training = specs.training_of(specs.model(model), "tiny")
+    settings = TrainingSettings(model, "tiny", training, 0, "fp32", device, micro_batch=asked)
+    assert images_at_once(settings) == found
 
 
 def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path: Path) -> None:
