@@ -21,7 +21,7 @@ from echo_synth.runs.tensors import load_tensors, load_weights, save_tensors
 from echo_synth.specs import TrainingSpec
 from echo_synth.training.ema import PowerEma, gamma_of_std
 from echo_synth.training.loop import Engine
-from echo_synth.training.run import TrainingSettings, images_at_once
+from echo_synth.training.run import TrainingSettings, images_at_once, validations
 from echo_synth.training.streams import normal, sample_indices, spread, uniform
 
 
@@ -165,6 +165,10 @@ def test_a_batch_of_large_images_is_split_on_a_cpu(
     training = specs.training_of(specs.model(model), "tiny")
     settings = TrainingSettings(model, "tiny", training, 0, "fp32", device, micro_batch=asked)
     assert images_at_once(settings) == found
+
+
+def test_short_trainings_validate_less_often() -> None:
+    assert [validations(n) for n in (1, 500, 3000, 10_000, 500_000)] == [4, 4, 6, 20, 20]
 
 
 def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path: Path) -> None:
