@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,20 +24,19 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
 
 from echo_synth import specs
 from echo_synth.data import nnunet_raw
 from echo_synth.data.maps import open_maps
 from echo_synth.data.nifti import read_pixels, write_image
 from echo_synth.data.tissues import anatomy, visible
+from echo_synth.evaluation.image_sets import ImageSet
+from echo_synth.evaluation.real_or_synthetic import told_apart
 from echo_synth.generation.engine import ImageGenerator
 from echo_synth.generation.request import sampler_for
 from echo_synth.generation.sources import SampledImages, choose_model
-from echo_synth.metrics.classification import auroc
 from echo_synth.metrics.overlap import dice, structure_mask
 from echo_synth.metrics.speckle import speckle
-from echo_synth.training.streams import Stream, generator
 from echo_synth.types import frame_number
 
 Pixels = NDArray[np.uint8]
@@ -182,56 +180,12 @@ def grain(images: Pixels, spacing: NDArray[np.float64]) -> dict[str, float]:
     return {key: float(np.median([getattr(m, key) for m in measured])) for key in ("grain", "axial_mm", "lateral_mm")}
 
 
-class Teller(nn.Sequential):
-    """Real or not, one logit: four convolutions at strides of two over the image and what is finer than 5 px in it."""
-
-    def __init__(self) -> None:
-        widths = (2, 16, 32, 48, 64)
-        layers: list[nn.Module] = []
-        for inputs, outputs in pairwise(widths):
-            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.BatchNorm2d(outputs), nn.SiLU()]
-        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 1) of images (N, 1, H, W) in [−1, 1]."""
-        fine = images - nn.functional.avg_pool2d(images, 5, stride=1, padding=2)
-        logits: Tensor = super().forward(torch.cat([images, 8 * fine], 1))
-        return logits
-
-
-def told_apart(real: Pixels, others: Pixels, real_patients: list[str], other_patients: list[str], steps: int) -> float:
-    """AUROC of a `Teller` on patients that it has not seen; two folds, half the patients each."""
-    images = np.concatenate([real, others])
-    patients = np.array([*real_patients, *other_patients])
-    truth = np.repeat([1, 0], [len(real), len(others)])
-    known = np.random.default_rng(0).permutation(sorted(set(patients)))
-    fold = np.isin(patients, known[: len(known) // 2])
-    inputs = torch.from_numpy(images)[:, None].float() / 127.5 - 1
-    scores = np.zeros(len(images))
-    for held_out in (fold, ~fold):
-        teller = trained(inputs[~held_out], torch.from_numpy(truth[~held_out]).float(), steps)
-        with torch.inference_mode():
-            scores[held_out] = torch.sigmoid(teller(inputs[torch.from_numpy(held_out)])[:, 0]).numpy()
-    return auroc(truth, scores)
-
-
-def trained(images: Tensor, truth: Tensor, steps: int) -> Teller:
-    torch.manual_seed(0)
-    teller = Teller().train()
-    optimizer = torch.optim.AdamW(teller.parameters(), 2e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    random = generator(0, 0, Stream.NOISE)
-    for _ in range(steps):
-        chosen = torch.randint(len(images), (16,), generator=random)
-        batch = images[chosen]
-        if torch.rand((), generator=random) < 0.5:
-            batch = batch.flip(-1)
-        loss = nn.functional.binary_cross_entropy_with_logits(teller(batch)[:, 0], truth[chosen])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return teller.eval()
+def auroc_of(masks: Cases, cases: Cases, images: Pixels) -> float:
+    """How well a network tells images of `cases` from the real ones of `masks`."""
+    real = ImageSet(masks.real, pd.DataFrame({"patient": masks.patients}), masks.spacing)
+    others = ImageSet(images, pd.DataFrame({"patient": cases.patients}), cases.spacing)
+    found = told_apart(real, others, 0)
+    return float(found["auroc"]) if found else float("nan")
 
 
 def sheet(real: Pixels, others: Pixels, file: Path) -> None:
@@ -255,7 +209,6 @@ def main() -> None:
     parser.add_argument("--nfe", type=int, default=10)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--trainer", default="nnUNetTrainerEchoSynth_cpu")
-    parser.add_argument("--steps", type=int, default=150, help="of the network that tells stages from real images")
     options = parser.parse_args()
     chosen = choose_model(options.model, options.run, None, "auto", "auto")
     plain = chosen.with_texture("off").load()
@@ -273,8 +226,7 @@ def main() -> None:
         read_by_segmenter(folder / "images", folder / "masks", options.dataset_id, options.trainer)
         row = {"stage": what, **agreement(cases, folder / "masks"), **grain(images, cases.spacing)}
         if stage != "real":
-            named = (masks.patients.tolist(), cases.patients.tolist())
-            row["told apart"] = told_apart(masks.real, images, *named, options.steps)
+            row["told apart"] = auroc_of(masks, cases, images)
             sheet(masks.real, images, options.out / f"{stage}.png")
         table.append(row)
         print(", ".join(f"{k} {v:.3f}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)

@@ -19,6 +19,7 @@ from echo_synth.evaluation import copies, dataset_quality
 from echo_synth.evaluation.copies import Spaces
 from echo_synth.evaluation.image_sets import ImageSet, read_images
 from echo_synth.evaluation.planted_copies import planted_recall
+from echo_synth.evaluation.real_or_synthetic import told_apart
 from echo_synth.evaluation.statistics import Resampling, summarise
 from echo_synth.metrics import privacy
 from echo_synth.runs.folder import ClassifierRun
@@ -113,6 +114,8 @@ def judge(inputs: QualityInputs) -> Judgement:
         numbers["features"] = _feature_distances(inputs, features)
     if inputs.perceptual is not None:
         numbers["diversity"] = _diversity(inputs.perceptual, sets, inputs.seed)
+    if (apart := told_apart(sets.train, sets.synthetic, inputs.seed, inputs.device)) is not None:
+        numbers["real_or_synthetic"] = apart
     histograms = _histograms(sets)
     numbers |= _texture(sets, histograms)
     spaces, numbers["privacy"], flagged = _privacy(inputs, sets, features)

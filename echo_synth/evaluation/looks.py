@@ -34,6 +34,7 @@ LOOKS: dict[str, Look] = {
     "agreement": Look("agreement", "Agreement with the maps, Dice", "high"),
     "kernel_distance": Look("kernel_distance", "Kernel distance", "low"),
     "frechet_distance": Look("frechet_distance", "Fréchet distance", "low"),
+    "real_or_synthetic": Look("real_or_synthetic_auroc", "AUROC, real or synthetic", "low"),
     "grain_difference": Look("grain_ratio", "Grain's strength relative to real", "low", ratio=True),
     "grey_level_distance": Look("grey_level_distance", "Kolmogorov distance of grey levels", "low"),
     "diversity_difference": Look("diversity_ratio", "Diversity relative to real", "low", ratio=True),
@@ -45,7 +46,7 @@ LOOKS: dict[str, Look] = {
 def looks_of(quality: Mapping[str, Any]) -> dict[str, float | None]:
     """Columns of results.csv from a quality.json that `report.reading.read_quality` accepts; None for what it lacks.
 
-    agreement (Dice, 0 to 1), kernel_distance, frechet_distance, grain_ratio and diversity_ratio (synthetic over real),
+    agreement (Dice, 0 to 1), kernel_distance, frechet_distance, real_or_synthetic_auroc, grain_ratio and diversity_ratio (synthetic over real),
     grey_level_distance (Kolmogorov, 0 to 1), near_copies (share of the images, 0 to 1).
     """
     features = (quality.get("features") or {}).get("synthetic") or {}
@@ -56,6 +57,7 @@ def looks_of(quality: Mapping[str, Any]) -> dict[str, float | None]:
         "agreement": ((quality.get("agreement") or {}).get("agreement") or {}).get("mean"),
         "kernel_distance": features.get("kernel_distance"),
         "frechet_distance": features.get("frechet_distance"),
+        "real_or_synthetic_auroc": (quality.get("real_or_synthetic") or {}).get("auroc"),
         "grain_ratio": _ratio(grain),
         "grey_level_distance": quality["intensity"]["kolmogorov_distance"],
         "diversity_ratio": _ratio(means),

@@ -24,6 +24,8 @@ def quality_rows(result: Mapping[str, Any]) -> list[Line]:
         rows += _features(result["features"])
     if result.get("diversity"):
         rows.append(_diversity(result["diversity"]))
+    if result.get("real_or_synthetic"):
+        rows.append(_told_apart(result["real_or_synthetic"]))
     rows.append(("Kolmogorov distance of grey levels", f"{result['intensity']['kolmogorov_distance']:.3f}"))
     rows += _texture(result["texture"])
     if result.get("agreement"):
@@ -41,6 +43,11 @@ def _features(features: Mapping[str, Any]) -> Iterator[Line]:
 def _diversity(entry: Mapping[str, Any]) -> Line:
     value = f"{entry['synthetic']['mean']:.3f} (real {entry['real']['mean']:.3f}); {entry['network']}"
     return "Perceptual diversity", value
+
+
+def _told_apart(entry: Mapping[str, Any]) -> Line:
+    value = cell({"mean": entry["auroc"], "ci95": entry["ci95"]}, 2)
+    return "Real or synthetic, AUROC of a small network", f"{value}; {entry['images']} images, 0.5: not told apart"
 
 
 def _texture(texture: Mapping[str, Any]) -> Iterator[Line]:

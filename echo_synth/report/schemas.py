@@ -163,6 +163,12 @@ class _Intensity(_Part):
     kolmogorov_distance: Number
 
 
+class _ToldApart(_Part):
+    auroc: Number
+    ci95: Interval
+    images: Count
+
+
 class _MapAgreement(_Part):
     agreement: Estimate
     limit: Number
@@ -212,6 +218,7 @@ class QualityFile(_Part):
     privacy: _Privacy
     features: _Features | None = None
     diversity: _Diversity | None = None
+    real_or_synthetic: _ToldApart | None = None
     agreement: _MapAgreement | None = None
     cavity_areas: list[_Areas] | None = None
     settings: dict[str, Any] | None = None

@@ -113,6 +113,7 @@ def test_a_planted_copy_is_found_and_dropped(
     assert result["agreement"]["low"] == 1
     assert sum(entry["images"] for entry in result["cavity_areas"]) == len(table)
     assert result["privacy"]["synthetic"]["flagged"] == table["copy"].sum()
+    assert 0 <= result["real_or_synthetic"]["auroc"] <= 1
     assert set(result["texture"]) == {"synthetic", "real"}
     recall = {entry["change"]: entry["share"] for entry in result["privacy"]["recall"]}
     assert recall["none"] == recall["mirrored"] == 1

@@ -146,9 +146,14 @@ def test_looks_are_read_from_what_quality_leaves(tmp_path: Path) -> None:
     write_json(tmp_path / "quality.json", QUALITY)
     looks = looks_of(read_quality(tmp_path / "quality.json"))
     expected = {"agreement": 0.8, "kernel_distance": 0.1, "frechet_distance": 3.0, "grain_ratio": 1.0}
-    assert looks == expected | {"grey_level_distance": 0.1, "diversity_ratio": 0.8, "near_copies": 0.05}
+    assert looks == expected | {
+        "grey_level_distance": 0.1,
+        "diversity_ratio": 0.8,
+        "near_copies": 0.05,
+        "real_or_synthetic_auroc": 0.7,
+    }
     assert set(looks) == {look.column for look in LOOKS.values()}
-    less = {k: v for k, v in QUALITY.items() if k not in ("features", "diversity", "agreement")}
+    less = {k: v for k, v in QUALITY.items() if k not in ("features", "diversity", "agreement", "real_or_synthetic")}
     write_json(tmp_path / "quality.json", less)
     few = looks_of(read_quality(tmp_path / "quality.json"))
     assert {k for k, v in few.items() if v is not None} == {"grain_ratio", "grey_level_distance", "near_copies"}

@@ -13,6 +13,7 @@ QUALITY = {
     "dataset": "Dataset601_EDM",
     "features": {"network": "a classifier", "synthetic": _DISTANCES, "unseen_real": _DISTANCES},
     "diversity": {"network": "efflite0", "synthetic": {"mean": 4.0}, "real": {"mean": 5.0}},
+    "real_or_synthetic": {"auroc": 0.7, "ci95": [0.6, 0.8], "images": 40},
     "intensity": {"kolmogorov_distance": 0.1},
     "texture": {"synthetic": _MEASURES, "real": _MEASURES},
     "agreement": {"agreement": _MEAN, "limit": 0.7, "low": 1},
