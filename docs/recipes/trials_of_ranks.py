@@ -1,7 +1,7 @@
 """Trials of several processes from outside: one of them is killed at random moments, again and again.
 
     python docs/recipes/trials_of_ranks.py training --dataset-id 501 --kills 10 --images 960 --out FOLDER
-    python docs/recipes/trials_of_ranks.py generation --kills 10 --count 96 --out FOLDER
+    python docs/recipes/trials_of_ranks.py generation --kills 10 --count 1600 --out FOLDER
 
 `training` uses the dataset of that id in ECHOSYNTH_HOME and the bundled Γ-VAE: EDM-L64 tiny under torchrun with two processes, of
 which one gets SIGKILL; the others must end by themselves, and --resume goes on. `generation` draws two shards with the bundled weights at
@@ -107,9 +107,13 @@ def generation(out: Path, kills: int, count: int) -> bool:
     whole, draw = time.monotonic() - begun, random.Random(0)
     shards = [start(out / f"shard{i}.txt", *command, "--shard", f"{i}/2", **homes["broken"]) for i in range(2)]
     for i in range(kills):
-        time.sleep(draw.uniform(0, whole))
-        number = draw.randrange(2)
-        print(f"kill {i}: shard {number}{'' if shards[number].poll() is None else ', which had ended'}", flush=True)
+        time.sleep(draw.uniform(0, 2 * whole / kills))
+        running = [number for number, shard in enumerate(shards) if shard.poll() is None]
+        if not running:
+            print(f"ended after {i} kills; take more --count")
+            return False
+        number = draw.choice(running)
+        print(f"kill {i}: shard {number}", flush=True)
         shards[number].kill()
         shards[number].wait()
         log = out / f"shard{number}.txt"
@@ -128,7 +132,7 @@ def main() -> None:
     parser.add_argument("--dataset-id", type=int, default=501)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--images", type=int, default=960)
-    parser.add_argument("--count", type=int, default=96)
+    parser.add_argument("--count", type=int, default=1600)
     a = parser.parse_args()
     a.out.mkdir(parents=True)
     good = (
