@@ -198,9 +198,7 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         for left in Path(self.output_folder).glob("*.partial"):  # of a training that was killed while it saved
             left.unlink()
         if self.device.type == "cpu" and hasattr(os, "sched_getaffinity"):
-            # OMP_NUM_THREADS=1 is for nnU-Net's worker processes. One thread here costs 1.7 times.
-            cores = len(os.sched_getaffinity(0))
-            torch.set_num_threads(min(cores, overrides.number("THREADS", cores)))
+            torch.set_num_threads(overrides.threads())
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 _PREFIX = "ECHOSYNTH_NNUNET_"
+_SLURM = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")  # the second is of all tasks of the job
 
 
 def number(name: str, default: int) -> int:
@@ -17,6 +18,16 @@ def number(name: str, default: int) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise RuntimeError(f"{_PREFIX}{name}={text}: expected a whole number of at least 1")
     return int(text)
+
+
+def threads() -> int:
+    """Of a training on a CPU: one a core that this process may use; in a Slurm job no more than its cores, as not every
+    cluster binds jobs to cores. OMP_NUM_THREADS=1 does not count: it is for nnU-Net's worker processes, and one thread
+    here costs 1.7 times.
+    """
+    given = [int(n) for name in _SLURM if (n := os.environ.get(name, "")).isdecimal()]
+    cores = max(1, min([len(os.sched_getaffinity(0)), *given]))
+    return min(cores, number("THREADS", cores))
 
 
 def seed() -> int | None:

@@ -157,6 +157,29 @@ def test_cores_are_those_that_may_be_filled(
     assert parallel.allowed_cores() == most
 
 
+@pytest.mark.parametrize(
+    ("task", "node", "cores"),
+    [
+        (None, None, 8),
+        ("3", None, 3),
+        ("3", "6", 3),
+        (None, "1", 1),
+        ("99", "99", 8),
+        ("0", None, 1),
+        ("many", "2(x2)", 8),
+    ],
+)
+def test_a_slurm_job_has_the_cores_that_it_was_given(
+    task: str | None, node: str | None, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    for name, value in (("SLURM_CPUS_PER_TASK", task), ("SLURM_CPUS_ON_NODE", node)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert parallel.available_cores() == cores
+
+
 def test_memory_is_never_more_than_a_containers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "_CONTAINER", tmp_path)
     free = parallel.available_memory()

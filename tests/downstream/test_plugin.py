@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunet_plugin import folds, whole_images
+from nnunet_plugin import folds, overrides, whole_images
 from nnunet_plugin.augmentation import Ranges, augment
 from nnunet_plugin.budgets import budgets
 from nnunet_plugin.echosynth_trainers import nnUNetTrainerEchoSynth
@@ -289,3 +289,17 @@ def test_cosine_falls_from_the_rate_to_nothing() -> None:
     assert max(rates) == pytest.approx(1, abs=0.01)
     assert rates[500] == pytest.approx(0.5)
     assert rates[-1] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen", "threads"), [(None, None, 8), ("2", None, 2), ("99", None, 8), (None, "3", 3), ("2", "3", 2)]
+)
+def test_a_training_has_the_threads_of_its_slurm_job_or_fewer(
+    asked: str | None, chosen: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    for name, value in (("SLURM_CPUS_ON_NODE", asked), ("ECHOSYNTH_NNUNET_THREADS", chosen)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert overrides.threads() == threads
