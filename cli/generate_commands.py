@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.common import begin, done, one_of, say
-from cli.options import SOLVER_HELP, Checkpoint, Device, DrawingPrecision, DryRun, Maps, Seed, Vae
+from cli.options import SOLVER_HELP, Checkpoint, Device, DrawingPrecision, DryRun, Maps, Seed, SigmaMax, Vae
 
 if TYPE_CHECKING:
     from echo_synth.estimate import Estimate
@@ -81,6 +81,7 @@ def generate(
     maps: Maps = None,
     count: Count = None,
     solver: Solver = "auto",
+    sigma_max: SigmaMax = None,
     seed: Seed = 0,
     dataset_id: NewId = None,
     classification: Classification = None,
@@ -113,6 +114,7 @@ def generate(
     if model == physics.MODEL:
         chosen_ways = {
             "--solver": solver if solver != "auto" else None,
+            "--sigma-max": sigma_max,
             "--texture": texture if texture != "auto" else None,
             "--compile": compiled or None,
         }
@@ -128,7 +130,7 @@ def generate(
     chosen = choose_model(model, checkpoint, vae, device, precision, few).with_texture(texture)
     plan = plan_from(maps, count, seed, chosen.run.description.trained_on)
     refuse_other_subject(chosen.run, plan.maps)
-    sampler = sampler_for(chosen, nfe, solver)
+    sampler = sampler_for(chosen, nfe, solver, sigma_max)
     work = Generation(chosen, sampler, plan, batch, fast == "on", compiled, modulation_memory << 20)
     request = TargetRequest(dataset_id, work.name, work.identity(), classification)
     say(f"weights: {describe_choice(chosen.run)}\nmaps: {plan.maps.path}")

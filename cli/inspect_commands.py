@@ -19,6 +19,7 @@ from cli.options import (
     Model,
     Overwrite,
     Seed,
+    SigmaMax,
     Vae,
 )
 
@@ -119,6 +120,7 @@ def sample_grid(
     solver: Annotated[
         str, typer.Option(help=f"auto (as in generate; required for distilled runs), {SOLVER_HELP}")
     ] = "heun",
+    sigma_max: SigmaMax = None,
     seed: Seed = 0,
     precision: DrawingPrecision = "auto",
     device: Device = "auto",
@@ -139,11 +141,15 @@ def sample_grid(
 
     budgets = parse_numbers("--nfe", nfe)
     chosen = choose_model(model, checkpoint, vae, device, precision)
-    samplers = [sampler_for(chosen, n, solver) for n in budgets]
+    samplers = [sampler_for(chosen, n, solver, sigma_max) for n in budgets]
     check_image(out.absolute(), overwrite)
     dataset = nnunet_raw.find(dataset_id)
     need_cases(dataset, "val")
-    begin("sample-grid", {"checkpoint": chosen.run.folder, "nfe": budgets, "out": out, "solver": solver}, dry_run)
+    begin(
+        "sample-grid",
+        {"checkpoint": chosen.run.folder, "nfe": budgets, "out": out, "solver": solver, "sigma_max": sigma_max},
+        dry_run,
+    )
     data = prepare(dataset)
     rows = held_out_cases(data, count)
     images = draw_held_out(chosen.load(), data, rows, samplers, seed)

@@ -70,6 +70,7 @@ NUMBERS: Mapping[str, Between] = {
     "restarts": Between(0, 1000),
     "seed": Between(0, LARGEST_SEED),
     "share": Between(0, 1),
+    "sigma_max": Between(1, 1000),
     "snapshots": Between(0, 1000),
     "workers": Between(1, 1024),
 }

@@ -30,6 +30,13 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an existing result, once the new one is complete.")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+SigmaMax = Annotated[
+    float | None,
+    typer.Option(
+        "--sigma-max",
+        help="Start at this noise level instead of the model's highest (80 to 150, images lie between -1 and 1); for networks that were trained briefly.",
+    ),
+]
 Size = Annotated[str, typer.Option("--size", help="Network size: tiny, small, base or paper; for Γ-VAE 64 also light.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder; default: a new one below ECHOSYNTH_HOME/runs.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]

@@ -33,6 +33,7 @@ _WORDS = {
     "solver": "solver",
     "discretization": "noise levels of",
     "sigmas": "noise levels",
+    "sigma_max": "highest noise level",
     "precision": "precision",
     "seed": "seed",
     "images": "images",

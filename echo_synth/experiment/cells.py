@@ -119,6 +119,7 @@ class _Builder:
         config = drawn | {
             "solver": self.solvers.get((row, nfe), grid.solver),
             **({"sigmas": self.levels[row, nfe]} if (row, nfe) in self.levels else {}),
+            **_given("sigma_max", grid.sigma_max),
             "batch": self.spec.batch,
             **self._ways(),
             "weights": self.fingerprints[row],

@@ -94,6 +94,7 @@ class StageCommands:
             "generate",
             *_options(stage.config, same_names),
             *(["--compile"] if stage.config.get("compile") else []),
+            *([f"--sigma-max={stage.config['sigma_max']}"] if "sigma_max" in stage.config else []),
             f"--maps={self.inputs.maps}",
             f"--checkpoint={self.inputs.checkpoints[str(stage.config['weights'])]}",
             *self._targets(stage),

@@ -75,7 +75,7 @@ def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInp
         fingerprints[row] = _weights_hash(run, model)
         checkpoints[fingerprints[row]] = run.folder
         known = specs.diffusion_model(model).solvers
-        chosen = {(row, nfe): choose_solver(run, grid.solver, nfe, known) for nfe in grid.nfe}
+        chosen = {(row, nfe): choose_solver(run, grid.solver, nfe, known, grid.sigma_max) for nfe in grid.nfe}
         levels |= {key: text for key, choice in chosen.items() if (text := choice.shown())}
         solvers |= {key: "auto" if key in levels else choice.solver for key, choice in chosen.items()}
         say(f"{row}: {run.folder}{'' if grid.checkpoint else ', the newest run of ' + model}")

@@ -86,6 +86,9 @@ class ModelGrid(Strict):
     )
     nfe: Evaluations = Field(min_length=1)
     solver: Annotated[str, AfterValidator(_solver)] = "auto"
+    sigma_max: float | None = Field(
+        default=None, ge=1, le=1000, description="σ to start from, as --sigma-max of generate; None: the model's"
+    )
     count: Count | None = Field(default=None, description="images of each dataset; None: the sweep's")
 
 

@@ -44,6 +44,7 @@ class SamplerSettings:
     schedule: str = "linear"
     scaling: str = "none"
     sigmas: tuple[float, ...] | None = None
+    sigma_max: float | None = None
 
 
 def image_noise(seed: int, index: int, resolution: int, channels: int = 1) -> NDArray[np.float32]:
@@ -230,6 +231,8 @@ class ImageGenerator:
         return np.stack([self.texture.draw(image, seed, i) for image, i in zip(images, indices, strict=True)])
 
 
-def default_settings(precond: str, nfe: int, solver: str, sigmas: tuple[float, ...] | None = None) -> SamplerSettings:
-    """The published discretisation of each formulation, or the levels `sigmas`; linear σ(t), as EDM recommends."""
-    return SamplerSettings(nfe, solver, precond, sigmas=sigmas)
+def default_settings(
+    precond: str, nfe: int, solver: str, sigmas: tuple[float, ...] | None = None, sigma_max: float | None = None
+) -> SamplerSettings:
+    """The published discretisation of each formulation, from `sigma_max` down, or the levels `sigmas`; linear σ(t), as EDM recommends."""
+    return SamplerSettings(nfe, solver, precond, sigmas=sigmas, sigma_max=sigma_max)

@@ -111,7 +111,9 @@ class Generation:
         description = self.model.run.description
         texture = {"texture_hash": self.model.vae.texture_hash()} if self.model.vae and self.model.texture else {}
         levels = SolverChoice(self.sampler.solver, self.sampler.sigmas).shown()
-        sigmas = {"sigmas": levels} if levels else {}
+        sigmas: dict[str, Any] = {"sigmas": levels} if levels else {}
+        if self.sampler.sigma_max is not None:
+            sigmas["sigma_max"] = self.sampler.sigma_max
         return (
             texture
             | sigmas
@@ -163,10 +165,14 @@ class Generation:
         return _EVALUATION_SECONDS * (self.sampler.nfe + _DECODING_EVALUATIONS)
 
 
-def sampler_for(model: TrainedModel, nfe: int, solver: str) -> SamplerSettings:
-    """Sampler with `nfe` evaluations; `solver` may be auto, which may bring noise levels. Raises as `choose_solver`."""
-    choice = choose_solver(model.run, solver, nfe, model.spec.solvers)
-    return default_settings(model.spec.precond, nfe, choice.solver, choice.sigmas)
+def sampler_for(model: TrainedModel, nfe: int, solver: str, sigma_max: float | None = None) -> SamplerSettings:
+    """Sampler with `nfe` evaluations; `solver` may be auto, which may bring noise levels. Raises as `choose_solver`.
+
+    Args:
+        sigma_max: σ to start from, in units of the clean data; None: the formulation's.
+    """
+    choice = choose_solver(model.run, solver, nfe, model.spec.solvers, sigma_max)
+    return default_settings(model.spec.precond, nfe, choice.solver, choice.sigmas, sigma_max)
 
 
 def shown_settings(identity: Mapping[str, Any], maps: MapFolder, target: Target) -> dict[str, Any]:

@@ -40,19 +40,28 @@ def check_solver(name: str) -> str:
     return name
 
 
-def choose_solver(run: Run, solver: str, nfe: int, known: Mapping[int, str]) -> SolverChoice:
+def choose_solver(
+    run: Run, solver: str, nfe: int, known: Mapping[int, str], sigma_max: float | None = None
+) -> SolverChoice:
     """`solver`, or for auto what study-solvers found for this run, else for this model (`known`), else Heun (the paper's choice).
+
+    Where `sigma_max` says from which σ to start, searched levels do not count: they have a start of their own.
 
     Raises SpecError for an unknown solver, or what a distilled run cannot do; DataError for a damaged solvers.json.
     """
     description = run.description
     if isinstance(description, DiffusionDescription) and description.distilled:
+        if sigma_max is not None:
+            raise SpecError(
+                f"--sigma-max {sigma_max:g}: {run.folder} is distilled and has noise levels of its own; leave it out"
+            )
         return _distilled_choice(run.folder, description.distilled, solver, nfe)
     if solver != "auto":
         return SolverChoice(check_solver(solver))
     file = run.folder / STUDY
     study = read_study(file) if file.is_file() else SolverStudyRecord(recommended=dict(known))
-    return study.choice(nfe)
+    choice = study.choice(nfe)
+    return choice if sigma_max is None else SolverChoice(choice.solver)
 
 
 def _distilled_choice(folder: Path, distilled: Distillation, solver: str, nfe: int) -> SolverChoice:

@@ -190,6 +190,18 @@ def test_how_images_are_computed_is_part_of_what_they_are(tmp_path: Path) -> Non
     assert [w for w in other if w not in plain and "--classification" not in w] == ["--precision=bf16", "--compile"]
 
 
+def test_a_row_may_start_at_another_noise_level(tmp_path: Path) -> None:
+    rows = {"edm-l64": {"nfe": [5, 20]}, "low": {"model": "edm-l64", "nfe": [5], "sigma_max": 20}}
+    cells = cells_of({"models": rows}, low="w")
+    assert keys_of(cells_of()).items() <= keys_of(cells).items()
+    plain, low = cells["edm-l64_nfe5_seed0"].stages[0], cells["low_nfe5_seed0"].stages[0]
+    assert low.key != plain.key
+    commands = runner_in(tmp_path).commands
+    commands = replace(commands, inputs=replace(commands.inputs, checkpoints={"w": tmp_path}))
+    (drawn,) = commands.of(low)
+    assert "--sigma-max=20.0" in drawn
+
+
 def test_quality_is_a_stage_beside_the_others_and_changes_none_of_them() -> None:
     """Of what is drawn or imported, once a dataset, by the models of the reference; without the key, all stays as it was."""
     extra = GRID["cells"] | {  # type: ignore[operator]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import typer
+from torch import Tensor
 
 from cli import generate_commands, measure_commands
 from echo_synth import specs
@@ -16,8 +19,10 @@ from echo_synth.data import nnunet_raw
 from echo_synth.data.maps import open_maps
 from echo_synth.errors import DataError, ExistsError
 from echo_synth.evaluation.level_search import maps_apart, schedules
+from echo_synth.generation.engine import default_settings
 from echo_synth.generation.solver_choice import SolverChoice, choose_solver, read_study
 from echo_synth.runs.folder import DiffusionRun, open_run
+from echo_synth.sampling import sample
 from tests.cli.reports import printed
 
 BUNDLED = specs.root() / "bundled"
@@ -37,6 +42,30 @@ def test_searched_levels_are_used_at_their_nfe_alone(tmp_path: Path) -> None:
     assert choice.shown() == "17.2 2.36 0.525 0.053"
     assert choose_solver(run, "auto", 5, {}) == SolverChoice("unipc")
     assert choose_solver(run, "dpmpp-2m", 4, {}) == SolverChoice("dpmpp-2m")
+
+
+def test_a_start_that_is_asked_for_replaces_searched_levels(tmp_path: Path) -> None:
+    run = _study(tmp_path, {"solver": "dpmpp-2m", "sigmas": [17.2, 2.36, 0.525, 0.053]})
+    assert choose_solver(run, "auto", 4, {}, 20.0) == SolverChoice("dpmpp-2m")
+    assert choose_solver(run, "heun", 4, {}, 20.0) == SolverChoice("heun")
+
+
+@pytest.mark.parametrize("precond", ["edm", "vp", "ve", "iddpm"])
+def test_sampling_starts_where_it_is_asked_to(precond: str) -> None:
+    met: list[float] = []
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        met.append(float(sigma))
+        return torch.zeros_like(x)
+
+    settings = default_settings(precond, 5, "dpmpp-2m", sigma_max=5.0)
+    noise = torch.ones(1, 1, 2, 2)
+    sample(denoise, noise, **asdict(settings))
+    assert met[0] == pytest.approx(5.0, rel=0.01)
+    assert met == sorted(met, reverse=True)
+    whole = len(met)
+    sample(denoise, noise, **asdict(default_settings(precond, 5, "dpmpp-2m")))
+    assert met[whole] >= 79
 
 
 @pytest.mark.parametrize(

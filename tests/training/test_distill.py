@@ -200,6 +200,8 @@ def test_a_student_is_a_run_like_any_other(own_home: Path, tmp_path: Path, monke
         distill_commands.distill(out, 501)
     with pytest.raises(SpecError, match=r"--nfe 20: .* is distilled to 1 or 2 evaluations; use --nfe 1 or 2"):
         choose_solver(run, "auto", 20, {})
+    with pytest.raises(SpecError, match=r"--sigma-max 20: .* is distilled and has noise levels of its own"):
+        choose_solver(run, "auto", 1, {}, 20.0)
     with pytest.raises(SpecError, match=r"--solver heun: .* is distilled and has no solver"):
         choose_solver(run, "heun", 2, {})
     for number, nfe in ((601, 1), (602, 2)):
