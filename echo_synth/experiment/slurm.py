@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ _REMEDIES = {
     "limit": "wait until jobs of yours have ended, or choose cells with --only",
     "unable to contact": "the controller does not answer; try again when it does",
 }
+_CLOCKS = 60.0  # seconds by which clocks of nodes may differ
 
 
 class _Known(BaseModel):
@@ -124,13 +126,24 @@ class SlurmSweep:
 
         executor: SlurmExecutor = submitit.SlurmExecutor(self.folder, max_num_timeout=self.limits.restarts)
         executor.update_parameters(**parameters(self.limits, self.runner.workspace.out.name))
+        begun = time.time()
         try:
             jobs = executor.map_array(CellJob(self.runner), [[c] for c in cells])
         except FailedJobError as e:
             raise RunError(f"--cluster slurm: {refusal(str(e))}") from None
+        _drop_namesakes(jobs, begun)
         new = {c.name: _Known(job=j.job_id, ends_with=_last(c)) for c, j in zip(cells, jobs, strict=True)}
         write_json(self._record, {name: known.model_dump() for name, known in (self._known() | new).items()})
         return {c.name: j for c, j in zip(cells, jobs, strict=True)}
+
+
+def _drop_namesakes(jobs: Sequence[SubmittedJob], begun: float) -> None:
+    """Remove results that were there before these jobs were submitted, `begun` in seconds since the epoch: of jobs of another
+    cluster, or of this one before it was set up anew, which count from 1."""
+    for job in jobs:
+        result = job.paths.result_pickle
+        if result.is_file() and result.stat().st_mtime < begun - _CLOCKS:
+            result.unlink()
 
 
 def parameters(limits: JobLimits, name: str) -> Mapping[str, Any]:

@@ -58,8 +58,14 @@ def test_cells_run_as_jobs_and_are_submitted_once(slurm: Path, tmp_path: Path, n
     runner, said = runner_in(tmp_path / "sweep"), list[str]()
     cells = _cells(number)
     planned = Sweep(SweepSpec.model_validate(GRID), runner.commands.inputs, cells, cells, runner)
+    left = [tmp_path / "sweep/jobs" / f"7_{f'{i}_' if number > 1 else ''}0_result.pkl" for i in range(number)]
+    left[0].parent.mkdir(parents=True)
+    for result in left:  # of jobs of the same ids, on another cluster
+        result.write_bytes(b"")
+        os.utime(result, (0, 0))
     planned.run_on("slurm", JobLimits(), said.append)
     assert all(runner.workspace.state(c) == "done" for c in cells)
+    assert all(result.stat().st_size for result in left)
     record = json.loads((tmp_path / "sweep/jobs/jobs.json").read_text())
     assert {k: v["job"] for k, v in record.items()} == {
         c.name: f"7_{i}" if number > 1 else "7" for i, c in enumerate(cells)
