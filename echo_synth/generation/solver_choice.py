@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, PositiveInt, model_validator
 
+from echo_synth.diffusion.preconditioning import build_precond
 from echo_synth.errors import SpecError
 from echo_synth.records import read_json_as
 from echo_synth.runs.description import DiffusionDescription, Distillation
@@ -47,7 +48,8 @@ def choose_solver(
 
     Where `sigma_max` says from which σ to start, searched levels do not count: they have a start of their own.
 
-    Raises SpecError for an unknown solver, or what a distilled run cannot do; DataError for a damaged solvers.json.
+    Raises SpecError for an unknown solver, a start above the network's levels, or what a distilled run cannot do;
+    DataError for a damaged solvers.json.
     """
     description = run.description
     if isinstance(description, DiffusionDescription) and description.distilled:
@@ -56,12 +58,23 @@ def choose_solver(
                 f"--sigma-max {sigma_max:g}: {run.folder} is distilled and has noise levels of its own; leave it out"
             )
         return _distilled_choice(run.folder, description.distilled, solver, nfe)
+    if isinstance(description, DiffusionDescription) and sigma_max is not None:
+        _check_start(run.folder, description, sigma_max)
     if solver != "auto":
         return SolverChoice(check_solver(solver))
     file = run.folder / STUDY
     study = read_study(file) if file.is_file() else SolverStudyRecord(recommended=dict(known))
     choice = study.choice(nfe)
     return choice if sigma_max is None else SolverChoice(choice.solver)
+
+
+def _check_start(folder: Path, description: DiffusionDescription, sigma_max: float) -> None:
+    """Raises SpecError for a start above the noise levels that the network knows: it would begin lower than is recorded."""
+    highest = build_precond(description.precond, **description.precond_arguments).sigma_max
+    if sigma_max > highest:
+        raise SpecError(
+            f"--sigma-max {sigma_max:g}: {folder} knows noise levels up to {highest:.5g}; choose one of these"
+        )
 
 
 def _distilled_choice(folder: Path, distilled: Distillation, solver: str, nfe: int) -> SolverChoice:

@@ -17,7 +17,7 @@ from cli import generate_commands, measure_commands
 from echo_synth import specs
 from echo_synth.data import nnunet_raw
 from echo_synth.data.maps import open_maps
-from echo_synth.errors import DataError, ExistsError
+from echo_synth.errors import DataError, ExistsError, SpecError
 from echo_synth.evaluation.level_search import maps_apart, schedules
 from echo_synth.generation.engine import default_settings
 from echo_synth.generation.solver_choice import SolverChoice, choose_solver, read_study
@@ -48,6 +48,15 @@ def test_a_start_that_is_asked_for_replaces_searched_levels(tmp_path: Path) -> N
     run = _study(tmp_path, {"solver": "dpmpp-2m", "sigmas": [17.2, 2.36, 0.525, 0.053]})
     assert choose_solver(run, "auto", 4, {}, 20.0) == SolverChoice("dpmpp-2m")
     assert choose_solver(run, "heun", 4, {}, 20.0) == SolverChoice("heun")
+
+
+def test_a_start_above_the_levels_of_the_network_is_refused(tmp_path: Path) -> None:
+    run = _study(tmp_path, {"solver": "dpmpp-2m", "sigmas": [17.2, 2.36, 0.525, 0.053]})
+    ve = DiffusionRun(tmp_path, run.description.model_copy(update={"precond": "ve", "precond_arguments": {}}))
+    assert choose_solver(ve, "heun", 4, {}, 100.0) == SolverChoice("heun")
+    with pytest.raises(SpecError, match=rf"--sigma-max 101: .*{tmp_path.name} knows noise levels up to 100"):
+        choose_solver(ve, "heun", 4, {}, 101.0)
+    assert choose_solver(run, "heun", 4, {}, 1000.0) == SolverChoice("heun")  # EDM's has no upper end
 
 
 @pytest.mark.parametrize("precond", ["edm", "vp", "ve", "iddpm"])
