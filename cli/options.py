@@ -34,7 +34,7 @@ SigmaMax = Annotated[
     float | None,
     typer.Option(
         "--sigma-max",
-        help="Start at this noise level instead of the model's highest (80 to 150, images lie between -1 and 1); for networks that were trained briefly.",
+        help="Start at this noise level, or the nearest that the network knows, instead of the formulation's (80 to 152; images lie between -1 and 1). Noise levels found by study-solvers are not used then.",
     ),
 ]
 Size = Annotated[str, typer.Option("--size", help="Network size: tiny, small, base or paper; for Γ-VAE 64 also light.")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from echo_synth.data.maps import MapFolder, open_maps
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.data.subject import need_heart
 from echo_synth.downstream import nnunet
-from echo_synth.errors import DataError, LeakageError
+from echo_synth.errors import DataError, LeakageError, SpecError
 from echo_synth.experiment.spec import ModelGrid, SweepSpec
 from echo_synth.experiment.stages import imported_name
-from echo_synth.generation.solver_choice import choose_solver
+from echo_synth.generation.solver_choice import SolverChoice, choose_solver
 from echo_synth.generation.sources import newest_maps, vae_run
 from echo_synth.home import home
 from echo_synth.runs.data import training_data_of
@@ -75,11 +75,19 @@ def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInp
         fingerprints[row] = _weights_hash(run, model)
         checkpoints[fingerprints[row]] = run.folder
         known = specs.diffusion_model(model).solvers
-        chosen = {(row, nfe): choose_solver(run, grid.solver, nfe, known, grid.sigma_max) for nfe in grid.nfe}
+        chosen = {(row, nfe): _solver(row, grid, run, nfe, known) for nfe in grid.nfe}
         levels |= {key: text for key, choice in chosen.items() if (text := choice.shown())}
         solvers |= {key: "auto" if key in levels else choice.solver for key, choice in chosen.items()}
         say(f"{row}: {run.folder}{'' if grid.checkpoint else ', the newest run of ' + model}")
     return SweepInputs(real, maps, checkpoints, fingerprints, solvers, levels)
+
+
+def _solver(row: str, grid: ModelGrid, run: DiffusionRun, nfe: int, known: Mapping[int, str]) -> SolverChoice:
+    """Raises SpecError, which names the row."""
+    try:
+        return choose_solver(run, grid.solver, nfe, known, grid.sigma_max)
+    except SpecError as e:
+        raise SpecError(f"models.{row}: {e}") from None
 
 
 def _budget_facts(trainer: str) -> str:

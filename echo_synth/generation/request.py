@@ -17,6 +17,7 @@ from echo_synth.estimate import format_bytes
 from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings
 from echo_synth.generation.estimate import process_bytes
 from echo_synth.generation.facts import dataset_facts, learnt_from
+from echo_synth.generation.known_levels import start_of
 from echo_synth.generation.manifest import fingerprint, plan_images
 from echo_synth.generation.solver_choice import SolverChoice, choose_solver
 from echo_synth.generation.sources import SampledImages, TrainedModel, newest_maps
@@ -172,7 +173,10 @@ def sampler_for(model: TrainedModel, nfe: int, solver: str, sigma_max: float | N
         sigma_max: σ to start from, in units of the clean data; None: the formulation's.
     """
     choice = choose_solver(model.run, solver, nfe, model.spec.solvers, sigma_max)
-    return default_settings(model.spec.precond, nfe, choice.solver, choice.sigmas, sigma_max)
+    start = start_of(
+        model.run, sigma_max
+    )  # of a network with discrete levels the nearest one, which is what is recorded
+    return default_settings(model.spec.precond, nfe, choice.solver, choice.sigmas, start)
 
 
 def shown_settings(identity: Mapping[str, Any], maps: MapFolder, target: Target) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, PositiveInt, model_validator
 
-from echo_synth.diffusion.preconditioning import build_precond
 from echo_synth.errors import SpecError
+from echo_synth.generation.known_levels import check_steps, start_of
 from echo_synth.records import read_json_as
 from echo_synth.runs.description import DiffusionDescription, Distillation
 from echo_synth.runs.find import DISTILLED_NFE
@@ -48,8 +48,8 @@ def choose_solver(
 
     Where `sigma_max` says from which σ to start, searched levels do not count: they have a start of their own.
 
-    Raises SpecError for an unknown solver, a start above the network's levels, or what a distilled run cannot do;
-    DataError for a damaged solvers.json.
+    Raises SpecError for an unknown solver, a start above the network's levels, more steps than it has levels, or what a
+    distilled run cannot do; DataError for a damaged solvers.json.
     """
     description = run.description
     if isinstance(description, DiffusionDescription) and description.distilled:
@@ -58,23 +58,18 @@ def choose_solver(
                 f"--sigma-max {sigma_max:g}: {run.folder} is distilled and has noise levels of its own; leave it out"
             )
         return _distilled_choice(run.folder, description.distilled, solver, nfe)
-    if isinstance(description, DiffusionDescription) and sigma_max is not None:
-        _check_start(run.folder, description, sigma_max)
-    if solver != "auto":
-        return SolverChoice(check_solver(solver))
-    file = run.folder / STUDY
-    study = read_study(file) if file.is_file() else SolverStudyRecord(recommended=dict(known))
-    choice = study.choice(nfe)
-    return choice if sigma_max is None else SolverChoice(choice.solver)
+    start = start_of(run, sigma_max)
+    choice = SolverChoice(check_solver(solver)) if solver != "auto" else _studied(run.folder, known).choice(nfe)
+    if start is not None:
+        choice = SolverChoice(choice.solver)
+    if choice.sigmas is None:
+        check_steps(run, choice.solver, nfe, sigma_max)
+    return choice
 
 
-def _check_start(folder: Path, description: DiffusionDescription, sigma_max: float) -> None:
-    """Raises SpecError for a start above the noise levels that the network knows: it would begin lower than is recorded."""
-    highest = build_precond(description.precond, **description.precond_arguments).sigma_max
-    if sigma_max > highest:
-        raise SpecError(
-            f"--sigma-max {sigma_max:g}: {folder} knows noise levels up to {highest:.5g}; choose one of these"
-        )
+def _studied(folder: Path, known: Mapping[int, str]) -> SolverStudyRecord:
+    file = folder / STUDY
+    return read_study(file) if file.is_file() else SolverStudyRecord(recommended=dict(known))
 
 
 def _distilled_choice(folder: Path, distilled: Distillation, solver: str, nfe: int) -> SolverChoice:

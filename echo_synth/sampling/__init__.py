@@ -26,7 +26,7 @@ SOLVERS: dict[str, Solver] = {
 CONSISTENCY = "consistency"
 _METHODS = {**SOLVERS, CONSISTENCY: consistency.SOLVER}
 
-__all__ = ["CONSISTENCY", "SOLVERS", "Solver", "sample"]
+__all__ = ["CONSISTENCY", "SOLVERS", "Solver", "check_levels", "sample"]
 
 
 def sample(
@@ -83,9 +83,7 @@ def sample(
     steps = method.steps_for(nfe)
     placed = noise_levels(discretization, steps, low, high, rho) if sigmas is None else _checked_sigmas(sigmas, steps)
     levels = rounding(placed)
-    different = len(torch.unique(levels))
-    if method.multistep and different < len(levels):
-        raise ValueError(f"{solver} at nfe {nfe} meets noise levels twice: only {different} exist; use fewer")
+    _check_different(levels, solver, nfe)
     times = law.time(levels)
     times = torch.cat([times, torch.zeros_like(times[:1])])
     counted = CountedDenoiser(denoise)
@@ -95,6 +93,27 @@ def sample(
     if counted.calls != nfe:
         raise AssertionError(f"{solver} spent {counted.calls} of {nfe} evaluations")
     return result.to(noise.dtype)
+
+
+def check_levels(
+    nfe: int,
+    solver: str,
+    discretization: str,
+    sigma_max: float | None = None,
+    *,
+    round_sigma: Round,
+    net_sigmas: tuple[float, float],
+) -> None:
+    """Raises ValueError where `sample` would, of these arguments, because a multistep solver has more steps than there are noise levels."""
+    low, high = clip_sigmas(discretization, None, sigma_max, net_sigmas)
+    steps = _checked_solver(solver, nfe, 0.0).steps_for(nfe)
+    _check_different(round_sigma(noise_levels(discretization, steps, low, high, 7.0)), solver, nfe)
+
+
+def _check_different(levels: Tensor, solver: str, nfe: int) -> None:
+    different = len(torch.unique(levels))
+    if _METHODS[solver].multistep and different < len(levels):
+        raise ValueError(f"{solver} at nfe {nfe} meets noise levels twice: only {different} exist; use fewer")
 
 
 def _checked_sigmas(sigmas: Sequence[float], steps: int) -> Tensor:

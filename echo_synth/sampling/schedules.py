@@ -77,7 +77,7 @@ def noise_levels(discretization: str, steps: int, sigma_min: float, sigma_max: f
     Args:
         discretization: edm, ve, vp or iddpm.
         steps: at least 1; iddpm has 1000 different levels at most and repeats them beyond.
-        sigma_min, sigma_max: the range, > 0; see `clip_sigmas`.
+        sigma_min, sigma_max: the range, > 0; see `clip_sigmas`. iddpm begins at the level nearest to sigma_max.
         rho: exponent of "edm".
 
     Raises:
@@ -92,7 +92,10 @@ def noise_levels(discretization: str, steps: int, sigma_min: float, sigma_max: f
         return VariancePreserving.spanning(sigma_min, sigma_max).sigma(1 + position * (VP_EPSILON - 1))
     if discretization == "iddpm":
         u = iddpm_levels()
-        u = u[(u >= sigma_min) & (u <= sigma_max)]
+        highest = u[
+            (u - sigma_max).abs().argmin()
+        ]  # the nearest, as the network rounds: by σ = 80 to 600 the gaps grow to a half
+        u = u[(u >= sigma_min) & (u <= highest)]
         return u[((len(u) - 1) * position).round().long()]
     raise ValueError(f"discretization '{discretization}': expected edm, ve, vp or iddpm")
 

@@ -17,9 +17,11 @@ from cli import generate_commands, measure_commands
 from echo_synth import specs
 from echo_synth.data import nnunet_raw
 from echo_synth.data.maps import open_maps
+from echo_synth.diffusion.preconditioning import build_precond
 from echo_synth.errors import DataError, ExistsError, SpecError
 from echo_synth.evaluation.level_search import maps_apart, schedules
-from echo_synth.generation.engine import default_settings
+from echo_synth.generation.engine import SamplerSettings, default_settings
+from echo_synth.generation.known_levels import start_of
 from echo_synth.generation.solver_choice import SolverChoice, choose_solver, read_study
 from echo_synth.runs.folder import DiffusionRun, open_run
 from echo_synth.sampling import sample
@@ -52,29 +54,58 @@ def test_a_start_that_is_asked_for_replaces_searched_levels(tmp_path: Path) -> N
 
 def test_a_start_above_the_levels_of_the_network_is_refused(tmp_path: Path) -> None:
     run = _study(tmp_path, {"solver": "dpmpp-2m", "sigmas": [17.2, 2.36, 0.525, 0.053]})
-    ve = DiffusionRun(tmp_path, run.description.model_copy(update={"precond": "ve", "precond_arguments": {}}))
+    ve = _of("ve", run)
     assert choose_solver(ve, "heun", 4, {}, 100.0) == SolverChoice("heun")
     with pytest.raises(SpecError, match=rf"--sigma-max 101: .*{tmp_path.name} knows noise levels up to 100"):
         choose_solver(ve, "heun", 4, {}, 101.0)
     assert choose_solver(run, "heun", 4, {}, 1000.0) == SolverChoice("heun")  # EDM's has no upper end
 
 
-@pytest.mark.parametrize("precond", ["edm", "vp", "ve", "iddpm"])
-def test_sampling_starts_where_it_is_asked_to(precond: str) -> None:
+def _of(precond: str, run: DiffusionRun) -> DiffusionRun:
+    """`run` as if its network were of another formulation."""
+    other = run.description.model_copy(update={"precond": precond, "precond_arguments": {}})
+    return DiffusionRun(run.folder, other)
+
+
+def _levels_met(precond: str, settings: SamplerSettings) -> list[float]:
     met: list[float] = []
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         met.append(float(sigma))
         return torch.zeros_like(x)
 
-    settings = default_settings(precond, 5, "dpmpp-2m", sigma_max=5.0)
-    noise = torch.ones(1, 1, 2, 2)
-    sample(denoise, noise, **asdict(settings))
-    assert met[0] == pytest.approx(5.0, rel=0.01)
+    law = build_precond(precond)
+    known = (law.sigma_min, law.sigma_max)
+    sample(denoise, torch.ones(1, 1, 2, 2), **asdict(settings), round_sigma=law.round_sigma, net_sigmas=known)
+    return met
+
+
+@pytest.mark.parametrize("asked", [5.0, 80.0, 100.0, 600.0])
+@pytest.mark.parametrize("precond", ["edm", "vp", "ve", "iddpm"])
+def test_sampling_starts_where_it_is_asked_to_and_that_is_recorded(precond: str, asked: float, tmp_path: Path) -> None:
+    if asked > build_precond(precond).sigma_max:
+        pytest.skip("above the network's levels")
+    start = start_of(_of(precond, _study(tmp_path, {"solver": "euler", "sigmas": [4.0, 3.0, 2.0, 1.0]})), asked)
+    met = _levels_met(precond, default_settings(precond, 5, "dpmpp-2m", sigma_max=start))
+    assert met[0] == pytest.approx(start, rel=1e-6)
     assert met == sorted(met, reverse=True)
-    whole = len(met)
-    sample(denoise, noise, **asdict(default_settings(precond, 5, "dpmpp-2m")))
-    assert met[whole] >= 79
+    # Of the 1000 levels of iDDPM the nearest, not the next below: 91.66 and 106.94 are the neighbours of 100.
+    assert start == pytest.approx(
+        {80.0: 80.2, 100.0: 106.94, 600.0: 641.7}.get(asked, asked) if precond == "iddpm" else asked, rel=3e-3
+    )
+
+
+@pytest.mark.parametrize("precond", ["edm", "vp", "ve", "iddpm"])
+def test_sampling_starts_high_where_nothing_is_asked_for(precond: str) -> None:
+    assert _levels_met(precond, default_settings(precond, 5, "dpmpp-2m"))[0] >= 79
+
+
+def test_more_steps_than_the_network_has_levels_are_refused(tmp_path: Path) -> None:
+    sdm = _of("iddpm", _study(tmp_path, {"solver": "euler", "sigmas": [4.0, 3.0, 2.0, 1.0]}))
+    assert choose_solver(sdm, "dpmpp-2m", 600, {}) == SolverChoice("dpmpp-2m")
+    assert choose_solver(sdm, "euler", 600, {}, 1.0) == SolverChoice("euler")  # which may meet a level twice
+    with pytest.raises(SpecError, match=r"--nfe 600, --solver dpmpp-2m, --sigma-max 1: .*only 496 exist; use fewer"):
+        choose_solver(sdm, "dpmpp-2m", 600, {}, 1.0)
 
 
 @pytest.mark.parametrize(
