@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import time
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,15 +41,15 @@ _REMEDIES = {
     "limit": "wait until jobs of yours have ended, or choose cells with --only",
     "unable to contact": "the controller does not answer; try again when it does",
 }
-_CLOCKS = 60.0  # seconds by which clocks of nodes may differ
 
 
 class _Known(BaseModel):
-    """A submitted job in jobs.json: id, and the stage that it ends with."""
+    """A submitted job in jobs.json: id, name, and the stage that it ends with. Earlier versions wrote no name."""
 
     model_config = ConfigDict(extra="forbid")
     job: str = Field(pattern=r"^\d{1,18}(_\d{1,9})?$")
     ends_with: str
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ class SlurmSweep:
         numbers = sorted({job.job_id.partition("_")[0] for job in jobs.values()})
         saved = f"the jobs go on by themselves (to end them: scancel {' '.join(numbers)})"
         with resume_hint(continue_with(), saved):
-            return Watch(jobs, self.say, after_each).run()
+            names = {known.job: known.name for cell, known in self._known().items() if cell in jobs}
+            return Watch(jobs, names, self.say, after_each).run()
 
     @property
     def _record(self) -> Path:
@@ -110,14 +111,14 @@ class SlurmSweep:
         import submitit
 
         by_name = {c.name: c for c in cells}
-        known = {c: k.job for c, k in self._known().items() if c in by_name and k.ends_with == _last(by_name[c])}
-        states = job_states(list(known.values()))
+        known = {c: k for c, k in self._known().items() if c in by_name and k.ends_with == _last(by_name[c])}
+        states = job_states({k.job: k.name for k in known.values()})
         if states is None:
             raise RunError("--cluster slurm: squeue gets no answer from Slurm's controller; try again when it answers")
         return {
-            cell: submitit.SlurmJob(self.folder, job)
-            for cell, job in known.items()
-            if job in states and not states[job].ended
+            cell: submitit.SlurmJob(self.folder, k.job)
+            for cell, k in known.items()
+            if k.job in states and not states[k.job].ended
         }
 
     def _submit(self, cells: Sequence[Cell]) -> dict[str, SubmittedJob]:
@@ -125,24 +126,36 @@ class SlurmSweep:
         from submitit.core.utils import FailedJobError
 
         executor: SlurmExecutor = submitit.SlurmExecutor(self.folder, max_num_timeout=self.limits.restarts)
-        executor.update_parameters(**parameters(self.limits, self.runner.workspace.out.name))
-        begun = time.time()
+        name = job_name(self.runner.workspace.out.name)
+        executor.update_parameters(**parameters(self.limits, name))
+        before = _results(self.folder)
         try:
             jobs = executor.map_array(CellJob(self.runner), [[c] for c in cells])
         except FailedJobError as e:
             raise RunError(f"--cluster slurm: {refusal(str(e))}") from None
-        _drop_namesakes(jobs, begun)
-        new = {c.name: _Known(job=j.job_id, ends_with=_last(c)) for c, j in zip(cells, jobs, strict=True)}
+        _drop_namesakes(jobs, before)
+        new = {c.name: _Known(job=j.job_id, ends_with=_last(c), name=name) for c, j in zip(cells, jobs, strict=True)}
         write_json(self._record, {name: known.model_dump() for name, known in (self._known() | new).items()})
         return {c.name: j for c, j in zip(cells, jobs, strict=True)}
 
 
-def _drop_namesakes(jobs: Sequence[SubmittedJob], begun: float) -> None:
-    """Remove results that were there before these jobs were submitted, `begun` in seconds since the epoch: of jobs of another
-    cluster, or of this one before it was set up anew, which count from 1."""
-    for job in jobs:
-        result = job.paths.result_pickle
-        if result.is_file() and result.stat().st_mtime < begun - _CLOCKS:
+def job_name(sweep: str) -> str:
+    """Of the jobs of one submission. The number tells them from jobs of the same ids that another Slurm, or a former one, has."""
+    return f"echosynth-{re.sub(r'[^A-Za-z0-9_.-]', '-', sweep)}-{secrets.token_hex(4)}"
+
+
+def _results(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Results that are there, with what changes where another file takes the place: inode and time."""
+    stats = {file: file.stat() for file in folder.glob("*_result.pkl")}
+    return {file: (stat.st_ino, stat.st_mtime_ns) for file, stat in stats.items()}
+
+
+def _drop_namesakes(jobs: Sequence[SubmittedJob], before: Mapping[Path, tuple[int, int]]) -> None:
+    """Remove results that were there before these jobs were submitted: of jobs of another cluster, or of this one before it was
+    set up anew, which count from 1."""
+    now = _results(jobs[0].paths.result_pickle.parent)
+    for result in {job.paths.result_pickle for job in jobs} & set(before):
+        if now.get(result) == before[result]:
             result.unlink()
 
 
@@ -162,7 +175,7 @@ def parameters(limits: JobLimits, name: str) -> Mapping[str, Any]:
     }
     given = {key: value for key, value in asked.items() if value is not None}
     # requeue: also where the site's default is not to start a job again whose node failed.
-    return given | {"job_name": f"echosynth-{name}", "time": limits.minutes, "additional_parameters": {"requeue": True}}
+    return given | {"job_name": name, "time": limits.minutes, "additional_parameters": {"requeue": True}}
 
 
 def refusal(message: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _SECONDS_TO_ANSWER = 60.0
@@ -34,8 +34,11 @@ class JobState:
         return self.name in ENDED
 
 
-def job_states(jobs: Collection[str]) -> dict[str, JobState] | None:
+def job_states(jobs: Mapping[str, str]) -> dict[str, JobState] | None:
     """States by job id, e.g. 12_3 of an array; a job that Slurm no longer knows is left out.
+
+    Args:
+        jobs: names by id. One of another name is not meant: a Slurm that is set up anew, or another cluster, counts from 1 again.
 
     Returns None when the controller does not answer: nothing is known then.
     """
@@ -43,30 +46,29 @@ def job_states(jobs: Collection[str]) -> dict[str, JobState] | None:
     if not numbers:
         return {}
     # -r: a line for each job of an array; -t all: also those that ended a few minutes ago.
-    answer = _ask(["squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r", "-j", ",".join(numbers)])
+    answer = _ask(["squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%j|%r", "-j", ",".join(numbers)])
     if answer is None:
         return None
-    states = _read(answer)
+    states = _read(answer, jobs)
     gone = set(jobs) - set(states)
     if gone:
-        states |= _accounted({job.partition("_")[0] for job in gone})
+        states |= _accounted({job: jobs[job] for job in gone})
     return {job: states[job] for job in jobs if job in states}
 
 
-def _accounted(numbers: Collection[str]) -> dict[str, JobState]:
+def _accounted(jobs: Mapping[str, str]) -> dict[str, JobState]:
     """What accounting has kept; nothing where there is none."""
-    answer = _ask(["sacct", "-n", "-X", "-P", "-o", "JobID,State", "-j", ",".join(sorted(numbers))])
-    return _read(answer or "")
+    numbers = sorted({job.partition("_")[0] for job in jobs})
+    return _read(_ask(["sacct", "-n", "-X", "-P", "-o", "JobID,State,JobName", "-j", ",".join(numbers)]) or "", jobs)
 
 
-def _read(answer: str) -> dict[str, JobState]:
-    """Lines of 'id|STATE' or 'id|STATE|reason'; 'CANCELLED by 1000' and 'CANCELLED+' are CANCELLED."""
+def _read(answer: str, jobs: Mapping[str, str]) -> dict[str, JobState]:
+    """Lines of 'id|STATE|name' or 'id|STATE|name|reason', of jobs of these names; 'CANCELLED by 1000' and 'CANCELLED+' are CANCELLED."""
     states = {}
     for line in answer.splitlines():
-        job, _, rest = line.strip().partition("|")
-        state, _, reason = rest.partition("|")
+        job, state, name, reason = (*line.strip().split("|", 3), "", "", "")[:4]
         words = state.split()
-        if job and words:
+        if words and jobs.get(job) == name:
             states[job] = JobState(words[0].rstrip("+").upper(), "" if reason == "None" else reason)
     return states
 

@@ -45,11 +45,13 @@ class Watch:
 
     Args:
         jobs: by the name of the cell.
+        names: of the jobs as Slurm knows them, by id.
         say: is told what changes.
         after_each: is called when a job has ended.
     """
 
     jobs: Mapping[str, SubmittedJob]
+    names: Mapping[str, str]
     say: Say
     after_each: Callable[[], object]
     _shown: dict[str, JobState] = field(default_factory=dict)
@@ -77,7 +79,7 @@ class Watch:
 
     def _without_result(self, waiting: Mapping[str, SubmittedJob]) -> dict[str, str]:
         """Cells whose jobs have ended or are lost, and left no result in the time that it takes to become visible."""
-        states = job_states([job.job_id for job in waiting.values()])
+        states = job_states({job.job_id: self.names[job.job_id] for job in waiting.values()})
         self._say_whether_it_answers(states is not None)
         if states is None:
             return {}

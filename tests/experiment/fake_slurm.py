@@ -15,18 +15,19 @@ text = Path(sys.argv[1]).read_text()
 if (here / "refuse").is_file():
     sys.exit((here / "refuse").read_text())
 number = 7
+name = re.search(r"--job-name=(\\S+)", text)[1]
 array = re.search(r"--array=0-(\\d+)", text)
 tasks = range(int(array[1]) + 1) if array else [None]
 print(f"Submitted batch job {{number}}", flush=True)
 for task in tasks:
     job = str(number) if task is None else f"{{number}}_{{task}}"
-    (here / "states" / job).write_text("RUNNING|None")
+    (here / "states" / job).write_text(f"RUNNING|{{name}}|None")
     names = {{"SLURM_JOB_ID": str(number + (task or 0)), "SLURM_PROCID": "0"}}
     if task is not None:
         names |= {{"SLURM_ARRAY_JOB_ID": str(number), "SLURM_ARRAY_TASK_ID": str(task)}}
     run = (
         f"sleep 1; bash {{sys.argv[1]}} >> {{here}}/output 2>&1; status=$?; "
-        f"[ $status = 0 ] && echo 'COMPLETED|None' > {{here}}/states/{{job}} || echo 'FAILED|NonZeroExitCode' > {{here}}/states/{{job}}"
+        f"[ $status = 0 ] && echo 'COMPLETED|{{name}}|None' > {{here}}/states/{{job}} || echo 'FAILED|{{name}}|NonZeroExitCode' > {{here}}/states/{{job}}"
     )
     nothing = subprocess.DEVNULL
     subprocess.Popen(["bash", "-c", run], env=os.environ | names, stdin=nothing, stdout=nothing, stderr=nothing)

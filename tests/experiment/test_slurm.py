@@ -60,9 +60,8 @@ def test_cells_run_as_jobs_and_are_submitted_once(slurm: Path, tmp_path: Path, n
     planned = Sweep(SweepSpec.model_validate(GRID), runner.commands.inputs, cells, cells, runner)
     left = [tmp_path / "sweep/jobs" / f"7_{f'{i}_' if number > 1 else ''}0_result.pkl" for i in range(number)]
     left[0].parent.mkdir(parents=True)
-    for result in left:  # of jobs of the same ids, on another cluster
+    for result in left:  # of jobs of the same ids, on another cluster, a moment ago
         result.write_bytes(b"")
-        os.utime(result, (0, 0))
     planned.run_on("slurm", JobLimits(), said.append)
     assert all(runner.workspace.state(c) == "done" for c in cells)
     assert all(result.stat().st_size for result in left)
@@ -80,14 +79,16 @@ def test_jobs_that_are_in_the_queue_are_not_submitted_again(slurm: Path, tmp_pat
     first, second = _cells(2)
     jobs = tmp_path / "sweep/jobs"
     jobs.mkdir(parents=True)
-    record = {"c0": {"job": "5_0", "ends_with": first.stages[0].key}, "c1": {"job": "5_1", "ends_with": "another"}}
+    named = {"ends_with": first.stages[0].key, "name": "echosynth-sweep-0"}
+    record = {"c0": {"job": "5_0"} | named, "c1": {"job": "5_1"} | named | {"ends_with": "another"}}
     (jobs / "jobs.json").write_text(json.dumps(record))
-    (slurm / "states/5_0").write_text("RUNNING|None")
-    (slurm / "states/5_1").write_text("RUNNING|None")
+    (slurm / "states/5_0").write_text("RUNNING|echosynth-sweep-0|None")
+    (slurm / "states/5_1").write_text("RUNNING|echosynth-sweep-0|None")
     sweep = SlurmSweep(runner, JobLimits(), said.append)
     assert {cell: job.job_id for cell, job in sweep._in_queue([first, second]).items()} == {"c0": "5_0"}
-    (slurm / "states/5_0").write_text("TIMEOUT|TimeLimit")
-    assert sweep._in_queue([first, second]) == {}
+    for other in ("TIMEOUT|echosynth-sweep-0|TimeLimit", "RUNNING|of somebody else|None", "RUNNING||None"):
+        (slurm / "states/5_0").write_text(other)
+        assert sweep._in_queue([first, second]) == {}, other
     (slurm / "down").touch()
     with pytest.raises(RunError, match="no answer from Slurm's controller"):
         sweep._in_queue([first, second])
@@ -165,20 +166,21 @@ def test_slurm_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_states_with_and_without_accounting(slurm: Path) -> None:
-    assert job_states([]) == {}
-    assert job_states(["5"]) == {}  # squeue does not know it
-    (slurm / "states/5_0").write_text("PENDING|Resources")
-    (slurm / "states/5_1").write_text("CANCELLED by 1000|None")
-    assert job_states(["5_0", "5_1", "5_2"]) == {"5_0": JobState("PENDING", "Resources"), "5_1": JobState("CANCELLED")}
-    (slurm / "accounted").write_text("5_2|OUT_OF_MEMORY\n5_3|CANCELLED+\n\ngarbage\n")
-    states = job_states(["5_0", "5_2", "5_3"])
+    assert job_states({}) == {}
+    assert job_states({"5": "n"}) == {}  # squeue does not know it
+    (slurm / "states/5_0").write_text("PENDING|n|Resources")
+    (slurm / "states/5_1").write_text("CANCELLED by 1000|n|None")
+    known = job_states(dict.fromkeys(["5_0", "5_1", "5_2"], "n"))
+    assert known == {"5_0": JobState("PENDING", "Resources"), "5_1": JobState("CANCELLED")}
+    (slurm / "accounted").write_text("5_2|OUT_OF_MEMORY|n\n5_3|CANCELLED+|n\n5_4|RUNNING|another\n\ngarbage\n")
+    states = job_states(dict.fromkeys(["5_0", "5_2", "5_3", "5_4"], "n"))
     assert states == {
         "5_0": JobState("PENDING", "Resources"),
         "5_2": JobState("OUT_OF_MEMORY"),
         "5_3": JobState("CANCELLED"),
     }
     (slurm / "down").touch()
-    assert job_states(["5_0"]) is None
+    assert job_states({"5_0": "n"}) is None
 
 
 class _Job:
@@ -209,7 +211,8 @@ def _watched(
 
     said: list[str] = []
     monkeypatch.setattr(slurm_watch, "job_states", answer)
-    return Watch(jobs, said.append, lambda: None).run(), said
+    names = {job.job_id: "n" for job in jobs.values()}
+    return Watch(jobs, names, said.append, lambda: None).run(), said
 
 
 @pytest.mark.usefixtures("quick")
