@@ -130,6 +130,10 @@ def main() -> None:
     _refuse_a_folder_that_is_gone()
     show_everything()
     _let_threads_sleep()
+    if "SLURM_JOB_ID" in os.environ:
+        from echo_synth.parallel import keep_to_slurm_cores
+
+        keep_to_slurm_cores()
     if os.environ.get(WITHIN, "").isdecimal():
         from echo_synth.parallel import end_with_writer
 

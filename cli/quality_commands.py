@@ -87,7 +87,7 @@ def quality(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Judge a synthetic dataset: feature distances, texture, agreement with its maps, copies of training images.
+    """Judge a synthetic dataset: feature distances, whether a network tells it from real images, texture, agreement with its maps, copies of training images.
 
     Example: echosynth quality --dataset-id 601 --real 501
     """

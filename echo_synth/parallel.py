@@ -38,6 +38,13 @@ def available_cores() -> int:
     return max(1, min([cores, *given]))
 
 
+def keep_to_slurm_cores() -> None:
+    """In a Slurm job, libraries that load later compute with as many threads as it has cores, unless OMP_NUM_THREADS says otherwise."""
+    if "OMP_NUM_THREADS" not in os.environ and any(name in os.environ for name in _SLURM):
+        for name in _THREADS:
+            os.environ.setdefault(name, str(available_cores()))
+
+
 def allowed_cores() -> int:
     """Cores that this process may fill: `available_cores`, or fewer where OMP_NUM_THREADS or a container's share says so."""
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()

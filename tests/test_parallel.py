@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -217,3 +218,23 @@ if __name__ == "__main__":
     ).stdout.split()
     assert len(said) == 2
     assert all(int(blocked, 16) & (1 << (signal.SIGINT - 1)) for blocked in said)
+
+
+def _threads_of_torch(**environment: str) -> int:
+    """Of `echosynth doctor`, in a process with that environment on top of one that says nothing of threads."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    clean = {k: v for k, v in os.environ.items() if k not in names and not k.startswith("SLURM_")}
+    words = [sys.executable, "-m", "cli.main", "doctor"]
+    run = subprocess.run(words, env=clean | environment, capture_output=True, text=True, check=False)
+    found = re.search(r"(\d+) of \d+ cores", run.stdout)
+    assert found, run.stdout + run.stderr
+    return int(found[1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(parallel.available_cores() < 2, reason="needs two cores")
+def test_commands_in_a_slurm_job_have_as_many_threads_as_the_job_has_cores() -> None:
+    job = {"SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "1"}
+    assert _threads_of_torch(**job) == 1
+    assert _threads_of_torch(**job, OMP_NUM_THREADS="2") == 2  # what somebody has set stays
+    assert _threads_of_torch() >= 2

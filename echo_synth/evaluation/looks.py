@@ -21,12 +21,14 @@ class Look:
         label: its name in tables and figures.
         real_is: whether images look the more real the lower it is, or the higher.
         ratio: whether the column is relative to real images; then the measure is its difference from 1, either way.
+        least: what lies below it counts as it: by chance, not for looking more real.
     """
 
     column: str
     label: str
     real_is: Way
     ratio: bool = False
+    least: float | None = None
 
 
 # By the name that correlations.csv has for it.
@@ -34,7 +36,7 @@ LOOKS: dict[str, Look] = {
     "agreement": Look("agreement", "Agreement with the maps, Dice", "high"),
     "kernel_distance": Look("kernel_distance", "Kernel distance", "low"),
     "frechet_distance": Look("frechet_distance", "Fréchet distance", "low"),
-    "real_or_synthetic": Look("real_or_synthetic_auroc", "AUROC, real or synthetic", "low"),
+    "real_or_synthetic": Look("real_or_synthetic_auroc", "AUROC, real or synthetic", "low", least=0.5),
     "grain_difference": Look("grain_ratio", "Grain's strength relative to real", "low", ratio=True),
     "grey_level_distance": Look("grey_level_distance", "Kolmogorov distance of grey levels", "low"),
     "diversity_difference": Look("diversity_ratio", "Diversity relative to real", "low", ratio=True),
@@ -71,9 +73,13 @@ def _ratio(values: Mapping[str, float | None]) -> float | None:
 
 
 def look_values(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns of LOOKS from those of `looks_of`, float, as far as `table` has them; ratios become |ratio − 1|."""
+    """Columns of LOOKS from those of `looks_of`, float, as far as `table` has them; ratios become |ratio − 1|, and an
+    AUROC below 0.5 becomes 0.5."""
     known = {name: table[look.column].astype(float) for name, look in LOOKS.items() if look.column in table}
-    turned = {name: (values - 1).abs() if LOOKS[name].ratio else values for name, values in known.items()}
+    turned = {
+        name: (values - 1).abs() if LOOKS[name].ratio else values.clip(lower=LOOKS[name].least)
+        for name, values in known.items()
+    }
     return pd.DataFrame(turned, index=table.index).replace([np.inf, -np.inf], np.nan)
 
 

@@ -17,6 +17,8 @@ from echo_synth.generation.physics import RENDERER
 # Of evaluations with a baseline; raised when their numbers change, so that a sweep makes them again. 1 took the baseline's
 # predictions for those of the cell.
 _EVALUATION = 2
+# Of judging how images look; raised when what is measured changes. 1 had no area under the curve of real against synthetic images.
+_QUALITY = 2
 
 Solvers = Mapping[tuple[str, int], str]
 
@@ -198,7 +200,7 @@ class _Builder:
             "judge": self._segmenter(reference, self.spec.segmenter_seeds()[0]),
             "classifier": self._classifier(reference),
         }
-        config = settings.model_dump() | {"real": self.fingerprints["real"]}
+        config = settings.model_dump() | {"real": self.fingerprints["real"], "method": _QUALITY}
         return Stage("quality", config, {"data": data.stage} | {role: s for role, s in known.items() if s})
 
     def cell(

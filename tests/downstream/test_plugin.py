@@ -292,13 +292,22 @@ def test_cosine_falls_from_the_rate_to_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "chosen", "threads"), [(None, None, 8), ("2", None, 2), ("99", None, 8), (None, "3", 3), ("2", "3", 2)]
+    ("task", "node", "chosen", "threads"),
+    [
+        (None, None, None, 8),
+        (None, "2", None, 2),
+        ("2", "6", None, 2),
+        ("99", "99", None, 8),
+        (None, None, "3", 3),
+        ("2", None, "3", 2),
+    ],
 )
 def test_a_training_has_the_threads_of_its_slurm_job_or_fewer(
-    asked: str | None, chosen: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+    task: str | None, node: str | None, chosen: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    for name, value in (("SLURM_CPUS_ON_NODE", asked), ("ECHOSYNTH_NNUNET_THREADS", chosen)):
+    given = {"SLURM_CPUS_PER_TASK": task, "SLURM_CPUS_ON_NODE": node, "ECHOSYNTH_NNUNET_THREADS": chosen}
+    for name, value in given.items():
         monkeypatch.delenv(name, raising=False)
         if value is not None:
             monkeypatch.setenv(name, value)

@@ -161,7 +161,10 @@ def test_looks_are_read_from_what_quality_leaves(tmp_path: Path) -> None:
 
 def test_ratios_count_by_their_difference_from_real_images() -> None:
     table = pd.DataFrame({"grain_ratio": [0.0, 0.9, 1.0, 1.5, None], "agreement": [0.1, 0.2, 0.3, 0.4, 0.5]})
+    table["real_or_synthetic_auroc"] = [0.39, 0.5, 0.6, 1.0, None]
     values = look_values(table)
+    # Below 0.5 by chance: not more real than images that cannot be told apart.
+    assert values["real_or_synthetic"].tolist()[:4] == [0.5, 0.5, 0.6, 1.0]
     assert values["grain_difference"].tolist()[:4] == pytest.approx([1.0, 0.1, 0.0, 0.5])
     assert np.isnan(values["grain_difference"][4])
     assert values["agreement"].tolist() == table["agreement"].tolist()

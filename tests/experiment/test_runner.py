@@ -23,9 +23,12 @@ ROOT = Path(__file__).parents[2]
 def test_the_shell_does_not_change_a_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ECHOSYNTH_NNUNET_EPOCHS", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv(
+        "ECHOSYNTH_NNUNET_THREADS", "1"
+    )  # of two sweeps at once: changes how fast a segmenter trains only
     kept = inherited_environment()
     assert "ECHOSYNTH_NNUNET_EPOCHS" not in kept
-    assert kept["OMP_NUM_THREADS"] == "1"
+    assert kept["OMP_NUM_THREADS"] == kept["ECHOSYNTH_NNUNET_THREADS"] == "1"
 
 
 def test_a_failed_cell_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

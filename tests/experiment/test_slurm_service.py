@@ -32,7 +32,8 @@ def service() -> Iterator[Service]:
 
 def _sweep(service: Service, home: Path, out: Path, log: Path) -> subprocess.Popen[bytes]:
     words = ["sweep", "smoke", "--cluster", "slurm", "--hours", "1", "--cpus", "1", "--at-once", "1", "--out", str(out)]
-    environment = service.environment | {"ECHOSYNTH_HOME": str(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = service.environment | {"ECHOSYNTH_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    environment.pop("OMP_NUM_THREADS", None)  # jobs keep to their core by themselves
     with open(log, "ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "cli.main", *words], env=environment, stdout=output, stderr=output
