@@ -122,7 +122,7 @@ def distill(
     precision = resolve_precision(precision, device)
     settings = TrainingSettings(name, size, training, seed, precision, device, *lengths, source.conditions())
     request = RunRequest("distill", f"{name}_{size}_distilled_{dataset.name}", out, resume, overwrite)
-    _distill(settings, options, source, dataset, request, dry_run)
+    _distill(settings, options, source, dataset, request, dry_run, own_stages=halve_every is None)
 
 
 def _distill(
@@ -132,15 +132,24 @@ def _distill(
     dataset: RawDataset,
     request: RunRequest,
     dry_run: bool,
+    own_stages: bool,
 ) -> None:
+    """`own_stages`: halve_every is the default of this length; a run that is lengthened keeps that of its beginning."""
     from echo_synth.data import nnunet_raw
+    from echo_synth.generation.request import refuse_other_views
     from echo_synth.runs.find import describe_choice
+    from echo_synth.runs.folder import STATE
+    from echo_synth.runs.progress import read_state_header
     from echo_synth.training.distill import distill as train_student
     from echo_synth.training.estimate import estimate_distillation
     from echo_synth.training.run import training_folder
 
     announce_unfinished(request)
+    refuse_other_views(teacher.run, dataset)
     with training_folder(request, settings.device, dry_run) as folder:
+        if own_stages and request.resume and (folder / STATE).is_file():
+            begun = read_state_header(folder).get("identity", {}).get("halve_every", options.halve_every)
+            options = options.model_copy(update={"halve_every": begun})
         say(f"teacher: {describe_choice(teacher.run)}")
         cases = nnunet_raw.training_count(dataset)
         say_how_long(

@@ -135,7 +135,7 @@ def sample_grid(
     from echo_synth.data.prepared import prepare
     from echo_synth.evaluation.held_out_samples import draw_held_out, held_out_cases, need_cases
     from echo_synth.files import write_bytes
-    from echo_synth.generation.request import sampler_for
+    from echo_synth.generation.request import refuse_other_views, sampler_for
     from echo_synth.generation.sources import choose_model
     from echo_synth.report.figures import check_image, image_rows, png
 
@@ -145,6 +145,7 @@ def sample_grid(
     check_image(out.absolute(), overwrite)
     dataset = nnunet_raw.find(dataset_id)
     need_cases(dataset, "val")
+    refuse_other_views(chosen.run, dataset)
     begin(
         "sample-grid",
         {"checkpoint": chosen.run.folder, "nfe": budgets, "out": out, "solver": solver, "sigma_max": sigma_max},

@@ -77,6 +77,8 @@ def study_solvers(
     from echo_synth.errors import RunError
     from echo_synth.evaluation import level_search, solver_study
     from echo_synth.evaluation.map_batches import spread_maps
+    from echo_synth.generation.known_levels import check_steps
+    from echo_synth.generation.request import refuse_other_subject
     from echo_synth.generation.sources import choose_model, newest_maps
     from echo_synth.report.measurements import check_solver_study, write_solver_study
 
@@ -87,7 +89,11 @@ def study_solvers(
     if chosen.run.description.distilled:
         raise RunError(f"{chosen.run.folder}: is distilled and has no trajectory to solve; study its teacher")
     folder = check_solver_study(chosen.run.folder, out, overwrite)
+    for each in budgets:  # before the converged solution is computed, which takes longest
+        for solver in solver_study.DETERMINISTIC:
+            check_steps(chosen.run, solver, each, None)
     opened = open_maps(maps or newest_maps())
+    refuse_other_subject(chosen.run, opened)
     settings = {"checkpoint": chosen.run.folder, "nfe": budgets, "converged": converged, "count": count}
     begin("study-solvers", settings | {"search": search, "maps": opened.path, "seed": seed, "out": folder}, dry_run)
     if search:
@@ -95,7 +101,7 @@ def study_solvers(
     else:
         tissues, frames = spread_maps(opened, count)
         table = solver_study.study(chosen.load(), tissues, frames, chosen.spec.precond, budgets, converged, seed)
-        study = solver_study.SolverStudy(table, converged, count, seed)
+        study = solver_study.SolverStudy(table, converged, count, seed, chosen.run.hash())
     write_solver_study(study, chosen.spec.title, folder)
     files = (*study.tables, "solvers.csv", "solvers.png", "solvers.json")
     if as_json:
@@ -116,19 +122,18 @@ def _search(
     from functools import partial
 
     from echo_synth.evaluation import level_search, solver_study
-    from echo_synth.generation.request import refuse_held_out, refuse_other_subject
+    from echo_synth.generation.request import refuse_held_out
 
     few = [n for n in budgets if n in level_search.SEARCHED]
     if not few:
         raise typer.BadParameter("none from 2 to 12; expected some, which --search is for", param_hint="--nfe")
     refuse_held_out(maps, chosen.run.description.trained_on)
-    refuse_other_subject(chosen.run, maps)
     make = partial(solver_study.Yardstick, chosen.load(), discretization=chosen.spec.precond, seed=seed)
     searched_on, judged_on = level_search.yardsticks(make, maps, count, converged)
     table = solver_study.measure(judged_on, budgets)
     found = level_search.LevelSearch(searched_on, judged_on).run(few)
     told = level_search.told(found, count)
-    return solver_study.SolverStudy(table, converged, count, seed, told, {"schedules.csv": found})
+    return solver_study.SolverStudy(table, converged, count, seed, chosen.run.hash(), told, {"schedules.csv": found})
 
 
 def _searched_lines(schedules: Mapping[str, Mapping[str, Any]]) -> list[str]:

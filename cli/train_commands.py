@@ -203,12 +203,21 @@ def _train_vae(
     dataset = nnunet_raw.find(dataset_id)
     description = options.describe(settings.model, settings.size)
     announce_unfinished(request)
+    _refuse_init_that_is_replaced(settings, request)
     with training_folder(request, settings.device, dry_run) as folder:
         say_how_long(lambda: estimate_vae(settings, options, description), settings.training.images, dry_run)
         shown = {"run": folder, "dataset": dataset.path, **settings.as_dict(), **asdict(options)}
         resolved = begin("train-vae", shown | {"direction": options.resolved_direction()}, dry_run)
         best = train_gamma_vae(settings, options, dataset, folder, request.resume, resolved)
     _finish(folder, best)
+
+
+def _refuse_init_that_is_replaced(settings: TrainingSettings, request: RunRequest) -> None:
+    """Raise typer.BadParameter where a training would replace the run that it begins with; killed, it could not go on."""
+    if settings.init and request.out and settings.init.resolve() == request.out.resolve():
+        raise typer.BadParameter(
+            f"{settings.init} is the run folder of --out too; choose another --out", param_hint="--init"
+        )
 
 
 def train(
@@ -268,6 +277,7 @@ def train(
     dataset = nnunet_raw.find(dataset_id)
     request = RunRequest("train", f"{model}_{size}_{dataset.name}", out, resume, overwrite)
     announce_unfinished(request)
+    _refuse_init_that_is_replaced(settings, request)
     with training_folder(request, device, dry_run) as folder:
         vae_run = vae_for_training(spec.vae, vae, folder if resume else None)
         if vae_run:

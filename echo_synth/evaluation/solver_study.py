@@ -29,6 +29,7 @@ class SolverStudy:
         converged_nfe: NFE of the solution that counts as converged.
         maps: number of maps it was measured on.
         seed: of the noise.
+        weights: hash of those that were studied.
         searched: what --search adds to solvers.json; empty without.
         tables: and its tables, by file name.
     """
@@ -37,6 +38,7 @@ class SolverStudy:
     converged_nfe: int
     maps: int
     seed: int
+    weights: str
     searched: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
@@ -47,6 +49,7 @@ class SolverStudy:
             "converged_nfe": self.converged_nfe,
             "maps": self.maps,
             "seed": self.seed,
+            "weights": self.weights,
             **self.searched,
         }
 

@@ -22,6 +22,8 @@ def estimate_generation(
     generator: ImageGenerator, settings: SamplerSettings, maps: MapFolder, rows: pd.DataFrame, batch: int
 ) -> Estimate:
     """Of drawing all `rows` (a plan, see `manifest.plan_images`) in one process, in batches of `batch`; writing is not counted."""
+    if rows.empty:
+        return Estimate(0.0, 0, 0)
     few = batch if generator.compiled else min(_AT_ONCE, batch)  # another size would be compiled for once more
     measured = _measure(generator, settings, maps, rows.head(few))
     # Small networks draw whole batches faster; a GPU's memory may be too small for one, which drawing would find out.

@@ -12,6 +12,7 @@ import pandas as pd
 from echo_synth.data.leakage import refuse_patients_of
 from echo_synth.data.maps import MapFolder, open_maps
 from echo_synth.data.nnunet_raw import RawDataset
+from echo_synth.data.subject import Subject
 from echo_synth.errors import DataError
 from echo_synth.estimate import format_bytes
 from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings
@@ -71,14 +72,23 @@ def refuse_other_subject(run: DiffusionRun, maps: MapFolder) -> None:
 
     Runs that do not say what they learnt (imported, of earlier versions, bundled) learnt CAMUS's heart.
     """
+    advice = "pass --checkpoint of a run that was trained on the maps' dataset, or --maps of the run's"
+    _refuse_subject(run, maps.subject, f"the maps in {maps.path} show", advice)
+
+
+def refuse_other_views(run: DiffusionRun, dataset: RawDataset) -> None:
+    """`refuse_other_subject` of a dataset's own maps."""
+    _refuse_subject(
+        run, dataset.subject, f"{dataset.name} shows", "choose a run that was trained on it, or its dataset"
+    )
+
+
+def _refuse_subject(run: DiffusionRun, subject: Subject, shown: str, advice: str) -> None:
     known = training_data_of(run.folder)
     learnt = known.subject if known else ""
-    if learnt != maps.subject.key():
+    if learnt != subject.key():
         what = "other views or labels" if learnt else "hearts"
-        raise DataError(
-            f"{run.folder}: learnt {what}, the maps in {maps.path} show '{maps.subject.title}'; pass --checkpoint of a run "
-            "that was trained on the maps' dataset, or --maps of the run's"
-        )
+        raise DataError(f"{run.folder}: learnt {what}, {shown} '{subject.title}'; {advice}")
 
 
 @dataclass(frozen=True)

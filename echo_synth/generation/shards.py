@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class Shard:
 
 
 WHOLE = Shard(0, 1)
+_SHARD_LOCK = re.compile(rf"{re.escape(LOCK)}-\d+-of-\d+")
 
 
 def parse_shard(text: str) -> Shard:
@@ -55,7 +57,7 @@ def hold_shard(dataset: Path, shard: Shard) -> Iterator[Claim]:
     Raises HeldError when another process draws it, or draws by another number of shards.
     """
     with claim(_lock(dataset, shard.name), what=dataset) as held:
-        for lock in dataset.glob(f"{LOCK}-*-of-*"):
+        for lock in _locks(dataset):
             other = holder_of(lock) if not lock.name.endswith(f"-of-{shard.count}") else None
             if other:
                 raise HeldError(f"{dataset}: in use by {other}, which draws other shards; wait until it has ended")
@@ -69,6 +71,11 @@ def check_free(dataset: Path, shards: Sequence[Shard]) -> None:
             pass
 
 
+def _locks(dataset: Path) -> list[Path]:
+    """Of shards; beside them lie, for moments, files by which dead ones are taken over."""
+    return [file for file in dataset.glob(f"{LOCK}-*") if _SHARD_LOCK.fullmatch(file.name)]
+
+
 def _lock(dataset: Path, name: str) -> Path:
     return dataset / f"{LOCK}-{name}"
 
@@ -78,14 +85,18 @@ def remove_dead_shards(dataset: Path) -> None:
     for leftover in dataset.glob(f"{PARTIAL}*-of-*"):
         if holder_of(_lock(dataset, leftover.name.removeprefix(PARTIAL))) is None:
             shutil.rmtree(leftover, ignore_errors=True)
-    for lock in dataset.glob(f"{LOCK}-*"):
-        if holder_of(lock) is None:
-            lock.unlink(missing_ok=True)
+    shards = _locks(dataset)
+    for lock in shards:
+        with suppress(HeldError), claim(lock):  # not simply removed: another process may be taking it over
+            pass
+    for file in set(dataset.glob(f"{LOCK}-*")) - set(shards):  # of killed processes that were taking one over
+        if holder_of(file) is None:
+            file.unlink(missing_ok=True)
 
 
 def is_held(dataset: Path) -> bool:
     """Whether a process draws this dataset now."""
-    return any(holder_of(lock) is not None for lock in dataset.glob(f"{LOCK}-*"))
+    return any(holder_of(lock) is not None for lock in _locks(dataset))
 
 
 def is_held_or_left(dataset: Path) -> bool:

@@ -59,7 +59,7 @@ def choose_solver(
             )
         return _distilled_choice(run.folder, description.distilled, solver, nfe)
     start = start_of(run, sigma_max)
-    choice = SolverChoice(check_solver(solver)) if solver != "auto" else _studied(run.folder, known).choice(nfe)
+    choice = SolverChoice(check_solver(solver)) if solver != "auto" else _studied(run, known).choice(nfe)
     if start is not None:
         choice = SolverChoice(choice.solver)
     if choice.sigmas is None:
@@ -67,9 +67,16 @@ def choose_solver(
     return choice
 
 
-def _studied(folder: Path, known: Mapping[int, str]) -> SolverStudyRecord:
-    file = folder / STUDY
-    return read_study(file) if file.is_file() else SolverStudyRecord(recommended=dict(known))
+def _studied(run: Run, known: Mapping[int, str]) -> SolverStudyRecord:
+    file = run.folder / STUDY
+    if not file.is_file():
+        return SolverStudyRecord(recommended=dict(known))
+    study = read_study(file)
+    if study.weights is not None and study.weights != run.hash():
+        raise SpecError(
+            f"{file}: was measured on other weights than the run has now; repeat study-solvers with --overwrite, or choose a --solver"
+        )
+    return study
 
 
 def _distilled_choice(folder: Path, distilled: Distillation, solver: str, nfe: int) -> SolverChoice:
@@ -98,6 +105,7 @@ class Schedule(BaseModel):
 class SolverStudyRecord(BaseModel):
     """Of a solvers.json, what is followed: the nearest solver by NFE at its own levels, and searched levels by NFE."""
 
+    weights: str | None = None  # hash of those that were studied; earlier versions did not say
     recommended: dict[PositiveInt, Literal[*SOLVERS]]  # type: ignore[valid-type]
     schedules: dict[PositiveInt, Schedule] = {}
 

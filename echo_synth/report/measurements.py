@@ -18,11 +18,11 @@ from echo_synth.files import check_writable, read_json, write_bytes, write_json,
 from echo_synth.outputs import check_file, new_results
 from echo_synth.report import figures
 from echo_synth.report.figures import png
+from echo_synth.runs.folder import STUDY_FILES
 
 PRIOR_FILES = ("gamma_prior.json", "gamma_prior.png")  # the first one comes last
 VAE_FILES = ("vae_quality.json", "latents.png", "reconstructions.png")
 BENCHMARK_FILES = ("throughput.csv", "throughput.png", "stages.csv")
-_SOLVER_FILES = ("solvers.json", "solvers.csv", "solvers.png", "schedules.csv")
 _DIGITS = "%.6g"
 
 
@@ -58,7 +58,7 @@ def check_solver_study(run: Path, out: Path | None, overwrite: bool) -> Path:
     folder = (out or run).absolute()
     check_writable(folder)
     ours = is_solver_study(folder / "solvers.json")
-    for name in _SOLVER_FILES:
+    for name in STUDY_FILES:
         check_file(folder / name, overwrite, ours)
     return folder
 
@@ -77,13 +77,13 @@ def is_solver_study(path: Path) -> bool:
 def write_solver_study(study: SolverStudy, title: str, folder: Path) -> None:
     """solvers.csv, solvers.png, of a search schedules.csv, and solvers.json, which `generate --solver auto` reads."""
     curves = figures.convergence_curves(study.table, f"{title}: distance from {study.converged_nfe} NFE")
-    with new_results(folder, None, _SOLVER_FILES) as new:
+    with new_results(folder, None, STUDY_FILES) as new:
         write_text(new / "solvers.csv", study.table.to_csv(index=False, float_format=_DIGITS))
         write_bytes(new / "solvers.png", png(curves))
         for name, table in study.tables.items():
             write_text(new / name, table.to_csv(index=False, float_format=_DIGITS))
         write_json(new / "solvers.json", study.summary())
-    checksums.renew(folder, _SOLVER_FILES)
+    checksums.renew(folder, STUDY_FILES)
 
 
 def write_benchmark(measured: Benchmark, folder: Path, settings: Mapping[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from echo_synth.errors import RunError
@@ -21,6 +22,7 @@ class TrainingData:
         train, val: patients.
         source: where they come from, see `data.facts`; "unknown" where runs of earlier versions do not say.
         subject: `data.subject.Subject.key` of the dataset; empty, and not written, for CAMUS's heart.
+        inherited: patients of the runs that it began with: its Γ-VAE, --init, a teacher.
     """
 
     dataset: str
@@ -29,15 +31,29 @@ class TrainingData:
     val: tuple[str, ...]
     source: str = "unknown"
     subject: str = ""
+    inherited: tuple[str, ...] = ()
 
     @property
     def patients(self) -> tuple[str, ...]:
-        return self.train + self.val
+        return self.train + self.val + self.inherited
+
+    def after(self, runs: Iterable[Path]) -> TrainingData:
+        """With what the runs in these folders were trained on, as far as they say so, and where it is not another dataset's patients."""
+        known = [found for run in runs if (found := training_data_of(run)) is not None and found.is_of(self.source)]
+        more = {p for found in known for p in found.patients} - set(self.train) - set(self.val)
+        return replace(self, inherited=tuple(sorted(more)))
+
+    def is_of(self, source: str) -> bool:
+        """Whether its patients may be those of `source`, whose names mean the same people; unknown ones may be."""
+        return "unknown" in (self.source, source) or self.source == source
 
 
 def write_training_data(folder: Path, data: TrainingData) -> None:
     """Write data.json of the run in `folder`."""
-    write_json(folder / DATA, {key: value for key, value in asdict(data).items() if value or key != "subject"})
+    write_json(
+        folder / DATA,
+        {key: value for key, value in asdict(data).items() if value or key not in ("subject", "inherited")},
+    )
 
 
 def training_data_of(folder: Path) -> TrainingData | None:
@@ -49,7 +65,8 @@ def training_data_of(folder: Path) -> TrainingData | None:
     try:
         patients = tuple(content["train"]), tuple(content["val"])
         origin = content.get("source", "unknown"), content.get("subject", "")
-        data = TrainingData(content["dataset"], content["fingerprint"], *patients, *origin)
+        inherited = tuple(content.get("inherited", ()))
+        data = TrainingData(content["dataset"], content["fingerprint"], *patients, *origin, inherited)
     except (KeyError, TypeError, AttributeError):
         raise RunError(f"{file}: expected dataset, fingerprint, train and val") from None
     if not all(isinstance(v, str) for v in (data.dataset, data.fingerprint, data.source, data.subject, *data.patients)):

@@ -30,6 +30,13 @@ AS_TRAINED = "as_trained.safetensors"  # weights of a VAE before its decoder was
 TEXTURE = "texture.safetensors"  # grain that a VAE's reconstructions lack
 FINISH = "finish"  # folder of that last phase
 AVERAGES = "averages"  # folder of the snapshots that average-weights combines
+READER = "map_reader.safetensors"  # what reads the map in denoised fields, of trainings with --map-loss
+STUDY_FILES = (
+    "solvers.json",
+    "solvers.csv",
+    "solvers.png",
+    "schedules.csv",
+)  # of study-solvers, of the weights that were there
 FORMER = "former"  # folder of the finished run that an unfinished one is to replace
 
 

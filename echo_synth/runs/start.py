@@ -18,14 +18,28 @@ from echo_synth.files import PARTIAL, check_writable, disk_error, write_json
 from echo_synth.folders import MARKER, maker, mark
 from echo_synth.runs.data import DATA, TrainingData, write_training_data
 from echo_synth.runs.description import Description
-from echo_synth.runs.folder import AS_TRAINED, AVERAGES, DESCRIPTION, FINISH, FORMER, STATE, TEXTURE, WEIGHTS
+from echo_synth.runs.folder import (
+    AS_TRAINED,
+    AVERAGES,
+    DESCRIPTION,
+    FINISH,
+    FORMER,
+    READER,
+    STATE,
+    STUDY_FILES,
+    TEXTURE,
+    WEIGHTS,
+)
 from echo_synth.runs.progress import TRAIN_AGAIN, Progress, progress_of, read_state_header
-from echo_synth.specs import TrainingSpec
+from echo_synth.specs import Conditions, TrainingSpec
 
 _SETTINGS = "settings.json"
-_TRAINED = (WEIGHTS, STATE, AS_TRAINED, TEXTURE)  # in this order: weights without state would pass for a finished run
+# In this order: weights without state would pass for a finished run.
+_TRAINED = (WEIGHTS, STATE, AS_TRAINED, TEXTURE, *STUDY_FILES)
 # Of settings that runs of earlier versions do not name: they trained so.
 _DEFAULTS = {name: f.default for name, f in TrainingSpec.model_fields.items() if not f.is_required()}
+# Of settings that an identity names only where they are not the paper's.
+_UNNAMED = {**Conditions().model_dump(), "latent_channels": 1}
 
 
 @dataclass(frozen=True)
@@ -125,7 +139,7 @@ def _numbered(stem: str) -> dict[int, Path]:
 
 def _holds_nothing(folder: Path) -> bool:
     """Whether a training that started in `folder` has saved nothing yet, or none has."""
-    own = {DESCRIPTION, _SETTINGS, DATA, MARKER, "tensorboard", "history.csv"}
+    own = {DESCRIPTION, _SETTINGS, DATA, MARKER, READER, "tensorboard", "history.csv"}
     return (
         all(f.name in own or f.name.startswith((LOCK, PARTIAL)) for f in folder.iterdir()) if folder.is_dir() else True
     )
@@ -206,6 +220,8 @@ def start_run(
     checksums.forget(folder)
     if not resume or not (folder / STATE).is_file():
         _set_aside(folder)
+    if not resume:
+        (folder / READER).unlink(missing_ok=True)
     write_json(folder / DESCRIPTION, description.as_json())
     write_json(folder / _SETTINGS, settings)
     mark(folder, str(settings["command"]))
@@ -264,8 +280,9 @@ def check_identity(folder: Path, mine: Mapping[str, Any], advice: str = TRAIN_AG
     header = read_state_header(folder, advice)
     theirs = {**header.get("identity", {}), "seed": header.get("seed")}
     own = json.loads(json.dumps(dict(mine)))
-    for key, value in own.items():
-        before = theirs.get(key, _DEFAULTS.get(key))
+    unnamed = {key: default for key, default in _UNNAMED.items() if key in theirs or key in own}
+    for key, value in {**unnamed, **own}.items():
+        before = theirs.get(key, {**_DEFAULTS, **_UNNAMED}.get(key))
         longer = key == "images" and isinstance(before, int) and value >= before
         if value != before and not longer:
             raise RunError(

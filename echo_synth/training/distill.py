@@ -126,6 +126,7 @@ def distill(
     """
     with main_first(settings.device):
         data = prepare(dataset)
+    known = training_data(dataset, data, teacher.run.folder, teacher.vae.folder if teacher.vae else None)
     description = describe_student(teacher, options).model_copy(update={"trained_on": dataset.name})
     vae_hash = teacher.vae.hash() if teacher.vae else None
     own = {"vae": vae_hash, "teacher": teacher.run.hash(), **options.model_dump()}
@@ -138,7 +139,7 @@ def distill(
     codec = build_codec(vae, description.resolution)
     fields = clean_fields(settings, dataset, data, codec, vae_hash)
     task = consistency_task(settings, options, teacher, fields, codec, folder / "samples")
-    start = partial(start_run, folder, description, resolved, identity, resume, training_data(dataset, data))
+    start = partial(start_run, folder, description, resolved, identity, resume, known)
     on_main(settings.device, start)
     best = run_engine(settings, module, task, folder, resume, identity)
     on_main(settings.device, partial(checksums.record, folder))

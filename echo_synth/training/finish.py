@@ -84,6 +84,13 @@ def finish_decoder(vae: GammaVAE, task: VaeTask, settings: FinishSettings, run: 
     return best
 
 
+def undo_finish(run: Path) -> None:
+    """The weights of `run` as they were trained, where the phase was done: --resume --decoder-finish 0."""
+    if load_tensors(run / WEIGHTS)[1].get("decoder_finish"):
+        save_tensors(run / WEIGHTS, *load_tensors(run / AS_TRAINED))
+        (run / AS_TRAINED).unlink()
+
+
 def _identity(run: Path, settings: FinishSettings) -> dict[str, Any]:
     return {"as_trained": file_hash(run / AS_TRAINED), **settings.spec().model_dump()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from echo_synth.claims import claim, lock_beside
 from echo_synth.data.augment import GeometricRanges, draw_affine, geometric
 from echo_synth.data.prepared import Prepared
 from echo_synth.diffusion.labels import TISSUES, tissue_shares
@@ -70,11 +72,20 @@ def kept_fields(
     try:
         arrays = _open(folder, shape, recipe.soft)
     except DataError:  # none, or damaged
-        _write(data, rows, codec, recipe, folder, device)
-        write_json(folder / "fields.json", identity)
+        with claim(lock_beside(folder.with_name(f"{folder.name}_first")), wait=_WAIT_SECONDS):
+            if not _is_whole(folder, shape, recipe.soft):  # nor has another training made them meanwhile
+                _write(data, rows, codec, recipe, identity, folder, device)
         arrays = _open(folder, shape, recipe.soft)
     clean, tissues, shares = arrays
     return Fields(clean, tissues, np.tile(data.frames[rows], recipe.copies), shares)
+
+
+def _is_whole(folder: Path, shape: tuple[int, ...], soft: bool) -> bool:
+    try:
+        _open(folder, shape, soft)
+    except DataError:
+        return False
+    return True
 
 
 def _open(
@@ -92,7 +103,13 @@ def _open(
 
 
 def _write(
-    data: Prepared, rows: NDArray[np.intp], codec: Codec, recipe: FieldRecipe, folder: Path, device: str
+    data: Prepared,
+    rows: NDArray[np.intp],
+    codec: Codec,
+    recipe: FieldRecipe,
+    identity: Mapping[str, Any],
+    folder: Path,
+    device: str,
 ) -> None:
     shape = _shape(recipe, len(rows), codec)
     count, grid = shape[0], shape[-2:]
@@ -114,6 +131,7 @@ def _write(
         for kept in (clean, tissues, shares):
             if kept is not None:
                 kept.flush()
+        write_json(new / "fields.json", dict(identity))
     meter.close()
 
 

@@ -19,11 +19,11 @@ from torch.nn import functional as F
 from echo_synth.diffusion.map_reading import reading_loss
 from echo_synth.errors import RunError
 from echo_synth.progress import Meter
+from echo_synth.runs.folder import READER
 from echo_synth.runs.tensors import load_tensors, load_weights, save_tensors
 from echo_synth.training.streams import Stream, generator, normal, sample_indices
 from echo_synth.training.tasks.diffusion import DiffusionTask
 
-READER = "map_reader.safetensors"
 _TISSUES = 5
 _IMAGES, _BATCH, _RATE = 9600, 32, 3e-3  # its loss on validation patients is flat by then
 _FEWEST = 8  # steps
@@ -47,16 +47,17 @@ def train_reader(task: DiffusionTask, folder: Path, identity: Mapping[str, Any],
         task: gives clean fields, tissues and sectors.
         identity: what decides its weights, as JSON holds it.
         most: images that it sees at most; a trial of a few images need not wait for its reader. A run that is lengthened
-            keeps the reader that it began with.
+            keeps the reader that it began with, unless that has seen fewer than it would now.
     """
-    file, made = folder / READER, {"identity": dict(identity)}
+    file, images = folder / READER, max(_FEWEST, min(_IMAGES, most) // _BATCH) * _BATCH
+    made = {"identity": dict(identity), "images": images}
     if (kept := _kept(file, made, task.channels)) is not None:
         return kept.to(task.device).eval().requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(task.seed)
         reader = build_reader(task.channels).to(task.device)
     optimizer = torch.optim.AdamW(reader.parameters(), lr=_RATE)
-    steps = max(_FEWEST, min(_IMAGES, most) // _BATCH)
+    steps = images // _BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
     meter = Meter(steps * _BATCH, "map reader", "images")
     for step in range(steps):
@@ -72,13 +73,15 @@ def train_reader(task: DiffusionTask, folder: Path, identity: Mapping[str, Any],
 
 
 def _kept(file: Path, made: Mapping[str, Any], channels: int) -> nn.Module | None:
-    """The reader in `file`, where it is whole and was `made` as this one would be; it can always be made again."""
+    """The reader in `file`, where it is whole, was `made` as this one would be and saw as many images; it can always be made again."""
     reader = build_reader(channels)
     try:
-        if load_tensors(file)[1] != made:
+        found = load_tensors(file)[1]
+        # Earlier versions did not say how many.
+        if found["identity"] != made["identity"] or found.get("images", made["images"]) < made["images"]:
             return None
         load_weights(reader, file)
-    except RunError:
+    except (RunError, KeyError, TypeError):
         return None
     return reader
 

@@ -7,6 +7,7 @@ is their linear combination that is nearest to it in weight space, which needs n
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from echo_synth import checksums
 from echo_synth.errors import RunError
 from echo_synth.files import write_json
 from echo_synth.folders import mark, new_folder
+from echo_synth.runs.data import DATA
 from echo_synth.runs.folder import AVERAGES, DESCRIPTION, WEIGHTS, Run, VaeRun
 from echo_synth.runs.tensors import load_tensors, save_tensors
 from echo_synth.training.ema import PowerEma, gamma_of_std
@@ -127,6 +129,8 @@ def write_average(source: Run, std: float, out: Path, overwrite: bool, settings:
         save_tensors(new / WEIGHTS, kept | averaged)
         write_json(new / DESCRIPTION, description.as_json())
         write_json(new / "settings.json", settings)
+        if (source.folder / DATA).is_file():
+            shutil.copy2(source.folder / DATA, new)
         mark(new, AVERAGED)
         checksums.record(new)
     return step

@@ -15,6 +15,7 @@ from torch import nn
 from echo_synth import checksums, specs
 from echo_synth.data.augment import ColourRanges, GeometricRanges
 from echo_synth.data.facts import origin_of_dataset
+from echo_synth.data.leakage import refuse_patients_of
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.data.prepared import Prepared, prepare
 from echo_synth.errors import RunError
@@ -31,7 +32,7 @@ from echo_synth.runs.folder import VaeRun, open_run
 from echo_synth.runs.start import RunRequest, check_resumable, choose_run_folder, hold_run_folder, start_run
 from echo_synth.specs import Conditions, TrainingSpec
 from echo_synth.training.distributed import main_first, on_main, process_count
-from echo_synth.training.finish import FinishSettings, finish_decoder
+from echo_synth.training.finish import FinishSettings, finish_decoder, undo_finish
 from echo_synth.training.latents import FieldRecipe, kept_fields
 from echo_synth.training.loop import Engine
 from echo_synth.training.map_reader import train_reader
@@ -230,18 +231,21 @@ def train_gamma_vae(
         perceptual.to(settings.device) if perceptual else None,
         direction,
     )
+    known = training_data(dataset, data, settings.init)
     network = description.network
     prior = [network.alpha_prior, network.beta_prior]
     several = {"latent_channels": network.latent_channels} if network.latent_channels > 1 else {}
     told = {"posterior": options.posterior, "kl": direction, "prior": prior, **several}
     identity = run_identity(settings, data.fingerprint, **told)
-    start = partial(start_run, folder, description, resolved, identity, resume, training_data(dataset, data))
+    start = partial(start_run, folder, description, resolved, identity, resume, known)
     on_main(settings.device, start)
     best = run_engine(settings, module, task, folder, resume, identity)
     assert isinstance(module, GammaVAE)
     if training.decoder_finish:
         finish = FinishSettings(training, settings.seed, settings.precision, settings.device, images_at_once(settings))
         best = finish_decoder(module, task, finish, folder)
+    else:
+        on_main(settings.device, partial(undo_finish, folder))
     on_main(settings.device, partial(write_texture, folder, module, data, settings.device))
     on_main(settings.device, partial(checksums.record, folder))
     return best
@@ -266,6 +270,7 @@ def train_diffusion(
     module, description = new_network(fresh.model_copy(update={"trained_on": dataset.name}), settings)
     with main_first(settings.device):
         data = prepare(dataset)
+    known = training_data(dataset, data, vae_run.folder if vae_run else None, settings.init)
     asked = {name: True for name, value in settings.conditions.model_dump().items() if value}
     identity = run_identity(settings, data.fingerprint, vae=vae_hash, **asked)
     if resume:  # before latents are computed for nothing
@@ -275,7 +280,7 @@ def train_diffusion(
     train, val = clean_fields(settings, dataset, data, codec, vae_hash)
     classes, stratum = description.network.classes, settings.training.batch if settings.training.stratified else 0
     task = DiffusionTask(train, val, settings.device, settings.seed, codec, folder / "samples", classes, stratum)
-    start = partial(start_run, folder, description, resolved, identity, resume, training_data(dataset, data))
+    start = partial(start_run, folder, description, resolved, identity, resume, known)
     on_main(settings.device, start)
     if settings.training.map_loss:
         task.map_loss, task.reader = settings.training.map_loss, _reader(task, settings, folder, identity)
@@ -306,10 +311,18 @@ def clean_fields(
     return train, val
 
 
-def training_data(dataset: RawDataset, data: Prepared) -> TrainingData:
-    """What data.json tells: the dataset, and the patients of both splits."""
+def training_data(dataset: RawDataset, data: Prepared, *begun_with: Path | None) -> TrainingData:
+    """What data.json tells: the dataset, the patients of both splits, and those of the runs that it began with.
+
+    Raises LeakageError where one of these runs knows a patient whom the dataset holds out.
+    """
     patients = {
         split: tuple(sorted(set(data.cases["patient"][data.cases["split"] == split]))) for split in ("train", "val")
     }
     origin, subject = origin_of_dataset(dataset.path), dataset.subject.key()
-    return TrainingData(dataset.name, data.fingerprint, **patients, source=origin, subject=subject)
+    own = TrainingData(dataset.name, data.fingerprint, **patients, source=origin, subject=subject)
+    whole = own.after([run for run in begun_with if run is not None])
+    refuse_patients_of(
+        dataset, whole.inherited, "training data of a run that this one begins with (--init, --vae, --teacher)"
+    )
+    return whole

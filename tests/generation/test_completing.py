@@ -142,6 +142,23 @@ def test_the_second_process_hears_of_the_first(home: Path) -> None:
             pass
 
 
+def test_shards_that_take_over_dead_ones_do_not_refuse_each_other(home: Path) -> None:
+    """Files that lie there for a moment, while a dead process's lock is taken over, are no shards."""
+    folder = _draw()
+    with hold_shard(folder, Shard(1, 8)):
+        lock = folder / ".echosynth-lock-1-of-8"
+        for moment in ("-takeover", "-0123abcd"):
+            shutil.copy2(lock, folder / f"{lock.name}{moment}")
+        with hold_shard(folder, Shard(2, 8)):
+            pass
+
+
+def test_another_count_is_named_as_such(home: Path) -> None:
+    _draw(count=4)
+    with pytest.raises(ExistsError, match="was made with count = 4, now 5"):
+        _draw(count=5)
+
+
 def test_two_datasets_that_are_begun_at_once_get_an_id_each(home: Path) -> None:
     names = [make_target(TargetRequest(None, "X", {"seed": s}), lambda _: {}).raw.name for s in (0, 1, 0)]
     assert names == ["Dataset601_X", "Dataset602_X", "Dataset601_X"]
@@ -239,5 +256,7 @@ def test_a_dry_run_estimates_and_makes_nothing(home: Path, capsys: pytest.Captur
     assert "estimate: about" in told
     assert "MiB of disk" in told
     assert not home.exists()
+    with pytest.raises(typer.Exit):  # eight images are one batch, and no shard 1 gets one
+        generate("edm-l64", 500, count=8, dataset_id=650, shard="1/2", precision="fp32", dry_run=True)
     with pytest.raises(EchoSynthError):
         generate("edm-l64", 1, shard="a/b")

@@ -123,6 +123,18 @@ def test_levels_that_no_search_wrote_are_named(tmp_path: Path, schedule: object,
         choose_solver(run, "auto", 4, {})
 
 
+def test_a_study_of_other_weights_is_not_followed(tmp_path: Path) -> None:
+    run = _study(tmp_path / "run", {"solver": "dpmpp-2m", "sigmas": [17.2, 2.36, 0.525, 0.053]})
+    shutil.copy2(BUNDLED / "edm-l64" / "model.safetensors", run.folder)
+    study = json.loads((run.folder / "solvers.json").read_text())
+    (run.folder / "solvers.json").write_text(json.dumps(study | {"weights": run.hash()}))
+    assert choose_solver(run, "auto", 4, {}).sigmas
+    (run.folder / "solvers.json").write_text(json.dumps(study | {"weights": "0123456789abcdef"}))
+    with pytest.raises(SpecError, match=r"solvers\.json: was measured on other weights .*repeat study-solvers"):
+        choose_solver(run, "auto", 4, {})
+    assert choose_solver(run, "heun", 4, {}) == SolverChoice("heun")
+
+
 def test_the_nearest_is_kept_and_never_one_that_loses_to_defaults() -> None:
     rows = [
         ("unipc", 4, "default", "80.0 5.0 0.1 0.002", 0.2),

@@ -10,8 +10,9 @@ import torch
 from echo_synth.claims import claim, lock_in
 from echo_synth.errors import ExistsError, HeldError, RunError
 from echo_synth.files import write_json
+from echo_synth.runs.data import TrainingData, training_data_of, write_training_data
 from echo_synth.runs.description import describe_vae
-from echo_synth.runs.folder import DESCRIPTION, FORMER, STATE, WEIGHTS, open_run
+from echo_synth.runs.folder import DESCRIPTION, FORMER, READER, STATE, STUDY_FILES, WEIGHTS, open_run
 from echo_synth.runs.progress import progress_of
 from echo_synth.runs.start import (
     RunRequest,
@@ -127,6 +128,49 @@ def test_a_run_can_be_lengthened_and_nothing_else_changes(runs: Path) -> None:
         check_identity(folder, {"images": 4, "batch": 4, "seed": 0})
     with pytest.raises(RunError, match="started with batch = 4, asked to resume with 2"):
         check_identity(folder, {"images": 16, "batch": 2, "seed": 0})
+
+
+def test_what_an_identity_names_only_where_it_is_on_is_compared_both_ways(runs: Path) -> None:
+    """A base model begun with --soft-maps and resumed without it would learn other maps from there on."""
+    plain, soft = put_run(runs / "plain", 2), put_run(runs / "soft", 2)
+    header = {"step": 2, "identity": {"images": 8, "soft_maps": True, "latent_channels": 4}, "seed": 0}
+    save_tensors(soft / STATE, {"model.w": torch.zeros(1)}, header)
+    on = {"images": 8, "soft_maps": True, "latent_channels": 4}
+    check_identity(soft, on)
+    check_identity(plain, {"images": 8})
+    for key, told in (
+        ("soft_maps", "soft_maps = True, asked to resume with False"),
+        ("latent_channels", "= 4, .* with 1"),
+    ):
+        with pytest.raises(RunError, match=told):
+            check_identity(soft, {name: value for name, value in on.items() if name != key})
+    with pytest.raises(RunError, match="soft_maps = False, asked to resume with True"):
+        check_identity(plain, {"images": 8, "soft_maps": True})
+
+
+def test_what_belongs_to_the_former_weights_goes_with_them(tmp_path: Path) -> None:
+    folder, description = put_run(tmp_path / "run", step=2), describe_vae("gamma-vae-64", "tiny")
+    for name in (READER, *STUDY_FILES):
+        (folder / name).write_text("of the former weights")
+    start_run(folder, description, {"command": "train-vae"}, {}, resume=False)
+    assert not [name for name in (READER, *STUDY_FILES) if (folder / name).exists()]
+    assert (folder / FORMER / "solvers.json").is_file()
+
+
+def test_a_run_knows_the_patients_of_those_that_it_began_with(tmp_path: Path) -> None:
+    def ran(name: str, *patients: str, source: str = "unknown", inherited: tuple[str, ...] = ()) -> Path:
+        (tmp_path / name).mkdir()
+        write_training_data(tmp_path / name, TrainingData(name, "x", patients, (), source, inherited=inherited))
+        return tmp_path / name
+
+    vae = ran("vae", "p1", "p2", inherited=("p0",))
+    foreign = ran("phantom", "p7", source="simulated")
+    own = TrainingData("d", "x", ("p1",), ("p3",), "camus").after([vae, foreign, tmp_path / "imported"])
+    assert own.inherited == ("p0", "p2")
+    assert set(own.patients) == {"p0", "p1", "p2", "p3"}
+    ran("child")
+    write_training_data(tmp_path / "child", own)
+    assert training_data_of(tmp_path / "child") == own
 
 
 def test_a_state_that_lies_is_named(runs: Path) -> None:

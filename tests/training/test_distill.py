@@ -20,6 +20,7 @@ from echo_synth.errors import RunError, SpecError
 from echo_synth.generation.solver_choice import choose_solver
 from echo_synth.runs.find import newest_run
 from echo_synth.runs.folder import open_run
+from echo_synth.runs.progress import read_state_header
 from echo_synth.runs.tensors import load_tensors
 from echo_synth.sampling import sample
 from echo_synth.training.distill import Teacher, default_sigma_max
@@ -188,6 +189,10 @@ def test_a_student_is_a_run_like_any_other(own_home: Path, tmp_path: Path, monke
     _distill(tmp_path / "broken", resume=True)
     resumed, _ = load_tensors(tmp_path / "broken/model.safetensors")
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    # A run that is lengthened keeps the default of its first length, which nobody gave.
+    _distill(tmp_path / "longer", halve_every=None)
+    _distill(tmp_path / "longer", halve_every=None, images=24, resume=True)
+    assert read_state_header(tmp_path / "longer")["identity"]["halve_every"] == 2
     with pytest.raises(RunError, match="was started with target = teacher, asked to resume with data"):
         _distill(tmp_path / "broken", resume=True, target="data")
 

@@ -98,6 +98,15 @@ def test_a_run_without_it_is_finished_later(whole: Path, home: Path, tmp_path: P
     assert (run / WEIGHTS).read_bytes() == once
 
 
+def test_a_finished_run_can_be_had_as_trained_again(whole: Path, home: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(whole, copy)
+    _train(copy, finish=0, resume=True, snapshots=2)
+    assert _same(_weights(copy / WEIGHTS), _weights(whole / AS_TRAINED))
+    assert open_run(copy, "vae").description.decoder_finish == 0
+    assert not (copy / AS_TRAINED).exists()
+
+
 def test_a_lengthened_run_is_finished_anew(whole: Path, home: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "longer"))
     first = _weights(run / AS_TRAINED)

@@ -12,7 +12,8 @@ import torch
 from echo_synth.data.augment import GeometricRanges
 from echo_synth.data.nnunet_raw import find
 from echo_synth.data.prepared import prepare
-from echo_synth.errors import RunError
+from echo_synth.errors import DataError, RunError
+from echo_synth.training import latents
 from echo_synth.training.latents import FieldRecipe, kept_fields
 
 RECIPE = FieldRecipe(64, "0123456789abcdef", 1, GeometricRanges(), 0, bf16=False)
@@ -50,3 +51,18 @@ def test_damaged_fields_are_made_again(home: Path) -> None:
         (folder / name).unlink()
         (folder / name).write_bytes(b"foreign")
         assert np.array_equal(_fields(_Codec(0.25), "damaged"), before)
+
+
+def test_fields_that_another_training_makes_meanwhile_are_taken(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It trains from them, memory-mapped: they must not be replaced under it."""
+    before, look, looks = _fields(_Codec(0.25), "shared"), latents._open, list[bool]()
+
+    def not_at_first(*arguments: Any) -> Any:
+        looks.append(True)
+        if len(looks) == 1:
+            raise DataError("not there yet")
+        return look(*arguments)
+
+    monkeypatch.setattr(latents, "_open", not_at_first)
+    assert np.array_equal(_fields(_Codec(0.75), "shared"), before)  # not encoded again
+    assert len(looks) == 3

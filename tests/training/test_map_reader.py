@@ -74,6 +74,20 @@ def test_reader_learns_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not any(p.requires_grad for p in reader.parameters())
 
 
+def test_the_reader_of_a_shorter_trial_is_not_enough(tmp_path: Path) -> None:
+    task = DiffusionTask(_ring(32, 8), _ring(32, 4), "cpu", seed=0)
+
+    def weights(images: int) -> list[Tensor]:
+        return list(train_reader(task, tmp_path, {"data": "rings"}, images).parameters())
+
+    def same(a: list[Tensor], b: list[Tensor]) -> bool:
+        return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+    trial, longer = weights(32), weights(320)
+    assert not same(trial, longer)
+    assert same(longer, weights(32))  # one that has seen more will do
+
+
 class _Killed(Exception):
     pass
 
