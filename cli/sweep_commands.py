@@ -95,6 +95,7 @@ def sweep(
 
     from echo_synth.device import training_device
     from echo_synth.experiment.cluster import JobLimits
+    from echo_synth.experiment.inputs import check_contents
     from echo_synth.experiment.results import FILES
     from echo_synth.experiment.sweep import plan_sweep
     from echo_synth.files import write_json
@@ -105,6 +106,7 @@ def sweep(
     device = device if cluster else training_device(device)
     check_results(folder, "sweep", FILES, overwrite=True)  # its own give way as cells are done
     planned = replace(plan_sweep(experiment, folder, wanted, device, say), price=price)
+    check_contents(folder, planned.inputs)
     expected = _say_how_long(planned, device, status, dry_run)
     states = {
         c.name: {"state": planned.workspace.state(c), "stages": [s.folder for s in c.stages]} for c in planned.chosen
@@ -116,6 +118,7 @@ def sweep(
             "out": folder,
             "maps": planned.inputs.maps,
             "fingerprints": planned.inputs.fingerprints,
+            "contents": planned.inputs.contents,
             "device": device,
             **({"cluster": cluster, "job": asdict(limits)} if cluster else {}),
             "cells": states,

@@ -29,6 +29,7 @@ from nnunet_plugin.budgets import Budget, budgets
 
 PLANS, CONFIGURATION, FOLD = "nnUNetPlans", "2d", 0
 _GREY_LEVELS = 10**6  # of the foreground, whose mean and percentiles plans tell; our images are rescaled without them
+PLUGIN_PREFIX = "ECHOSYNTH_NNUNET_"  # of the environment variables that change a trainer of the plugin
 _FEW_CASES = 200  # are read by one process before others have started
 FINAL, LATEST = "checkpoint_final.pth", "checkpoint_latest.pth"
 
@@ -51,11 +52,17 @@ def environment() -> dict[str, str]:
 def _nnunet(log: Path, extra: Mapping[str, str] | None = None) -> Iterator[TextIO]:
     """nnU-Net's environment around a piece of work, its output appended to `log`; yields where people watch.
 
+    Of the plugin's variables only those in `extra` count, and THREADS, which changes nothing but speed: others would change
+    a training, and no settings.json would tell.
+
     Raises RunError with the log's name for whatever nnU-Net raises, and when nnU-Net was loaded
     with other folders in this process: it reads them once.
     """
     wanted = environment() | dict(extra or {})
-    before = {k: os.environ.get(k) for k in wanted}
+    stray = {k for k in os.environ if k.startswith(PLUGIN_PREFIX) and k != f"{PLUGIN_PREFIX}THREADS"} - set(wanted)
+    before = {k: os.environ.get(k) for k in (*wanted, *stray)}
+    for name in stray:
+        del os.environ[name]
     os.environ.update(wanted)
     try:
         with output_to(log) as watching:

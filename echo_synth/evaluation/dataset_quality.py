@@ -172,7 +172,7 @@ def cavity_areas(table: pd.DataFrame, seed: int = 0) -> list[dict[str, Any]]:
 def _areas(rows: pd.DataFrame, low: float, high: float, seed: int) -> dict[str, Any]:
     read, drawn = rows["area_read"].to_numpy(float), rows["area_map"].to_numpy(float)
     entry: dict[str, Any] = {"low": low, "high": None if np.isinf(high) else high, "images": len(rows)}
-    if not len(rows):
+    if not drawn.sum():  # no images, or maps without a cavity
         return entry | {"ratio": None, "ci95": [None, None]}
     _, ends = patient_statistic(lambda i: read[i].sum() / drawn[i].sum(), rows["patient"].to_numpy(str), seed=seed)
     return entry | {"ratio": float(read.sum() / drawn.sum()), "ci95": [number(end) for end in ends]}

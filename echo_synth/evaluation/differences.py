@@ -121,6 +121,7 @@ def difference(
         margin: for equivalence and non-inferiority, which are tested by Student's t.
         more_is_better: None where neither way is, as for a bias: then nothing is inferior.
     """
+    rows, baseline = _scored_by_all(rows, baseline, column)
     estimate = arm_difference(arm_of(rows, column), arm_of(baseline, column))
     values, patients = _by_case(rows, baseline, column)
     summary = summarise(values, patients, resampling)
@@ -132,6 +133,16 @@ def difference(
     counts = {"trainings": [count_trainings(rows), count_trainings(baseline)], "covers": covers(estimate)}
     tests = _within_margin(estimate, margin, more_is_better) if margin is not None else {}
     return cast(Difference, {**summary, "p": number(p), **counts, **tests})
+
+
+def _scored_by_all(rows: pd.DataFrame, baseline: pd.DataFrame, column: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The cases that have a score in every training of both arms: mean, interval and every p are of the same ones.
+
+    Where reference and prediction are both without a structure there is none; then it cannot be paired. Where no case is left, all stay.
+    """
+    lost = {case for arm in (rows, baseline) for case in arm.loc[~np.isfinite(arm[column].astype(float)), "case"]}
+    kept = [arm[~arm["case"].isin(lost)] for arm in (rows, baseline)]
+    return (kept[0], kept[1]) if len(kept[0]) else (rows, baseline)
 
 
 def _by_case(rows: pd.DataFrame, baseline: pd.DataFrame, column: str) -> tuple[NDArray[np.float64], NDArray[np.str_]]:

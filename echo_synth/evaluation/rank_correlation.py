@@ -62,7 +62,14 @@ def rank_correlations(
         for measure in measures.columns:
             row = _correlation(measures[measure].dropna(), of_outcome, seed)
             if row is not None:
-                rows.append({"measure": measure, "outcome": outcome, **row, "patients": values["patient"].nunique()})
+                rows.append(
+                    {
+                        "measure": measure,
+                        "outcome": outcome,
+                        **row,
+                        "patients": values.loc[values["value"].notna(), "patient"].nunique(),
+                    }
+                )
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

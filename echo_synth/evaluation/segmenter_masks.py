@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from echo_synth.data.facts import content_of
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.downstream import nnunet, segmenter
 from echo_synth.runs.folder import file_hash
@@ -26,7 +27,7 @@ def segmenter_masks(
         return None
     # Named by what they depend on: the segmenter's weights and the images.
     names = hashlib.sha256("".join(cases["case"]).encode()).hexdigest()[:8]
-    images = names + file_hash(synthetic.path / "settings.json")[:8]
+    images = names + (content_of(synthetic.path) or file_hash(synthetic.path / "settings.json"))[:8]
     target = folder / f"predictions_{file_hash(weights)[:8]}_{images}"
     if not target.is_dir():
         files = [synthetic.image_path(c, s) for c, s in zip(cases["case"], cases["split"], strict=True)]

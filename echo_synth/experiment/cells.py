@@ -60,7 +60,10 @@ def build_cells(
     """
     builder = _Builder(spec, fingerprints, solvers or {}, levels or {})
     datasets = builder.grid()
+    taken = {*datasets, *(data.arm for data in datasets.values())}
     for name, extra in spec.cells.items():
+        if name in taken:
+            raise SpecError(f"cells.{name}: models: has cells of that name; choose another")
         datasets[name] = builder.extra(name, extra, datasets)
     _check_reference(spec, datasets)
     cells: list[Cell] = []

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from echo_synth.data import nnunet_raw
 from echo_synth.experiment.inputs import SweepInputs
-from echo_synth.experiment.stages import DRAWN_KINDS, IMPORTED, Setting, Stage
-from echo_synth.experiment.workspace import DERIVED_ID, DRAWN_ID, Workspace
+from echo_synth.experiment.stages import DERIVED_ID, DRAWN_ID, DRAWN_KINDS, IMPORTED, Setting, Stage
+from echo_synth.experiment.workspace import Workspace
 from echo_synth.home import home
 from echo_synth.runs.folder import STATE
 

@@ -32,18 +32,22 @@ _JUDGED_SECONDS, _COMPARED_SECONDS = 1.5, 0.3  # of an image that is judged, of 
 _CHEAP = Estimate(_START_SECONDS, 1e6, _GIBIBYTE)
 
 
-def segmenter_images(spec: SweepSpec) -> int:
-    """Images that one segmenter sees."""
-    segmenter = spec.segmenter
-    if segmenter is None:
-        return 0
-    budget = nnunet.trainer_budget(segmenter.trainer)
-    return (segmenter.epochs or budget.epochs) * (segmenter.iterations or budget.iterations) * budget.batch
+def segmenter_images(stage: Stage) -> int:
+    """Images that the segmenter of a stage sees."""
+    budget = nnunet.trainer_budget(str(stage.config["trainer"]))
+    epochs, iterations = stage.config.get("epochs"), stage.config.get("iterations")
+    return int(epochs or budget.epochs) * int(iterations or budget.iterations) * budget.batch
+
+
+def images_of(spec: SweepSpec, stage: Stage) -> int:
+    """Images in the dataset that a stage needs, as far as its row says; else as many as the sweep's datasets have."""
+    data = stage.needs.get("data")
+    return max(1, int((data.config.get("count") if data else None) or spec.count))
 
 
 def classifier_images(spec: SweepSpec, stage: Stage) -> int:
     """Images that the classifier of a stage sees."""
-    return max(1, spec.count) * int(stage.config["epochs"] or specs.classifier().epochs)
+    return images_of(spec, stage) * int(stage.config["epochs"] or specs.classifier().epochs)
 
 
 def estimate_segmenter(spec: SweepSpec, stage: Stage, device: str) -> Estimate:
@@ -51,8 +55,8 @@ def estimate_segmenter(spec: SweepSpec, stage: Stage, device: str) -> Estimate:
     budget = nnunet.trainer_budget(str(stage.config["trainer"]))
     each = _SEGMENTER_SECONDS[budget.network] * budget.width**2
     faster = GPU_FACTOR if device.startswith("cuda") else 1.0
-    seconds = 4 * _START_SECONDS + each * segmenter_images(spec) / faster
-    return Estimate(seconds, spec.count * _PREPARED_BYTES + 0.2 * _GIBIBYTE, 3 * _GIBIBYTE)
+    seconds = 4 * _START_SECONDS + each * segmenter_images(stage) / faster
+    return Estimate(seconds, images_of(spec, stage) * _PREPARED_BYTES + 0.2 * _GIBIBYTE, 3 * _GIBIBYTE)
 
 
 @dataclass(frozen=True)
@@ -84,9 +88,10 @@ class SweepEstimator:
 
     def is_small(self, cells: Sequence[Cell]) -> bool:
         """Whether it is surely short, without measuring: few evaluations to draw, few images to train on."""
-        data = [c.stages[0].config for c in cells]
+        stages = [s for cell in cells for s in cell.stages]
+        data = [s.config for s in stages if s.kind == "data"]
         evaluations = sum(int(d.get("count") or 0) * int(d.get("nfe") or 0) for d in data)
-        return evaluations < 1000 and segmenter_images(self.spec) * len(cells) < 1000
+        return evaluations < 1000 and sum(segmenter_images(s) for s in stages if s.kind == "segmenter") < 1000
 
     def _measured(self, done: Sequence[Stage]) -> Mapping[StageKind, float]:
         """Mean seconds of finished stages by kind; drawing is left out, whose stages differ."""

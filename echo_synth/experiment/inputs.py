@@ -17,7 +17,9 @@ from echo_synth.data.subject import need_heart
 from echo_synth.downstream import nnunet
 from echo_synth.errors import DataError, LeakageError, SpecError
 from echo_synth.experiment.spec import ModelGrid, SweepSpec
-from echo_synth.experiment.stages import imported_name
+from echo_synth.experiment.stages import OWN_IDS, imported_name
+from echo_synth.files import read_json
+from echo_synth.folders import MARKER
 from echo_synth.generation.solver_choice import SolverChoice, choose_solver
 from echo_synth.generation.sources import newest_maps, vae_run
 from echo_synth.home import home
@@ -37,6 +39,7 @@ class SweepInputs:
         fingerprints: of imported datasets, of the real data ("real"), the maps ("maps"), the trainer ("trainer"), and of the weights of each row.
         solvers: by row and NFE, "auto" resolved; it stays where a run's own noise levels come with it.
         levels: those noise levels, as text.
+        contents: hashes of all files of the real data and of the maps, None where their SHA256SUMS is missing; see `check_contents`.
     """
 
     real: RawDataset
@@ -45,6 +48,7 @@ class SweepInputs:
     fingerprints: dict[str, str]
     solvers: dict[tuple[str, int], str]
     levels: dict[tuple[str, int], str] = field(default_factory=dict)
+    contents: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInputs:
@@ -53,6 +57,10 @@ def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInp
     Raises DataError or RunError when something is missing, LeakageError when maps or weights know patients on whom
     the sweep evaluates.
     """
+    if spec.real in OWN_IDS:
+        raise SpecError(
+            f"real: {spec.real}: sweeps give this id to images of their own; convert the real data under another, such as 501"
+        )
     real = nnunet_raw.find(spec.real)
     need_heart(real.subject, f"real: {spec.real}", "run its commands one by one, as docs/other-datasets.md does")
     held_out = nnunet_raw.test_patients(real)
@@ -79,7 +87,31 @@ def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInp
         levels |= {key: text for key, choice in chosen.items() if (text := choice.shown())}
         solvers |= {key: "auto" if key in levels else choice.solver for key, choice in chosen.items()}
         say(f"{row}: {run.folder}{'' if grid.checkpoint else ', the newest run of ' + model}")
-    return SweepInputs(real, maps, checkpoints, fingerprints, solvers, levels)
+    contents = {"real": content_of(real.path), "maps": checksums.content_hash(maps, ("settings.json", MARKER))}
+    return SweepInputs(real, maps, checkpoints, fingerprints, solvers, levels, contents)
+
+
+def check_contents(out: Path, inputs: SweepInputs) -> None:
+    """Raise DataError where the real data or the maps have other pixels than when the sweep in `out` was begun.
+
+    Stages are named by the hash of cases.csv and index.parquet, which changed masks need not change; what is done would be
+    taken for theirs.
+    """
+    file = out / "settings.json"
+    if not file.is_file():
+        return
+    before = read_json(file)
+    then, named = (before.get(key) if isinstance(before, dict) else None for key in ("contents", "fingerprints"))
+    if not isinstance(then, dict) or not isinstance(named, dict):
+        return  # of an earlier version
+    for name, what in (("real", inputs.real.path), ("maps", inputs.maps)):
+        now = inputs.contents.get(name)
+        same_name = named.get(name) == inputs.fingerprints[name]  # else the stages are others too
+        if then.get(name) and now and same_name and then[name] != now:
+            raise DataError(
+                f"{what}: has other images or masks than when the sweep in {out} was begun (content {then[name]!s:.20}, now {now}); "
+                "what is done there is of the former ones; choose another --out"
+            )
 
 
 def _solver(row: str, grid: ModelGrid, run: DiffusionRun, nfe: int, known: Mapping[int, str]) -> SolverChoice:

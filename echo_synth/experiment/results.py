@@ -203,6 +203,7 @@ def metric_columns(metrics: Mapping[str, Any]) -> Row:
         fraction = metrics["volumes"]["ef_percent"]
         row |= {"ef_mae": fraction["mae"], "ef_bias": fraction["bias"]}
         row["ef_mae_low"], row["ef_mae_high"] = fraction.get("mae_ci95") or (None, None)
+        row["ef_patients"] = fraction.get("n")
     return row
 
 

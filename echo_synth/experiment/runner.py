@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from echo_synth.experiment.commands import Command, StageCommands
 from echo_synth.experiment.shell import last_line, run_command
 from echo_synth.experiment.stages import Cell, Stage, StageKind, in_order
 from echo_synth.experiment.workspace import Workspace
+from echo_synth.files import PARTIAL
 from echo_synth.interrupt import continue_with, resume_hint
 from echo_synth.progress import Meter
 
@@ -82,12 +84,12 @@ class Runner:
         for needed in stage.needs.values():
             self.run(needed)
         with self.workspace.hold(stage) as held:
-            if self.workspace.done(stage):
-                return
-            start = time.monotonic()
             self.workspace.folder(stage).mkdir(parents=True, exist_ok=True)
             for dataset in self.commands.linked(stage):
                 _link(dataset, self.workspace.folder(stage))
+            if self.workspace.done(stage):
+                return
+            start = time.monotonic()
             for command in self.commands.of(stage):
                 held.check()
                 self._execute(command, stage)
@@ -112,6 +114,11 @@ def _pending(cells: Sequence[Cell], workspace: Workspace) -> set[str]:
 
 
 def _link(dataset: Path, folder: Path) -> None:
-    link = folder / dataset.name
-    if not link.is_symlink():
-        link.symlink_to(dataset.resolve(), target_is_directory=True)
+    """Point to where a dataset lies now; a sweep's folder or the data may have been moved since."""
+    link, place = folder / dataset.name, dataset.resolve()
+    if link.is_symlink() and Path(os.readlink(link)) == place:
+        return
+    new = folder / f"{PARTIAL}{dataset.name}"
+    new.unlink(missing_ok=True)
+    new.symlink_to(place, target_is_directory=True)
+    os.replace(new, link)

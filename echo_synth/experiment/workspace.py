@@ -13,13 +13,12 @@ from echo_synth.claims import Claim, claim, lock_beside
 from echo_synth.data import nnunet_raw
 from echo_synth.data.facts import pictures_of
 from echo_synth.data.nnunet_raw import RawDataset
-from echo_synth.experiment.stages import DRAWN_KINDS, IMPORTED, Cell, Stage, StageKind
+from echo_synth.experiment.stages import DERIVED_ID, DRAWN_ID, DRAWN_KINDS, IMPORTED, Cell, Stage, StageKind
 from echo_synth.files import write_json
 from echo_synth.generation.timing import seconds_per_image
 from echo_synth.home import classification
 from echo_synth.records import read_json_as
 
-DRAWN_ID, DERIVED_ID = 601, 602  # drawn by a generator; mixed or filtered from other datasets
 _DONE = "done.json"
 
 

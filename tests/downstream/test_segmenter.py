@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -154,3 +155,15 @@ def test_a_training_goes_on_from_its_own_start_alone(dataset: nnunet_raw.RawData
     for asked in (None, other):
         with pytest.raises(ExistsError, match=f"initial weights {start.hash}, asked for"):
             segmenter.check_training(dataset, TRAINER, environment, asked)
+
+
+def test_only_the_options_change_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forgotten variable would make a training of one epoch, which its settings.json calls the standard budget."""
+    for name, value in (("EPOCHS", "1"), ("FLIP", "1"), ("SEED", "3"), ("THREADS", "1")):
+        monkeypatch.setenv(f"ECHOSYNTH_NNUNET_{name}", value)
+    asked = {"ECHOSYNTH_NNUNET_SEED": "5"}
+    with nnunet._nnunet(tmp_path / "log.txt", asked):
+        seen = {k: v for k, v in os.environ.items() if k.startswith("ECHOSYNTH_NNUNET_")}
+    assert seen == {"ECHOSYNTH_NNUNET_SEED": "5", "ECHOSYNTH_NNUNET_THREADS": "1"}
+    assert os.environ["ECHOSYNTH_NNUNET_EPOCHS"] == "1"
+    assert os.environ["ECHOSYNTH_NNUNET_SEED"] == "3"

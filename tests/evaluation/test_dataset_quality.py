@@ -92,6 +92,12 @@ def test_areas_of_cavities_by_size() -> None:
         assert entry["ci95"][1] - entry["ci95"][0] < 0.03
 
 
+def test_maps_without_a_cavity_have_no_ratio() -> None:
+    table = pd.DataFrame({"patient": ["p0", "p1"], "area_map": [0, 0], "area_read": [0, 7]})
+    smallest = dataset_quality.cavity_areas(table)[0]
+    assert (smallest["images"], smallest["ratio"]) == (2, None)
+
+
 def test_a_planted_copy_is_found_and_dropped(
     home: Path, synthetic: RawDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,21 @@ def test_equality_is_shown_only_by_a_narrow_interval() -> None:
     assert wide["p_equivalent"] > 0.05
 
 
+@pytest.mark.parametrize("trainings", [1, 2])
+def test_images_that_only_one_arm_scores_are_not_paired(trainings: int) -> None:
+    """Reference and prediction without a structure: no score; the baseline's false positive there has one, of 0."""
+    ours = _scores(0.9, trainings).query("structure == 'la'")
+    theirs = ours.copy()
+    absent = ours["case"].str.slice(1).astype(int) % 2 == 1
+    ours.loc[absent, "dice"], theirs.loc[absent, "dice"] = float("nan"), 0.0
+    found = paired_metrics(ours, {"other": theirs}, _RESAMPLING)["other"]["la"]["dice"]
+    assert found["mean"] == pytest.approx(0, abs=1e-12)
+    assert found["n_images"] == 30
+    assert found["p"] == pytest.approx(1)
+    assert found["p_noninferior"] < 1e-3
+    assert found["p_equivalent"] < 1e-3
+
+
 def test_a_family_is_one_metric() -> None:
     """Holm over structures and baselines of one metric: with equal p the factor is the number of tests."""
     others = {name: _scores(0.9 - 0.0002 * k) for k, name in enumerate("abc")}

@@ -281,3 +281,9 @@ def test_evaluations_with_a_baseline_are_not_those_of_earlier_versions() -> None
     assert methods.pop("real") is None
     assert methods
     assert set(methods.values()) == {2}
+
+
+@pytest.mark.parametrize("name", ["edm-l64_nfe5_seed0", "edm-l64_nfe5"])
+def test_a_cell_may_not_take_the_name_of_one_of_the_grid(name: str) -> None:
+    with pytest.raises(SpecError, match=f"cells.{name}: models: has cells of that name"):
+        cells_of({"cells": {"real": {"kind": "real"}, name: {"kind": "noise"}}})

@@ -32,6 +32,9 @@ def test_more_images_and_longer_trainings_take_longer(home: Path, tmp_path: Path
     assert seconds({"segmenter": None, "count": 8000}) > 10 * drawing
     short = {"trainer": "nnUNetTrainerEchoSynth_cpu", "epochs": 1}
     assert seconds({"segmenter": short | {"epochs": 40}}) > seconds({"segmenter": short}) + 600
+    own = {"real": {"kind": "real"}, "longer": {"kind": "real", "patients": 2, "epochs": 41}}
+    alike = own | {"longer": {"kind": "real", "patients": 2}}
+    assert seconds({"segmenter": short, "cells": own}) > seconds({"segmenter": short, "cells": alike}) + 600
     assert seconds({"segmenter": {"trainer": "nnUNetTrainerEchoSynth"}}) > 86400  # the paper's, on a CPU
     alone = {"segmenter": None, "cells": {"real": {"kind": "real"}}, "reference": "real"}
     none, few, many = (seconds(alone | {"quality": q}) for q in (None, {"count": 20}, {"count": 1000}))

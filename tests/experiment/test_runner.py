@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from echo_synth.errors import RunError
-from echo_synth.experiment.runner import Runner
+from echo_synth.experiment.runner import Runner, _link
 from echo_synth.experiment.shell import inherited_environment
 from echo_synth.experiment.stages import Cell, Stage
 from tests.experiment.sweeps import runner_in
@@ -105,3 +105,13 @@ def _works_in(process: Path, folder: Path) -> bool:
         return Path(os.readlink(process / "cwd")) == folder and bool((process / "cmdline").read_bytes())
     except OSError:
         return False
+
+
+def test_links_follow_data_that_was_moved(tmp_path: Path) -> None:
+    folder = tmp_path / "stage"
+    folder.mkdir()
+    for place in ("here", "there"):
+        (tmp_path / place / "Dataset501_X").mkdir(parents=True)
+        _link(tmp_path / place / "Dataset501_X", folder)
+        assert (folder / "Dataset501_X").resolve() == (tmp_path / place / "Dataset501_X").resolve()
+    assert [f.name for f in folder.iterdir()] == ["Dataset501_X"]
