@@ -100,7 +100,7 @@ def _convert(
     file = read_dataset_spec(spec)
     source, made_by = (src or spec.parent).absolute(), convert_spec.MADE_BY
     target = nnunet_raw.target(dataset_id, name or spec.stem, overwrite, made_by, [source])
-    folder = classification or classification_home() / target.name
+    folder = classification.absolute() if classification else classification_home() / target.name
     check_target(folder, made_by, overwrite, [source], "another --classification")
     check_apart([folder, target])
     plan = convert_spec.plan_spec(source, file, allow_missing, patients)

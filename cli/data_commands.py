@@ -62,7 +62,7 @@ def convert_camus(
     from echo_synth.home import classification as classification_home
 
     target = nnunet_raw.target(dataset_id, name, overwrite, convert.MADE_BY, [src])
-    folder = classification or classification_home() / target.name
+    folder = classification.absolute() if classification else classification_home() / target.name
     check_target(folder, convert.MADE_BY, overwrite, [src], "another --classification")
     check_apart([folder, target])
     plan = convert.plan(src, split, allow_missing, patients)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial-"
 MOST_JSON = 1 << 22  # characters of a JSON file
-LISTS_CASES = 1 << 26  # of one that names every case of a dataset
+LISTS_CASES = 1 << 29  # of one that names every case of a dataset; a mixture takes some 255 for each of a million
 _CHARACTERS = 16  # of an entry, at least on average: to check millions of them takes minutes and gigabytes
 _UMASK = os.umask(0)
 os.umask(_UMASK)  # the only way to read it

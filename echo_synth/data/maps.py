@@ -163,7 +163,12 @@ def _axis(map_: NDArray[np.uint8], row: Mapping[str, Any], spec: MapSpec) -> Lon
 def _with_fractions(
     index: pd.DataFrame, masks: Mapping[str, NDArray[np.uint8]], rows: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame:
-    """EF of the source's four masks and of the four maps of each repeat, in every row; their axes are left out."""
+    """EF of the source's four masks and of the four maps of each repeat, in every row; their axes are left out.
+
+    NaN where a patient has several images of a view and phase: which of them belong to one beat is not known.
+    """
+    if len({(r["view"], r["phase"]) for r in rows}) < len(rows):
+        return index.drop(columns=_AXIS).assign(source_ef=math.nan, ef=math.nan)
     source = ejection_fraction(
         {(r["view"], r["phase"]): ventricle(anatomy(masks[r["case"]]), _spacing(r)) for r in rows}
     )

@@ -70,12 +70,24 @@ def plan(real: RawDataset, synthetic: Sequence[RawDataset], patients: int | None
     parts = [choose_patients(real, patients, seed).assign(source=real.name)]
     for dataset in synthetic:
         cases = dataset.cases()
-        parts.append(cases[cases["split"] == "train"].assign(source=dataset.name))
+        training = cases[cases["split"] == "train"]
+        _refuse_validating(real, dataset, training)
+        parts.append(training.assign(source=dataset.name))
     table = pd.concat(parts, ignore_index=True)
     twice = table.loc[table["case"].duplicated(), "case"]
     if len(twice):
         raise DataError(f"{twice.iloc[0]} is in more than one of the datasets; draw them with different --seed")
     return table
+
+
+def _refuse_validating(real: RawDataset, dataset: RawDataset, training: pd.DataFrame) -> None:
+    table = real.cases()
+    both = sorted(set(training["patient"]) & set(table.loc[table["split"] == "val", "patient"]))
+    if both:
+        raise DataError(
+            f"{dataset.name}: has training images of {both[0]}, with whom {real.name} validates"
+            f"{f' (and of {len(both) - 1} more)' if len(both) > 1 else ''}; draw it from maps of {real.name}, or import it with --real"
+        )
 
 
 def shares(real: RawDataset, synthetic: Sequence[RawDataset], share: float) -> dict[str, float]:

@@ -19,6 +19,7 @@ from echo_synth.errors import DataError
 
 MOST_PIXELS = 1 << 25
 _HEADER = b"\x89PNG\r\n\x1a\n"
+_DEPTH_AT = 24  # bits a channel and kind of colour: after the first chunk's length and name, width and height
 _UP = 2  # the filter of a line that holds differences from the line above
 
 
@@ -44,7 +45,7 @@ def read_grey_png(path: Path) -> NDArray[np.uint8]:
     """
     with _opened(path) as image:
         _check(path, image, ("L", "LA", "P", "RGB", "RGBA"), None)
-        if image.mode in ("LA", "RGBA"):
+        if image.mode in ("LA", "RGBA") or "transparency" in image.info:
             image.load()
             image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
         return np.asarray(image.convert("L"), dtype=np.uint8)
@@ -71,8 +72,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         if path.exists() and not path.is_file():
             raise DataError(f"{path}: not a regular file")
         with open(path, "rb") as file:
-            if file.read(len(_HEADER)) != _HEADER:
+            beginning = file.read(_DEPTH_AT + 2)
+            if not beginning.startswith(_HEADER):
                 raise DataError(f"{path}: not a PNG image")
+            depth, colour = (*beginning[_DEPTH_AT:], 0, 0)[:2]
+            if depth == 16 and colour:  # Pillow would cut it to its upper half in silence
+                raise DataError(f"{path}: is 16-bit colour, expected 8 bits a channel; convert it first")
             file.seek(0)
             with Image.open(file, formats=["PNG"]) as image:
                 yield image

@@ -55,7 +55,8 @@ def find_spec_cases(root: Path, file: SpecFile, allow_missing: bool = False) -> 
     names = {"view": _by_text(file.spec.views), "phase": _by_text(file.spec.phases)}
     found = list(find_files(root, file.spec.images, {place: list(texts) for place, texts in names.items()}))
     masks = {f.path: root / file.spec.masks.fill(f.values) for f in found}
-    found = [f for f in found if f.path not in set(masks.values())]  # a mask may fit the images' pattern as well
+    all_masks = set(masks.values())
+    found = [f for f in found if f.path not in all_masks]  # a mask may fit the images' pattern as well
     if not found:
         raise file.error(["images"], f"no file below {root} fits '{file.spec.images.text}'{_example(root)}")
     return _pair(found, masks, names, file, allow_missing)
@@ -99,7 +100,8 @@ def _pair(
             f"{first.mask}: missing, the mask of {first.image.name} by {file.at('masks')}; "
             "pass --allow-missing to leave such images out"
         )
-    whole = [case for name, case in sorted(cases.items()) if name not in set(missing)]
+    lacking = set(missing)
+    whole = [case for name, case in sorted(cases.items()) if name not in lacking]
     if not whole:
         raise file.error(
             ["masks"], f"none of {len(cases)} images has its mask; the first would be {masks[found[0].path]}"

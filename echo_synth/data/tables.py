@@ -21,11 +21,11 @@ from echo_synth.data.subject import subject_of
 from echo_synth.errors import DataError
 from echo_synth.types import PHASES, SPLITS, VIEWS
 
-_MOST_BYTES = 1 << 26  # of a CSV file
+_MOST_BYTES = 1 << 28  # of a CSV file; a row of cases.csv of generate takes some 140
 _MOST_ROWS, _MOST_COLUMNS = 2_000_000, 1000  # twice the images of the largest dataset
 _MOST_VALUES = 1 << 26  # of a parquet file, those in lists included
 _MOST_UNPACKED = 1 << 30  # bytes
-_MOST_TEXT = 1 << 28  # bytes of all texts, each as often as it is there
+_MOST_TEXT = 1 << 29  # bytes of all texts, each as often as it is there
 _CODECS = ("SNAPPY", "UNCOMPRESSED")  # what unpacks to twenty times its length at most, whatever it claims
 _SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}"  # names become file names
 

@@ -59,7 +59,8 @@ def derive_case(image: Image2D, mask: Image2D, size: int | None) -> Case2D:
     """
     sector = sector_mask(image.pixels)
     if size is None:
-        lifted = np.maximum(image.pixels, 1).astype(image.pixels.dtype)
+        whole = np.issubdtype(image.pixels.dtype, np.integer)
+        lifted = np.maximum(image.pixels, 1).astype(np.uint8 if whole else np.float32)
         return Case2D(_cut(lifted, sector), mask.pixels.astype(np.uint8), sector, image.spacing)
     grid = (size, size)
     sector = sector_mask(resize_labels(sector, grid))

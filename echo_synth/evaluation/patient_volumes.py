@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -74,8 +75,11 @@ def compare_volumes(axes: Sequence[VentricleAxes], case_facts: pd.DataFrame | No
 
     Returns:
         Columns patient, convention, edv_ml, esv_ml, ef_percent, the same with _reference, ef_cfg (%;
-        NaN where unknown).
+        NaN where unknown). Patients with several images of a view and phase are left out: which belong to one beat is not known.
     """
+    images = Counter(a.identity for a in axes)
+    several = {identity.patient for identity, number in images.items() if number > 1}
+    axes = [a for a in axes if a.identity.patient not in several]
     predicted = patient_volumes({a.identity: a.predictions[folder] for a in axes})
     reference = patient_volumes({a.identity: a.reference for a in axes})
     keys = ["patient", "convention"]

@@ -18,7 +18,7 @@ from echo_synth.data import nnunet_raw
 from echo_synth.data.facts import terms, write_facts
 from echo_synth.data.nifti import Image2D, write_image
 from echo_synth.data.nnunet_raw import RawDataset
-from echo_synth.data.pair import check_field_of_view, check_grey_levels
+from echo_synth.data.pair import check_extent, check_grey_levels
 from echo_synth.data.png import read_grey_png
 from echo_synth.data.tissues import OTHER_TISSUE, Case2D, derive_case
 from echo_synth.errors import DataError
@@ -79,7 +79,9 @@ def read_pair(pair: Pair, spacing_of: Callable[[tuple[int, int]], tuple[float, f
             f"{pair.mask}: is {ids.shape[0]} x {ids.shape[1]}, its image is {image.shape[0]} x {image.shape[1]}"
         )
     spacing = spacing_of((image.shape[0], image.shape[1]))
-    check_field_of_view(pair.image, Image2D(image, spacing))
+    check_extent(
+        pair.image, Image2D(image, spacing), "is --spacing, or the table's, right?"
+    )  # a PNG has none of its own
     check_grey_levels(pair.image, image)
     if origin.labels.knows_sector:  # what a network drew outside does not count
         image = np.where(ids > 0, np.maximum(image, 1), 0).astype(np.uint8)

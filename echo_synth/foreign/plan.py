@@ -150,6 +150,10 @@ def _row(pair: Pair, number: int, told: Told, tabled: Mapping[str, Any]) -> dict
             "patient0001_2CH_ED_0.png, or pass --table"
         )
     patient = given.get("patient", told.patient)
+    if patient is not None and "_" in patient:  # case names are taken apart there again
+        raise DataError(
+            f"{pair.name}: patient {patient}: '_' separates the parts of a case's name; write {patient.replace('_', '-')}"
+        )
     name = patient or f"foreign{number + 1:06d}"
     return {
         "case": case_name(pair, name, view, phase),

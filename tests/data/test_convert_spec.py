@@ -163,6 +163,22 @@ def test_nifti_with_its_own_spacing(heads: Path) -> None:
     assert cases["native_spacing_column_mm"].iloc[0] == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize("kind", ["int16", "int32", "float64"])
+def test_native_images_of_any_number_type(heads: Path, kind: str) -> None:
+    for file in list(heads.parent.glob("*/*.png")):
+        pixels = np.array(Image.open(file)).astype(kind if file.parent.name == "images" else "uint8")
+        image = sitk.GetImageFromArray(pixels)
+        image.SetSpacing((0.4, 0.5))
+        sitk.WriteImage(image, str(file.with_suffix(".nii.gz")))
+    before = np.array(Image.open(sorted((heads.parent / "images").glob("*.png"))[0]))
+    heads.write_text(SPEC.replace(".png", ".nii.gz").replace("spacing: [0.5, 0.4]", "spacing: file"))
+    dataset = _convert(heads, native=True)
+    row = dataset.cases().iloc[0]
+    stored = sitk.GetArrayFromImage(sitk.ReadImage(str(dataset.image_path(row["case"], row["split"]))))
+    assert stored.dtype == (np.float32 if kind == "float64" else np.uint8)
+    assert stored.squeeze().shape == before.shape
+
+
 CAMUS_BY_SPEC = """title: "heart"
 images: "database_nifti/{patient}/{patient}_{view}_{phase}.nii.gz"
 masks: "database_nifti/{patient}/{patient}_{view}_{phase}_gt.nii.gz"

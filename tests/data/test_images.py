@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -244,3 +245,20 @@ def test_what_is_transparent_is_black(mode: str, tmp_path: Path) -> None:
     image.putalpha(Image.fromarray(alpha))
     image.save(tmp_path / "x.png")
     assert np.array_equal(read_grey_png(tmp_path / "x.png"), np.where(alpha, 200, 0))
+
+
+def test_a_transparent_colour_of_a_palette_is_black(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 255, 255, 100, 100, 100])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "p.png", transparency=0)
+    assert read_grey_png(tmp_path / "p.png").tolist() == [[0, 100]]
+
+
+def test_sixteen_bits_of_colour_are_not_cut_in_silence(tmp_path: Path) -> None:
+    header = struct.pack(">2I5B", 1, 1, 16, 2, 0, 0, 0)  # one pixel of three channels
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes([0, 15, 255, 15, 255, 15, 255]))), (b"IEND", b"")]
+    packed = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
+    (tmp_path / "c.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+    with pytest.raises(DataError, match=r"c\.png: is 16-bit colour, expected 8 bits a channel"):
+        read_grey_png(tmp_path / "c.png")

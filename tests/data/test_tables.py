@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from echo_synth.data import nnunet_raw
+from echo_synth.data import mix, nnunet_raw, tables
 from echo_synth.data.camus import choose_some, hold_out_validation
 from echo_synth.data.folds import patient_folds
 from echo_synth.data.leakage import refuse_patients_of
 from echo_synth.data.maps import open_maps
 from echo_synth.data.tables import read_cases, read_manifest
 from echo_synth.errors import DataError, LeakageError
+from echo_synth.files import LISTS_CASES
 
 
 def _cases(path: Path, **changes: object) -> Path:
@@ -187,3 +188,25 @@ def test_tables_of_millions_of_rows_or_thousands_of_columns_are_refused(tmp_path
     for name in ("rows.csv", "columns.csv"):
         with pytest.raises(DataError, match=r"rows and [0-9]+ columns, expected at most"):
             read_cases(tmp_path / name)
+
+
+def test_a_million_images_can_be_read_back() -> None:
+    """What README promises: cases.csv, manifest and lists of so many, with the longest names that generate gives."""
+    row = "patient0001_2CH_ED_aug99_seed1234_0999999,patient0001_2CH_ED_aug99_seed1234,patient0001_2CH_ED,patient0001,2CH,ED,train,0.4921875123456,0.6125123456789,256,256\n"
+    assert len(row) * 1_000_000 < tables._MOST_BYTES
+    case = row.partition(",")[0]
+    folds = 5 * (len(case) + 10)  # splits_final.json names a case once a fold
+    mixed = len(case) + 2 * 60 + 120  # dataset.json of a mixture: image and label by relative path
+    assert max(folds, mixed) * 1_000_000 < LISTS_CASES
+    assert tables._MOST_VALUES > 25 * 1_000_000
+
+
+def test_images_of_a_real_validation_patient_are_not_mixed_in_for_training(home: Path) -> None:
+    """The mixture could not be read: a patient would be in train and in val."""
+    real = nnunet_raw.find(501)
+    cases = real.cases()
+    validating = cases.loc[cases["split"] == "val", "patient"].iloc[0]
+    synthetic = nnunet_raw.RawDataset(Path("Dataset601_FOREIGN"))
+    mix._refuse_validating(real, synthetic, cases[cases["split"] == "train"])
+    with pytest.raises(DataError, match=f"Dataset601_FOREIGN: has training images of {validating}, .*--real"):
+        mix._refuse_validating(real, synthetic, cases.assign(split="train"))

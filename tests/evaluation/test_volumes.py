@@ -11,9 +11,11 @@ import pytest
 from scipy import ndimage
 
 from echo_synth.data.nifti import read_image
+from echo_synth.evaluation.patient_volumes import VentricleAxes, compare_volumes
 from echo_synth.metrics.agreement import agreement
 from echo_synth.metrics.volumes import DISCS, LongAxis, biplane_volumes, long_axis
 from echo_synth.parallel import parallel_map
+from echo_synth.types import CaseId
 
 
 def _ventricle(
@@ -193,3 +195,16 @@ def test_agreement_by_hand() -> None:
     assert found.loa == pytest.approx((1 - 1.96, 1 + 1.96))
     assert found.r == pytest.approx(np.corrcoef([1, 2, 4], [1, 1, 2])[0, 1])
     assert np.isnan(agreement(np.array([np.nan]), np.array([1.0])).r)
+
+
+def test_patients_with_several_images_of_a_phase_have_no_volume() -> None:
+    """Two beats of a patient, the second with its phases the wrong way round: which belong together is not known."""
+    ed, es = LongAxis(80, np.full(DISCS, 50.0)), LongAxis(60, np.full(DISCS, 40.0))
+
+    def beat(patient: str, first: LongAxis, second: LongAxis) -> list[VentricleAxes]:
+        phases = (("ED", first), ("ES", second))
+        return [VentricleAxes(CaseId(patient, v, p), a, (a,)) for v in ("2CH", "4CH") for p, a in phases]
+
+    table = compare_volumes([*beat("p1", ed, es), *beat("p2", ed, es), *beat("p2", es, ed)], None)
+    assert set(table["patient"]) == {"p1"}
+    assert (table["ef_percent"] > 0).all()

@@ -115,6 +115,9 @@ def test_a_table_says_what_names_do_not(real: RawDataset, tmp_path: Path) -> Non
     table.to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(DataError, match="nothing tells the size of its pixels; pass --spacing"):
         _import(folder, table=tmp_path / "t.csv")
+    table.assign(patient="pat_1").to_csv(tmp_path / "u.csv", index=False)
+    with pytest.raises(DataError, match=r"patient pat_1: '_' separates the parts .* write pat-1"):
+        _import(folder, table=tmp_path / "u.csv", spacing="0.6,0.5")
     dataset = _import(folder, table=tmp_path / "t.csv", spacing="0.6,0.5")
     cases = dataset.cases()
     assert list(cases["view"]) == list(table["view"])
