@@ -25,7 +25,7 @@ _MOST_BYTES = 1 << 28  # of a CSV file; a row of cases.csv of generate takes som
 _MOST_ROWS, _MOST_COLUMNS = 2_000_000, 1000  # twice the images of the largest dataset
 _MOST_VALUES = 1 << 26  # of a parquet file, those in lists included
 _MOST_UNPACKED = 1 << 30  # bytes
-_MOST_TEXT = 1 << 29  # bytes of all texts, each as often as it is there
+_MOST_TEXT = 1 << 28  # bytes of all texts, each as often as it is there
 _CODECS = ("SNAPPY", "UNCOMPRESSED")  # what unpacks to twenty times its length at most, whatever it claims
 _SAFE_NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}"  # names become file names
 
