@@ -7,9 +7,11 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
@@ -33,8 +35,9 @@ _COSTED = {
 
 
 def colours(table: pd.DataFrame) -> dict[str, str]:
-    """A colour for each row of the grid, the same in all figures, whatever of it is done or drawn."""
-    return {str(row): f"C{i % 10}" for i, row in enumerate(grid(table)["row"].unique())}
+    """A colour for each row of the grid, the same in all figures, whatever of it is done or drawn; from the eleventh on lighter ones."""
+    rows, pairs = grid(table)["row"].unique(), colormaps["tab20"]  # of which C0 to C9 are every other
+    return {str(row): to_hex(pairs(2 * (i % 10) + i // 10 % 2)) for i, row in enumerate(rows)}
 
 
 def label_of(row: str, rows: pd.DataFrame, table: pd.DataFrame) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 from echo_synth.report import sweep_figures
 from tests.report.tables import sweep_table
@@ -137,3 +138,10 @@ def test_the_front_shows_the_error_of_ef_and_money_where_they_are_known() -> Non
     drawn = sweep_figures.cost_front(table)
     assert drawn is not None
     assert not drawn.axes[0].child_axes
+
+
+def test_twenty_rows_have_twenty_colours() -> None:
+    table = pd.DataFrame({"kind": "synthetic", "row": [f"r{i}" for i in range(20)]})
+    found = sweep_figures.colours(table)
+    assert len(set(found.values())) == 20
+    assert found["r0"] == to_hex("C0")
