@@ -36,7 +36,7 @@ _COSTED = {
 
 def colours(table: pd.DataFrame) -> dict[str, str]:
     """A colour for each row of the grid, the same in all figures, whatever of it is done or drawn; from the eleventh on lighter ones."""
-    rows, pairs = grid(table)["row"].unique(), colormaps["tab20"]  # of which C0 to C9 are every other
+    rows, pairs = grid(table)["row"].unique(), colormaps["tab20"]  # of which the ten usual ones are every other
     return {str(row): to_hex(pairs(2 * (i % 10) + i // 10 % 2)) for i, row in enumerate(rows)}
 
 

@@ -144,4 +144,4 @@ def test_twenty_rows_have_twenty_colours() -> None:
     table = pd.DataFrame({"kind": "synthetic", "row": [f"r{i}" for i in range(20)]})
     found = sweep_figures.colours(table)
     assert len(set(found.values())) == 20
-    assert found["r0"] == to_hex("C0")
+    assert found["r0"] == to_hex("tab:blue")
