@@ -29,7 +29,7 @@ from nnunet_plugin.budgets import Budget, budgets
 
 PLANS, CONFIGURATION, FOLD = "nnUNetPlans", "2d", 0
 _GREY_LEVELS = 10**6  # of the foreground, whose mean and percentiles plans tell; our images are rescaled without them
-PLUGIN_PREFIX = "ECHOSYNTH_NNUNET_"  # of the environment variables that change a trainer of the plugin
+_PLUGIN = "ECHOSYNTH_NNUNET_"  # how the environment variables begin that change a trainer of the plugin
 _FEW_CASES = 200  # are read by one process before others have started
 FINAL, LATEST = "checkpoint_final.pth", "checkpoint_latest.pth"
 
@@ -48,6 +48,11 @@ def environment() -> dict[str, str]:
     return values
 
 
+def changing_trainers() -> set[str]:
+    """Names of the environment variables that are set and change what a trainer of the plugin does, not only how fast."""
+    return {name for name in os.environ if name.startswith(_PLUGIN) and name != f"{_PLUGIN}THREADS"}
+
+
 @contextmanager
 def _nnunet(log: Path, extra: Mapping[str, str] | None = None) -> Iterator[TextIO]:
     """nnU-Net's environment around a piece of work, its output appended to `log`; yields where people watch.
@@ -59,7 +64,7 @@ def _nnunet(log: Path, extra: Mapping[str, str] | None = None) -> Iterator[TextI
     with other folders in this process: it reads them once.
     """
     wanted = environment() | dict(extra or {})
-    stray = {k for k in os.environ if k.startswith(PLUGIN_PREFIX) and k != f"{PLUGIN_PREFIX}THREADS"} - set(wanted)
+    stray = changing_trainers() - set(wanted)
     before = {k: os.environ.get(k) for k in (*wanted, *stray)}
     for name in stray:
         del os.environ[name]

@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from echo_synth.downstream.nnunet import changing_trainers
 from echo_synth.interrupt import WITHIN
 
-_TRAINER_PREFIX = "ECHOSYNTH_NNUNET_"  # would change a trainer behind the settings' back
-_ONLY_SPEED = "ECHOSYNTH_NNUNET_THREADS"  # and not what is trained
 _PROGRAM = "cli.main"  # the module that is `echosynth`
 _SECONDS_TO_SAVE = 60.0
 _running: list[subprocess.Popen[bytes]] = []  # the command that `run_command` waits for
@@ -87,8 +86,9 @@ def _let_end(process: subprocess.Popen[bytes]) -> None:
 
 
 def inherited_environment() -> dict[str, str]:
-    """This process's environment without what would change a trainer."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(_TRAINER_PREFIX) or k == _ONLY_SPEED}
+    """This process's environment without what would change a trainer behind the settings' back."""
+    changing = changing_trainers()
+    return {k: v for k, v in os.environ.items() if k not in changing}
 
 
 def last_line(log: Path) -> str:
