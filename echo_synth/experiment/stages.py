@@ -15,10 +15,8 @@ StageKind = Literal["data", "segmenter", "predict", "classifier", "quality", "ev
 DRAWN_KINDS = ("synthetic", "bmode", "noise")
 IMPORTED = "imported"  # kind of data that is there already, by import-images
 OWN_KINDS = (*DRAWN_KINDS, IMPORTED)  # kinds of data whose images are synthetic, all of them, and the cell's own
-DRAWN_ID, DERIVED_ID = OWN_IDS = (
-    601,
-    602,
-)  # inside stages: drawn by a generator; mixed or filtered from other datasets
+# Inside stages: drawn by a generator; mixed or filtered from other datasets.
+DRAWN_ID, DERIVED_ID = OWN_IDS = (601, 602)
 Setting = str | int | float | None  # a value of JSON
 
 

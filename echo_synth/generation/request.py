@@ -183,9 +183,8 @@ def sampler_for(model: TrainedModel, nfe: int, solver: str, sigma_max: float | N
         sigma_max: σ to start from, in units of the clean data; None: the formulation's.
     """
     choice = choose_solver(model.run, solver, nfe, model.spec.solvers, sigma_max)
-    start = start_of(
-        model.run, sigma_max
-    )  # of a network with discrete levels the nearest one, which is what is recorded
+    # Of a network with discrete levels the nearest one, which is what is recorded.
+    start = start_of(model.run, sigma_max)
     return default_settings(model.spec.precond, nfe, choice.solver, choice.sigmas, start)
 
 
