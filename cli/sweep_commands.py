@@ -14,6 +14,7 @@ from cli.options import Device, DryRun
 
 if TYPE_CHECKING:
     from echo_synth.estimate import Estimate
+    from echo_synth.experiment.measured import Throughput
     from echo_synth.experiment.spec import SweepSpec
     from echo_synth.experiment.sweep import Sweep
 
@@ -58,7 +59,7 @@ def sweep(
     benchmark: Annotated[
         Path | None,
         typer.Option(
-            help="With --dry-run: result folder of 'echosynth benchmark', to estimate the cost before there are data and weights."
+            help="Result folder of 'echosynth benchmark'. With --dry-run: estimate the cost before there are data and weights; with --status: seconds and price of an image from it, not from the sweep's own drawing."
         ),
     ] = None,
     price: Annotated[
@@ -90,11 +91,13 @@ def sweep(
     experiment = _in_ways(experiment, precision, compiled)
     folder = (out or home() / "sweeps" / spec.stem).absolute()
     wanted = [n.strip() for n in only.split(",")] if only else None
-    if benchmark is not None or (price is not None and dry_run):
-        _price(experiment, wanted, benchmark, price, folder, dry_run)
+    throughput = _measured(experiment, benchmark, status, dry_run)
+    if dry_run and (throughput is not None or price is not None):
+        _price(experiment, wanted, throughput, price, folder)
 
     from echo_synth.device import training_device
     from echo_synth.experiment.cluster import JobLimits
+    from echo_synth.experiment.cost import machine_in_words
     from echo_synth.experiment.inputs import check_contents
     from echo_synth.experiment.results import FILES
     from echo_synth.experiment.sweep import plan_sweep
@@ -105,7 +108,7 @@ def sweep(
     # On a cluster the device is that of the job, not of this machine.
     device = device if cluster else training_device(device)
     check_results(folder, "sweep", FILES, overwrite=True)  # its own give way as cells are done
-    planned = replace(plan_sweep(experiment, folder, wanted, device, say), price=price)
+    planned = replace(plan_sweep(experiment, folder, wanted, device, say), price=price, throughput=throughput)
     check_contents(folder, planned.inputs)
     expected = _say_how_long(planned, device, status, dry_run)
     states = {
@@ -140,6 +143,8 @@ def sweep(
         print_report("sweep", folder, FILES, {"cells": [planned.results.row(c) for c in planned.cells]})
         return
     _show(planned)
+    if throughput is not None:
+        say(f"seconds of an image: of one process, {throughput.folder}, {machine_in_words(throughput.machine)}")
     wrote = [f"results: {folder / 'results.csv'}", *planned.results.notes()] if begun else []
     done(*wrote, *([f"figures: {', '.join(figures)}"] if figures else []))
 
@@ -153,30 +158,39 @@ def _in_ways(experiment: SweepSpec, precision: str | None, compiled: bool) -> Sw
     return experiment.model_copy(update=asked)
 
 
-def _price(
-    experiment: SweepSpec,
-    only: list[str] | None,
-    benchmark: Path | None,
-    price: float | None,
-    folder: Path,
-    dry_run: bool,
-) -> None:
-    """Print what the whole experiment costs, and end. Raises typer.BadParameter where more or less was given than that."""
+def _measured(experiment: SweepSpec, benchmark: Path | None, status: bool, dry_run: bool) -> Throughput | None:
+    """The benchmark that was named; it has to know every model of the spec where results are to be shown with it.
+
+    Raises typer.BadParameter where nothing would use it, SpecError for a model that it lacks, DataError as `read_throughput`.
+    """
     if benchmark is None:
-        raise typer.BadParameter("expected --benchmark too, which tells the hours", param_hint="--price")
-    if not dry_run:
-        raise typer.BadParameter("expected with --dry-run, which prices the sweep", param_hint="--benchmark")
-    from echo_synth.experiment.cost import fleet_of
+        return None
+    if not (status or dry_run):
+        raise typer.BadParameter("expected with --dry-run or --status", param_hint="--benchmark")
     from echo_synth.experiment.measured import read_throughput
-    from echo_synth.experiment.sweep_cost import plan_cells, price_sweep
 
     throughput = read_throughput(benchmark)
+    if status and not dry_run:
+        for row in experiment.models:
+            throughput.speed(experiment.model_of(row), 1)
+    return throughput
+
+
+def _price(
+    experiment: SweepSpec, only: list[str] | None, throughput: Throughput | None, price: float | None, folder: Path
+) -> None:
+    """Print what the whole experiment costs, and end. Raises typer.BadParameter for a price without a benchmark."""
+    if throughput is None:
+        raise typer.BadParameter("expected --benchmark too, which tells the hours", param_hint="--price")
+    from echo_synth.experiment.cost import fleet_of
+    from echo_synth.experiment.sweep_cost import plan_cells, price_sweep
+
     cells = plan_cells(experiment, only)
     cost = price_sweep(experiment, cells, throughput, fleet_of(None, None, price, throughput.machine), folder)
     for line in cost.lines():
         say(line)
     names = [c.name for c in cells]
-    begin("sweep", {"spec": experiment, "out": folder, "cells": names, "cost": cost.as_dict()}, dry_run)
+    begin("sweep", {"spec": experiment, "out": folder, "cells": names, "cost": cost.as_dict()}, dry_run=True)
 
 
 def _say_how_long(planned: Sweep, device: str, status: bool, dry_run: bool) -> Estimate | None:

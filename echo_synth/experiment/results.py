@@ -20,6 +20,7 @@ from echo_synth.evaluation.statistics import Resampling
 from echo_synth.experiment.cells import repeats_of
 from echo_synth.experiment.comparisons import compare_cells
 from echo_synth.experiment.looks import correlate_looks
+from echo_synth.experiment.measured import Throughput
 from echo_synth.experiment.spec import SweepSpec
 from echo_synth.experiment.stages import Cell
 from echo_synth.experiment.workspace import Workspace
@@ -51,12 +52,15 @@ class Results:
         cells: all of its cells, done or not.
         workspace: where their stages are.
         price: an hour of what draws, for a column with the money; None: no such column.
+        throughput: a benchmark that tells the seconds of models instead of their drawing, which shared its machine
+            with whatever else ran; None: as drawing took.
     """
 
     spec: SweepSpec
     cells: Sequence[Cell]
     workspace: Workspace
     price: float | None = None
+    throughput: Throughput | None = None
 
     def publish(self) -> list[str]:
         """Write everything; returns the names of the figures."""
@@ -130,7 +134,7 @@ class Results:
         row: Row = {"cell": cell.name, **cell.columns, "state": self.workspace.state(cell)}
         data, evaluated, judged = cell.stages[0], cell.stage("evaluate"), cell.stage("quality")
         if cell.columns["kind"] in ("synthetic", "bmode") and self.workspace.done(data):
-            seconds = self.workspace.seconds_per_image(data)
+            seconds = self._seconds_per_image(cell)
             row["seconds_per_image"] = seconds
             if self.price is not None and seconds is not None:
                 row[MONEY] = 1000 * seconds / 3600 * self.price
@@ -140,6 +144,12 @@ class Results:
         if judged is not None and self.workspace.done(judged):
             row |= looks_of(read_quality(self.workspace.result(judged) / "quality.json"))
         return row
+
+    def _seconds_per_image(self, cell: Cell) -> float | None:
+        """Of a cell whose images are drawn. Physics is no model, and no benchmark measures it."""
+        if self.throughput is None or cell.columns["kind"] != "synthetic":
+            return self.workspace.seconds_per_image(cell.stages[0])
+        return self.throughput.speed(str(cell.columns["model"]), int(cell.columns["nfe"] or 1)).seconds
 
     def per_case(self, cell: Cell) -> pd.DataFrame | None:
         """per_case.csv of the held-out images, once the cell has it."""

@@ -11,6 +11,7 @@ from echo_synth.experiment.cells import build_cells, choose_cells
 from echo_synth.experiment.cluster import JobLimits, submit_here, wait
 from echo_synth.experiment.commands import StageCommands
 from echo_synth.experiment.inputs import SweepInputs, find_inputs
+from echo_synth.experiment.measured import Throughput
 from echo_synth.experiment.results import Results
 from echo_synth.experiment.runner import Runner, Say
 from echo_synth.experiment.slurm import SlurmSweep
@@ -29,7 +30,7 @@ class Sweep:
         cells: all of its cells.
         chosen: those to run.
         runner: carries out their stages.
-        price: see `Results`.
+        price, throughput: see `Results`.
     """
 
     spec: SweepSpec
@@ -38,6 +39,7 @@ class Sweep:
     chosen: Sequence[Cell]
     runner: Runner
     price: float | None = None
+    throughput: Throughput | None = None
 
     @property
     def workspace(self) -> Workspace:
@@ -45,7 +47,7 @@ class Sweep:
 
     @property
     def results(self) -> Results:
-        return Results(self.spec, self.cells, self.workspace, self.price)
+        return Results(self.spec, self.cells, self.workspace, self.price, self.throughput)
 
     def run_here(self, say: Say) -> None:
         """One cell after the other; one that fails does not stop the rest. Tables and figures are written after each.

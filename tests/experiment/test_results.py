@@ -9,6 +9,7 @@ import pytest
 
 from echo_synth.evaluation.rank_correlation import FEWEST
 from echo_synth.experiment.cells import build_cells
+from echo_synth.experiment.measured import Machine, Throughput
 from echo_synth.experiment.results import Results
 from echo_synth.experiment.spec import SweepSpec
 from echo_synth.experiment.stages import Cell
@@ -91,6 +92,25 @@ def test_money_stands_beside_seconds_where_a_price_is_named(tmp_path: Path) -> N
     assert {row[column] for row in rows[1:]} == {"0.25", "–"}
     Results(spec, cells, workspace).write_table()
     assert "money_per_1000_images" not in read_sweep_results(tmp_path / "results.csv")
+
+
+def test_seconds_of_models_come_from_a_benchmark_where_one_is_given(tmp_path: Path) -> None:
+    spec = SweepSpec.model_validate(GRID | {"cells": {"real": {"kind": "real"}, "bmode": {"kind": "bmode"}}})
+    cells = [c for c in build_cells(spec, FINGERPRINTS) if c.columns["kind"] != "real"]
+    workspace = runner_in(tmp_path).workspace
+    for cell in cells:
+        data = cell.stages[0]
+        record = {"kind": data.kind, "config": dict(data.config), "seconds_per_image": 9.0, "seconds": 9.0}
+        write_json(workspace.folder(data) / "done.json", record)
+    measured = Throughput(Path(), Machine(), {"edm-l64": [(5, 0.5), (20, 2.0)]})
+    Results(spec, cells, workspace, price=3.6, throughput=measured).write_table()
+    table = read_sweep_results(tmp_path / "results.csv").set_index("cell")
+    for cell in cells:
+        expected = (
+            9.0 if cell.columns["kind"] == "bmode" else measured.speed("edm-l64", int(cell.columns["nfe"])).seconds
+        )
+        assert table.loc[cell.name, "seconds_per_image"] == pytest.approx(expected)
+        assert table.loc[cell.name, "money_per_1000_images"] == pytest.approx(expected)
 
 
 _JUDGED = {

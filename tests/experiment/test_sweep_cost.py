@@ -95,3 +95,13 @@ def test_a_dry_run_prices_the_paper_without_data_or_weights(
     assert _run("sweep paper.yaml --dry-run --price 2", monkeypatch) == 2
     assert _run(f"sweep paper.yaml --dry-run --benchmark {tmp_path}", monkeypatch) == 1
     assert "echosynth benchmark" in capsys.readouterr().err
+
+
+def test_status_refuses_a_benchmark_that_lacks_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path / "home"))
+    folder = write(tmp_path / "b", ("edm",))
+    assert _run(f"sweep smoke.yaml --status --benchmark {folder}", monkeypatch) == 1
+    assert "--models edm-l64" in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()
