@@ -171,7 +171,8 @@ def _sizes(folder: Path) -> Iterator[int]:
 
 def machine_in_words(machine: Machine) -> str:
     """'NVIDIA H100, size tiny, bf16, batch 8'; of a CPU with the threads of a process."""
-    threads = f"{machine.threads} threads" if machine.accelerator == "cpu" and machine.threads else ""
+    plural = "" if machine.threads == 1 else "s"
+    threads = f"{machine.threads} thread{plural}" if machine.accelerator == "cpu" and machine.threads else ""
     size = f"size {machine.size}" if machine.size else "a size that it does not tell"
     return ", ".join(
         filter(

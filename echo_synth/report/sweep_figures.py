@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -28,6 +28,8 @@ SCORES = {
 }
 _SDM_NFE = 1000
 _CLOSE = 12  # times the least of an axis: as far as numbers between powers of ten find room
+_IN_A_LINE = 4  # images that are not in a grid
+_INSIDE = 6  # entries of a legend that find room in a plot
 _COSTED = {
     "dice_lv_endo": ("Dice, LV endocardium", 1),
     "ef_mae": ("mean absolute error of EF, points", -1),
@@ -61,9 +63,16 @@ def scores(table: pd.DataFrame) -> Figure | None:
         _against_nfe(axis, table, key)
         axis.set_ylabel(label)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    _legend(axes[0, 0])
     figure.tight_layout()
     return figure
+
+
+def _legend(axis: Axes) -> None:
+    """In the plot where it is short, else below it, where it hides nothing."""
+    entries = len(axis.get_legend_handles_labels()[0])
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 3} if entries > _INSIDE else {}
+    axis.legend(frameon=False, fontsize=8, **below)
 
 
 def _against_nfe(axis: Axes, table: pd.DataFrame, key: str) -> None:
@@ -123,7 +132,7 @@ def cost_front(table: pd.DataFrame) -> Figure | None:
     figure, axes = plt.subplots(len(shown), 1, figsize=(6.4, 4.2 * len(shown)), squeeze=False)
     for axis, (key, points) in zip(axes[:, 0], shown.items(), strict=True):
         _front(axis, table, key, points)
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    _legend(axes[0, 0])
     figure.tight_layout()
     return figure
 
@@ -194,10 +203,20 @@ def _cost_points(axis: Axes, key: str, points: pd.DataFrame, colour: str, label:
         axis.annotate(f"{nfe:.0f}", (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
 
 
+def _places(drawn: Sequence[tuple[str, int]]) -> dict[tuple[str, int], tuple[int, int]]:
+    """Line and column of each image; line 0, column 0 is the map's."""
+    names, budgets = list(dict.fromkeys(name for name, _ in drawn)), sorted({nfe for _, nfe in drawn})
+    if 2 * len(drawn) >= len(names) * len(budgets):
+        return {(name, nfe): (names.index(name), 1 + budgets.index(nfe)) for name, nfe in drawn}
+    return {key: divmod(1 + i, _IN_A_LINE) for i, key in enumerate(drawn)}
+
+
 def image_grid(
     images: Mapping[tuple[str, int], NDArray[np.uint8]], reference: NDArray[np.uint8] | None
 ) -> Figure | None:
     """One image a row of the grid and NFE, all of the same map (the paper's figure 2).
+
+    A line a row of the grid and a column an NFE, or, where that would be mostly empty, one after the other.
 
     Args:
         images: (row, NFE) to its image (H, W) uint8.
@@ -205,8 +224,8 @@ def image_grid(
     """
     if not images:
         return None
-    names, budgets = list(dict.fromkeys(name for name, _ in images)), sorted({nfe for _, nfe in images})
-    rows, columns = len(names), len(budgets) + 1
+    places = _places(list(images))
+    rows, columns = (1 + max(place[i] for place in places.values()) for i in (0, 1))
     figure, axes = plt.subplots(rows, columns, figsize=(2.1 * columns, 2.2 * rows), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -214,7 +233,7 @@ def image_grid(
         axes[0, 0].imshow(tissue_image(reference), interpolation="nearest")
         axes[0, 0].set_title("label map", fontsize=9)
     for (name, nfe), image in images.items():
-        axis = axes[names.index(name), 1 + budgets.index(nfe)]
+        axis = axes[places[name, nfe]]
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
         axis.set_title(as_label(f"drawn: {name}, {nfe} NFE"), fontsize=9)
     figure.tight_layout(pad=0.4, h_pad=1.5)

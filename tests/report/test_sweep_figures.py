@@ -100,6 +100,45 @@ def test_a_model_has_one_colour_in_all_figures() -> None:
     assert colours[0] == colours[1] == colours[2]
 
 
+@pytest.mark.parametrize(
+    ("cells", "shape"),
+    [
+        ([(name, nfe) for name in "abc" for nfe in (4, 10)], (3, 3)),  # a grid, and a column for the map
+        ([(name, nfe) for nfe, name in enumerate("abcdefg", 1)], (2, 4)),  # would be a diagonal
+        ([("a", 4)], (1, 2)),
+    ],
+)
+def test_images_stand_in_a_grid_unless_most_of_it_is_empty(
+    cells: list[tuple[str, int]], shape: tuple[int, int]
+) -> None:
+    images = {cell: np.full((4, 4), i, np.uint8) for i, cell in enumerate(cells)}
+    drawn = sweep_figures.image_grid(images, np.zeros((4, 4), np.uint8))
+    assert drawn is not None
+    places = drawn.axes[0].get_gridspec()
+    assert (places.nrows, places.ncols) == shape
+    titles = [axis.get_title() for axis in drawn.axes if axis.get_images()]
+    assert sorted(titles) == sorted(["label map", *(f"drawn: {name}, {nfe} NFE" for name, nfe in cells)])
+    for (name, nfe), image in images.items():
+        (axis,) = [a for a in drawn.axes if a.get_title() == f"drawn: {name}, {nfe} NFE"]
+        assert (np.asarray(axis.get_images()[0].get_array()) == image).all()
+
+
+def test_a_long_legend_hides_no_point() -> None:
+    few, many = sweep_table(), sweep_table()
+    drawn = many[many["kind"] == "synthetic"]
+    copies = [drawn.assign(row=f"r{i}", cell=drawn["cell"] + str(i)) for i in range(8)]
+    below = []
+    for table in (few, pd.concat([many, *copies])):
+        figure = sweep_figures.cost_front(table)
+        assert figure is not None
+        figure.canvas.draw()
+        axis = figure.axes[0]
+        legend = axis.get_legend()
+        assert legend is not None
+        below.append(legend.get_window_extent().y1 < axis.get_window_extent().y0)
+    assert below == [False, True]
+
+
 def test_the_front_counts_whole_datasets_where_they_differ_in_size() -> None:
     table = sweep_table()
     drawn = sweep_figures.cost_front(table)
