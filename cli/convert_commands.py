@@ -109,7 +109,7 @@ def _convert(
     counts = {"patients": len(plan.split_of), "cases": len(plan.jobs), "missing": plan.missing}
     settings = begin("convert", {**places, "size": grid, "spec": file.spec, **counts}, dry_run)
     origin = convert_spec.origin_of_spec(file)
-    table = convert(plan.jobs, target, folder, grid, settings, overwrite, workers, [source], origin)
+    table = convert(plan.jobs, target, folder, grid, settings, overwrite, workers, [source], origin, say)
     for note in plan.notes:
         say(note)
     done(*_told(table, file.spec.title), f"nnU-Net raw dataset: {target}", f"classification folder: {folder}")

@@ -70,7 +70,7 @@ def convert_camus(
     places = {"source": src.absolute(), "dataset": target, "classification": folder}
     counts = {"patients": len(plan.split_of), "cases": len(plan.jobs), "missing": plan.missing}
     settings = begin("convert-camus", {**places, "size": grid, "split": plan.split_source, **counts}, dry_run)
-    table = convert.convert(plan.jobs, target, folder, grid, settings, overwrite, workers, [src])
+    table = convert.convert(plan.jobs, target, folder, grid, settings, overwrite, workers, [src], tell=say)
     for note in plan.notes:
         say(note)
     per_split = table["split"].value_counts()
@@ -154,6 +154,12 @@ def make_maps(
         dry_run,
     )
     index = make_maps(dataset, sources, folder, spec, seed, settings, overwrite, workers)
+    if "source_ef" in index:
+        swapped = sorted(set(index.loc[index["source_ef"] < 0, "patient"]))
+        if swapped:
+            say(
+                f"{len(swapped)} patient(s) have a negative ejection fraction by their masks ({swapped[0]}): are ED and ES swapped?"
+            )
     done(f"{len(index)} condition maps of {len(sources)} masks in {folder}")
 
 

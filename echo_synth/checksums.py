@@ -68,7 +68,7 @@ def record(folder: Path, changed: Iterable[str] | None = None) -> None:
     Raises DataError when a file cannot be read, or the folder cannot be written.
     """
     known = {} if changed is None else {n: d for n, d in (read(folder) or {}).items() if n not in set(changed)}
-    present = set(_files(folder))
+    present = set(files_in(folder))
     sums = {name: digest for name, digest in known.items() if name in present}
     for name, result in _hashed(folder, sorted(present - set(sums)), ""):
         if isinstance(result, OSError):
@@ -103,7 +103,7 @@ def compare(folder: Path, label: str = "verify") -> Comparison:
     sums = read(folder)
     if sums is None:
         raise DataError(f"{folder / SUMS}: missing")
-    present = set(_files(folder))
+    present = set(files_in(folder))
     result = Comparison()
     result.faults += [Fault("missing", name) for name in sums.keys() - present]
     result.faults += [Fault("extra", name) for name in present - sums.keys()]
@@ -176,8 +176,12 @@ def _line(name: str, digest: str) -> bytes:
     return (b"\\" if written != raw else b"") + digest.encode() + b"  " + written + b"\n"
 
 
-def _files(folder: Path) -> Iterator[str]:
-    """Names relative to `folder` of all that is no folder, links included; our locks and temporary files left out."""
+def files_in(folder: Path) -> Iterator[str]:
+    """Names relative to `folder` of all that is no folder, links included; our locks and temporary files left out, and
+    what has no line in SHA256SUMS.
+
+    Raises DataError where a folder below cannot be listed.
+    """
 
     def stop(e: OSError) -> None:
         raise DataError(f"{e.filename or folder}: cannot be read ({_why(e)}); change its rights") from None

@@ -96,21 +96,30 @@ def check_target(
     stranger = _stranger(path)
     if stranger:
         raise ExistsError(
-            f"{path}: holds {stranger.name}, which 'echosynth {made_by}' did not make, so it is not replaced; move {stranger.name} "
+            f"{path}: holds {stranger}, which 'echosynth {made_by}' did not make, so it is not replaced; move {stranger} "
             f"away, or choose {hint}"
         )
 
 
-def _stranger(folder: Path) -> Path | None:
-    """Something in `folder` that came after it was finished: that is not in its SHA256SUMS, where there is one."""
+# What file systems and desktops leave of their own accord.
+_LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
+_LITTER_STARTS = (".nfs", "._")
+
+
+def _stranger(folder: Path) -> str | None:
+    """A file in `folder` or below that came after it was finished: that is not in its SHA256SUMS, where there is one."""
     try:
         sums = checksums.read(folder)
     except DataError:  # damaged: to replace the folder is the way out
         return None
     if not sums:
         return None
-    own = {name.split("/", 1)[0] for name in sums} | {checksums.SUMS, _SETTINGS, MARKER}
-    return next((e for e in sorted(folder.iterdir()) if e.name not in own and not e.name.startswith(".")), None)
+    others = {name for name in checksums.files_in(folder) if name not in sums and name != MARKER}
+    return min((name for name in others if not _is_litter(name.rsplit("/", 1)[-1])), default=None)
+
+
+def _is_litter(name: str) -> bool:
+    return name in _LITTER or name.startswith(_LITTER_STARTS)
 
 
 def _refuse_precious(path: Path, inputs: Sequence[Path], hint: str) -> None:

@@ -164,7 +164,8 @@ def test_what_came_later_is_not_replaced(tmp_path: Path) -> None:
         (new / "a.png").write_text("a")
         (new / "settings.json").write_text("{}")
         checksums.record(new)
-    (folder / ".hidden").write_text("")
+    for litter in (".DS_Store", ".nfs0001", "Thumbs.db"):
+        (folder / litter).write_text("")
     check_target(folder, "make-maps", overwrite=True)
     mine = folder / "notes.txt"
     mine.write_text("corrections")
@@ -175,8 +176,23 @@ def test_what_came_later_is_not_replaced(tmp_path: Path) -> None:
     mine.unlink()
     with new_folder(folder / "other", "make-maps", overwrite=False) as new:
         (new / "b.png").write_text("b")
-    with pytest.raises(ExistsError, match="maps: holds other, which"):
+    with pytest.raises(ExistsError, match=r"maps: holds other/b\.png, which"):
         check_target(folder, "make-maps", overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["labels/corrected/a.png", "labels/mine.png", ".notes"])
+def test_what_came_later_is_not_replaced_wherever_it_is(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "set"
+    with new_folder(folder, "convert-camus", overwrite=False) as new:
+        (new / "labels").mkdir()
+        (new / "labels" / "a.png").write_text("a")
+        checksums.record(new)
+    mine = folder / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("corrections")
+    with pytest.raises(ExistsError, match=f"holds {name}, which 'echosynth convert-camus' did not make"):
+        check_target(folder, "convert-camus", overwrite=True)
+    assert mine.read_text() == "corrections"
 
 
 def test_a_replaced_folder_goes_whatever_its_rights(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,22 +82,30 @@ def _patient_folders(folders: Iterable[Path]) -> dict[str, Path]:
 
 def _split_folder(source: Path) -> Path | None:
     for name in specs.camus().split_folders:
-        beside = [source.parent] if source.name in specs.camus().database_folders else []
+        whole = source.resolve()  # "." and links have other names, or none
+        beside = [p.parent for p in (source.absolute(), whole) if p.name in specs.camus().database_folders]
         for parent in (source, *beside):
             if (parent / name).is_dir():
                 return parent / name
     return None
 
 
-def find_cases(database: CamusDatabase, allow_missing: bool = False) -> list[CamusCase]:
-    """All cases of `database`, image and mask paired by name, sorted by id.
+def find_cases(
+    database: CamusDatabase, allow_missing: bool = False, patients: Collection[str] | None = None
+) -> list[CamusCase]:
+    """Cases of `database`, image and mask paired by name, sorted by id.
+
+    Args:
+        patients: whose cases; None for all.
 
     Raises DataError for a missing image or mask unless `allow_missing`, in which case the
     case is left out and named in `database.missing`.
     """
     layout = specs.camus()
     cases: list[CamusCase] = []
-    for patient, folder in sorted(database.patients.items()):
+    database.missing.clear()
+    wanted = {p: folder for p, folder in database.patients.items() if patients is None or p in patients}
+    for patient, folder in sorted(wanted.items()):
         for view in layout.views:
             for phase in layout.phases:
                 case_id = CaseId(patient, view, phase)

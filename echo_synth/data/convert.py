@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from echo_synth import __version__, checksums
+from echo_synth import __version__, checksums, specs
 from echo_synth.data import camus, nnunet_raw, splits
+from echo_synth.data.between_cases import Seen, notes_of
 from echo_synth.data.camus import CamusCase
 from echo_synth.data.card import KEY
 from echo_synth.data.cfg import CfgValue
@@ -25,6 +26,7 @@ from echo_synth.data.sources import CAMUS, SIMULATED
 from echo_synth.data.spec_cases import SpecCase
 from echo_synth.data.subject import Subject, heart, write_subject
 from echo_synth.data.tissues import Case2D, derive_case
+from echo_synth.errors import DataError
 from echo_synth.files import write_json
 from echo_synth.folders import maker, mark, new_folders
 from echo_synth.parallel import parallel_map
@@ -32,6 +34,7 @@ from echo_synth.progress import track
 from echo_synth.types import SPLITS
 
 MADE_BY = "convert-camus"
+PHANTOM = "phantom"  # the command; its module would load the renderer
 _FROM_CFG = ("sex", "age", "quality", "ef", "frame_rate", "edv", "esv")
 
 
@@ -50,24 +53,26 @@ class ConvertJob:
 
 @dataclass(frozen=True)
 class Origin:
-    """Whose cases are converted.
+    """Whose cases are converted, and how.
 
     Attributes:
         made_by: the command that does.
         read: image and mask of one case, checked; runs in worker processes.
         subject: what is seen in the images.
         terms: source and licence, for settings.json; None: CAMUS's, or those of simulated patients.
+        turns: whether `read` turns images as their headers say.
     """
 
     made_by: str
     read: Callable[[Any], tuple[Image2D, Image2D]]
     subject: Subject
     terms: Mapping[str, str] | None = None
+    turns: bool = False
 
 
 def of_camus() -> Origin:
     """CAMUS, in either of its releases."""
-    return Origin(MADE_BY, read_case, heart())
+    return Origin(MADE_BY, read_case, heart(), turns=True)
 
 
 @dataclass(frozen=True)
@@ -105,8 +110,13 @@ def plan(src: Path, split: str | None, allow_missing: bool, patients: int | None
     lists = splits.read_split(folder) if folder else splits.official_split()
     source = str(folder or "the official split")
     listed = camus.assign_splits(database.patients, lists, allow_missing, source)
+    if allow_missing:  # who has no case at all must not be the one that is chosen for validation
+        known = {c.id.patient for c in camus.find_cases(database, allow_missing)}
+        listed = {patient: part for patient, part in listed.items() if patient in known}
+        if not listed:
+            raise DataError(f"{src}: no patient of {source} has an image with its mask")
     split_of = camus.hold_out_validation(camus.choose_some(listed, patients) if patients else listed)
-    cases = [c for c in camus.find_cases(database, allow_missing) if c.id.patient in split_of]
+    cases = camus.find_cases(database, allow_missing, split_of)
     jobs = [
         ConvertJob(c, split_of[c.id.patient], camus.read_info(database.patients[c.id.patient], c.id.view))
         for c in cases
@@ -119,10 +129,17 @@ def plan(src: Path, split: str | None, allow_missing: bool, patients: int | None
     return ConversionPlan(jobs, split_of, source, database.missing, notes)
 
 
-def _convert_one(
-    job: ConvertJob, size: int | None, raw: Path, classification: Path | None, origin: Origin
-) -> tuple[dict[str, Any], bytes]:
-    """Worker: read, convert and write one case; returns its row of cases.csv, and a SHA-256 of what was read."""
+@dataclass(frozen=True)
+class _Made:
+    """A converted case: its row of cases.csv, a SHA-256 of what was read, and what is compared with other cases."""
+
+    row: dict[str, Any]
+    digest: bytes
+    seen: Seen
+
+
+def _convert_one(job: ConvertJob, size: int | None, raw: Path, classification: Path | None, origin: Origin) -> _Made:
+    """Worker: read, convert and write one case."""
     image, mask = origin.read(job.case)
     derived = derive_case(image, mask, size)
     dataset, name = nnunet_raw.RawDataset(raw), job.case.name
@@ -131,7 +148,8 @@ def _convert_one(
     if classification is not None:
         path = classification / job.split / job.case.id.view / f"{name}.png"
         Image.fromarray(np.clip(np.rint(derived.image), 0, 255).astype(np.uint8)).save(path)  # type: ignore[call-overload]
-    return _case_row(job, image, derived), _digest(name, image, mask)
+    seen = Seen.of(name, job.case.id.patient, job.case.id.view, job.case.id.phase, job.split, image, mask)
+    return _Made(_case_row(job, image, derived), _digest(name, image, mask), seen)
 
 
 def _digest(name: str, image: Image2D, mask: Image2D) -> bytes:
@@ -179,6 +197,7 @@ def convert(
     workers: int | None = None,
     inputs: Sequence[Path] = (),
     origin: Origin | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """Convert `jobs` into the raw dataset folder `raw` and the folder `classification`.
 
@@ -189,17 +208,20 @@ def convert(
         settings: written to settings.json.
         inputs: folders that the jobs are read from, which are never replaced.
         origin: whose cases they are; CAMUS's by default.
+        tell: is told what is odd about them together, see `between_cases.notes_of`.
 
     Returns:
         the rows of cases.csv, see `tables.CASES`.
 
     Raises:
-        DataError: a damaged input file, or no space or permission to write.
+        DataError: a damaged input file, a test patient's image that is another's too, or no space or permission to
+            write.
         ExistsError: a folder exists and may not be replaced.
     """
     targets = ([classification] if classification else []) + [raw]
     origin = origin or of_camus()
     with new_folders(targets, origin.made_by, overwrite, inputs) as folders:
+        nnunet_raw.check_alone(raw)
         new_raw, new_class = folders[-1], folders[0] if classification else None
         for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
             (new_raw / name).mkdir()
@@ -208,9 +230,10 @@ def convert(
                 folder.mkdir(parents=True)
         work = partial(_convert_one, size=size, raw=new_raw, classification=new_class, origin=origin)
         made = list(track(parallel_map(work, jobs, workers), len(jobs), "convert", "cases"))
-        cases = pd.DataFrame([row for row, _ in made])
+        odd = notes_of([m.seen for m in made], origin.subject.is_heart, origin.turns)
+        cases = pd.DataFrame([m.row for m in made])
         nnunet_raw.write_index(new_raw, cases, origin.subject)
-        facts = _facts(cases, [digest for _, digest in made], inputs, origin)
+        facts = _facts(cases, [m.digest for m in made], inputs, origin)
         write_json(new_raw / "settings.json", {**settings, KEY: facts})
         if new_class:
             cases.sort_values("case").to_csv(new_class / "cases.csv", index=False)
@@ -218,12 +241,22 @@ def convert(
             write_subject(folder, origin.subject)
             mark(folder, origin.made_by)
             checksums.record(folder)
+    if tell is not None:
+        for note in odd:
+            tell(note)
     return cases
+
+
+def _is_phantom(source: Path) -> bool:
+    """Whether `echosynth phantom` made `source`, or the folder whose database it is. Other folders put there are not its own."""
+    around, name = source.resolve().parent, source.resolve().name
+    databases = {part for names in specs.camus().database_folders for part in names.split("+")}
+    return maker(source) == PHANTOM or (maker(around) == PHANTOM and name in databases)
 
 
 def _facts(cases: pd.DataFrame, digests: Sequence[bytes], inputs: Sequence[Path], origin: Origin) -> dict[str, Any]:
     """What settings.json says of where the cases come from, and a hash of all that was read."""
-    simulated = any("phantom" in (maker(p), maker(p.absolute().parent)) for p in inputs)
+    simulated = any(_is_phantom(p) for p in inputs)
     return {
         "made_by": origin.made_by,
         "version": __version__,

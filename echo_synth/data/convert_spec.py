@@ -32,6 +32,12 @@ def plan_spec(src: Path, file: SpecFile, allow_missing: bool, patients: int | No
     notes = []
     if files.missing:
         notes.append(f"left out {len(files.missing)} image(s) without mask, listed in settings.json")
+    if files.passed_over:
+        first = files.passed_over[0].relative_to(src)
+        notes.append(
+            f"passed over {len(files.passed_over)} file(s) that do not fit '{file.spec.images.text}', the first: {first}; "
+            "a patient's name has letters, digits and ._+-"
+        )
     if "val" not in listed.values():
         notes.append("the split has no validation patients: every tenth training patient became one")
     if "test" not in listed.values():

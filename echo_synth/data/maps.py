@@ -28,7 +28,7 @@ from echo_synth.data.plausible import Plausible
 from echo_synth.data.png import read_png
 from echo_synth.data.resize import rescale_spacing
 from echo_synth.data.subject import Subject, need_heart, subject_of, write_subject
-from echo_synth.data.tables import read_index
+from echo_synth.data.tables import MAPS_INDEX, MOST_ROWS, MOST_VALUES, read_index
 from echo_synth.data.tissue_colours import tissue_colours
 from echo_synth.data.tissues import BEYOND, OTHER_TISSUE, anatomy, visible
 from echo_synth.errors import DataError
@@ -104,6 +104,17 @@ def _jobs(sources: pd.DataFrame, spec: MapSpec) -> list[_Job]:
         )
     repeats = allot(stated, spec.repeats, spec.ef_balance)
     return [_Job([_named(r) for r in rows.to_dict("records")], repeats[p]) for p, rows in patients.items()]
+
+
+def _check_count(jobs: Sequence[_Job], spec: MapSpec) -> None:
+    """Raise DataError where the index would hold more values than any command reads, before hours of work."""
+    maps = sum(len(job.rows) * job.repeats for job in jobs)
+    values = len(MAPS_INDEX.columns) + 2 * spec.elastic_control_points**2
+    most = min(MOST_ROWS, MOST_VALUES // values)
+    if maps > most:
+        raise DataError(
+            f"{maps} maps: their index would hold {maps * values} numbers, expected at most {most} maps; choose fewer --repeats"
+        )
 
 
 def _named(row: Mapping[Hashable, Any]) -> dict[str, Any]:
@@ -214,6 +225,7 @@ def make_maps(
     """
     check_recipe(dataset.subject, spec)
     jobs = _jobs(sources, spec)
+    _check_count(jobs, spec)
     with new_folder(folder, MADE_BY, overwrite, [dataset.path]) as new:
         work = partial(_make_patient, dataset=dataset, folder=new, spec=spec, seed=seed)
         parts = track(parallel_map(work, jobs, workers), len(jobs), "make-maps", "patients")

@@ -119,6 +119,7 @@ def write(
         # Relative, so that nnUNet_raw can move.
         files[row["case"]] = {"images": [os.path.relpath(image, path)], "label": os.path.relpath(label, path)}
     with new_folder(path, MADE_BY, overwrite, [s.path for s in sources]) as folder:
+        nnunet_raw.check_alone(path)
         nnunet_raw.write_index(folder, table, sources[0].subject)
         described = nnunet_raw.dataset_json(len(table), sources[0].subject) | {"dataset": files}
         if len(parts) > 1:

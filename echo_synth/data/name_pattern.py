@@ -70,20 +70,28 @@ class Found:
     values: Mapping[str, str]
 
 
-def find_files(root: Path, pattern: NamePattern, choices: Choices) -> Iterator[Found]:
+def find_files(
+    root: Path, pattern: NamePattern, choices: Choices, passed_over: list[Path] | None = None
+) -> Iterator[Found]:
     """Files below `root` that fit, in the order of their names; hidden ones left out.
 
     Args:
         choices: known texts of view and phase.
+        passed_over: gets the files of the same ending, in whatever case, that lie where images are sought and do not fit.
 
     Raises DataError when what fits is no file, or a folder cannot be listed, or holds more entries than any such dataset.
     """
     budget = iter(range(_MOST_ENTRIES))
-    yield from _descend(root, pattern.text.split("/"), {}, choices, budget)
+    yield from _descend(root, pattern.text.split("/"), {}, choices, budget, passed_over)
 
 
 def _descend(
-    folder: Path, names: Sequence[str], values: Mapping[str, str], choices: Choices, budget: Iterator[int]
+    folder: Path,
+    names: Sequence[str],
+    values: Mapping[str, str],
+    choices: Choices,
+    budget: Iterator[int],
+    passed_over: list[Path] | None,
 ) -> Iterator[Found]:
     for entry in _entries(folder, budget):
         last = len(names) == 1
@@ -91,6 +99,9 @@ def _descend(
             continue
         fitting = match_name(names[0], entry.name, values, choices)
         if fitting is None:
+            ending = os.path.splitext(names[0])[1].lower()
+            if last and passed_over is not None and entry.name.lower().endswith(ending) and entry.is_file():
+                passed_over.append(folder / entry.name)
             continue
         now = {**values, **fitting}
         if last:
@@ -99,7 +110,7 @@ def _descend(
                 raise DataError(f"{folder / entry.name}: is {kind}, expected an image; mend or remove it")
             yield Found(folder / entry.name, now)
         else:
-            yield from _descend(folder / entry.name, names[1:], now, choices, budget)
+            yield from _descend(folder / entry.name, names[1:], now, choices, budget, passed_over)
 
 
 def _entries(folder: Path, budget: Iterator[int]) -> list[os.DirEntry[str]]:

@@ -8,6 +8,7 @@ NaN pixels black; none of that reaches it.
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -35,21 +36,27 @@ _MM_AND_SECONDS = 2 + 8
 # Speckle hardly packs: higher levels take up to twice the time for a hundredth of the bytes.
 _LEVEL = 1
 _MOST_EXTRA = 1 << 20  # bytes before and after the pixels: header extensions, padding
+_SAME_SPACING = 0.01  # relative; headers are rounded
 _MM_A_UNIT = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 1e-3}
 
 
-def read_image(path: Path) -> Image2D:
+def read_image(path: Path, spacing: tuple[float, float] | None = None) -> Image2D:
     """Read a 2-D NIfTI (.nii, .nii.gz) or a one-slice .mhd.
 
+    Args:
+        spacing: mm per pixel, (row, column), where it is known better than the file says.
+
     Raises DataError, with the file's name, when it is truncated, damaged or not 2-D, when pixels are not real and
-    finite, or when the spacing in mm is missing or impossible.
+    finite, or when the spacing in mm is missing, stated twice and differently, or impossible.
     """
     try:
-        image = read_metaimage(path) if path.name.endswith((".mhd", ".mha")) else _read_nifti(path)
+        image = read_metaimage(path) if path.name.endswith((".mhd", ".mha")) else _read_nifti(path, spacing)
     except FileNotFoundError:
         raise DataError(f"{path}: missing") from None
     except OSError as e:
         raise DataError(f"{path}: cannot be read ({e.strerror or e})") from None
+    if spacing is not None:
+        image = Image2D(image.pixels, spacing, image.direction)
     check_pixels(path, image.pixels)
     check_spacing(path, image.spacing)
     return image
@@ -72,7 +79,7 @@ def _open_whole(path: Path) -> Iterator[IO[bytes]]:
             raise DataError(f"{path}: damaged or not an image ({e})") from None
 
 
-def _read_nifti(path: Path) -> Image2D:
+def _read_nifti(path: Path, known: tuple[float, float] | None) -> Image2D:
     with _open_whole(path) as file:
         header = _read_header(path, file.read(_HEADER_BYTES))
         columns, rows = _plane(path, header)
@@ -86,7 +93,10 @@ def _read_nifti(path: Path) -> Image2D:
         raise DataError(f"{path}: holds far more than its header promises ({start + count} bytes)")
     pixels = np.frombuffer(data, dtype, columns * rows, start - _HEADER_BYTES).reshape(rows, columns)
     pixels = _scaled(path, header, pixels.astype(dtype.newbyteorder("=")))
-    return Image2D(pixels, _spacing(path, header), _direction(path, header))
+    spacing, direction = known or _spacing(path, header), _direction(path, header)
+    if known is None:
+        _check_agreement(path, header, spacing)
+    return Image2D(pixels, spacing, direction)
 
 
 def _read_header(path: Path, block: bytes) -> Nifti1Header:
@@ -152,6 +162,19 @@ def _spacing(path: Path, header: Nifti1Header) -> tuple[float, float]:
         raise DataError(f"{path}: damaged (unit of length {int(header['xyzt_units'])})") from None
     column, row = (float(s) * unit for s in header["pixdim"][1:3])
     return row, column
+
+
+def _check_agreement(path: Path, header: Nifti1Header, spacing: tuple[float, float]) -> None:
+    """Refuse pixel sizes that are stated twice and differ: every distance in mm would be wrong by one of the two."""
+    if int(header["sform_code"]) <= 0 or not all(0 < s < math.inf for s in spacing):  # `check_spacing` refuses those
+        return
+    unit = _MM_A_UNIT[header.get_xyzt_units()[0]]
+    column, row = np.linalg.norm(np.asarray(header.get_sform(), np.float64)[:3, :2], axis=0) * unit
+    if not np.allclose((row, column), spacing, rtol=_SAME_SPACING):
+        raise DataError(
+            f"{path}: its header states pixels of {spacing[0]:g} x {spacing[1]:g} mm (pixdim) and of {row:g} x {column:g} mm "
+            "(sform); save it again with the right ones"
+        )
 
 
 def _direction(path: Path, header: Nifti1Header) -> NDArray[np.float64] | None:

@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, NonNegativeInt
 
+from echo_synth.claims import LOCK, holder_of
 from echo_synth.data.folds import patient_folds
 from echo_synth.data.nifti import Image2D, read_image
 from echo_synth.data.resize import resize_grey
@@ -162,6 +163,27 @@ def existing(dataset_id: int) -> list[Path]:
     return [p for p in listed(raw, f"Dataset{dataset_id:03d}_*") if p.is_dir()]
 
 
+def being_made(dataset_id: int) -> list[Path]:
+    """Raw dataset folders of `dataset_id` that a living process is about to make, or to replace."""
+    raw, start = nnunet_folder("nnUNet_raw"), f"{LOCK}-"
+    locks = sorted(raw.glob(f"{start}Dataset{dataset_id:03d}_*"))
+    return [raw / lock.name.removeprefix(start) for lock in locks if holder_of(lock)]
+
+
+def check_alone(path: Path) -> None:
+    """Raise ExistsError where another dataset than `path` has its id, or is about to: of two commands that began at once.
+
+    To be called while `path` is claimed, see `folders.new_folders`.
+    """
+    number = re.match(r"Dataset(\d{3})_", path.name)
+    if number is None or path.parent.resolve() != nnunet_folder("nnUNet_raw").resolve():
+        return
+    dataset_id = int(number[1])
+    others = [p for p in (*existing(dataset_id), *being_made(dataset_id)) if p.name != path.name]
+    if others:
+        raise ExistsError(f"dataset id {dataset_id} is taken by {others[0]}; choose another --dataset-id")
+
+
 def find(dataset_id: int, option: str = "--dataset-id") -> RawDataset:
     """The raw dataset with that id. Raises DataError, which names `option`, when there is none or more than one."""
     check_id(dataset_id, option)
@@ -210,7 +232,7 @@ def target(
     if not re.fullmatch(r"[A-Za-z0-9._+-]{1,100}", name):
         raise DataError(f"--name '{name:.100}': expected up to 100 letters, digits, '.', '_', '+' and '-'")
     path = nnunet_folder("nnUNet_raw") / f"Dataset{dataset_id:03d}_{name}"
-    taken = existing(dataset_id)
+    taken = existing(dataset_id) or [p for p in being_made(dataset_id) if p != path]
     if taken and not (overwrite and taken == [path]):
         hint = "pass --overwrite to replace it, or choose" if taken == [path] else "choose"
         raise ExistsError(f"dataset id {dataset_id} is taken by {taken[0]}; {hint} another {option}")
@@ -221,7 +243,7 @@ def target(
 def next_free_id(first: int) -> int:
     """Smallest unused id from `first` on. Raises DataError when all are taken."""
     for dataset_id in range(first, MAX_ID + 1):
-        if not existing(dataset_id):
+        if not existing(dataset_id) and not being_made(dataset_id):
             return dataset_id
     raise DataError(f"no free dataset id from {first} to {MAX_ID}; remove old datasets")
 

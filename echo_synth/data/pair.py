@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from echo_synth import specs
 from echo_synth.data.camus import CamusCase
 from echo_synth.data.nifti import Image2D, read_image
+from echo_synth.data.tissues import sector_mask
 from echo_synth.errors import DataError
 
 _FIELD_OF_VIEW_MM = (10.0, 500.0)  # of one axis; adults are scanned to 120 to 240 mm
+_ASKEW = 0.1  # of a unit vector's component: five degrees
 _DIMMEST = 16  # the brightest grey level of an echo image is far above
 
 
@@ -21,13 +23,13 @@ def read_case(case: CamusCase) -> tuple[Image2D, Image2D]:
     """Image and mask of a case, checked against each other.
 
     Returns:
-        image with finite pixels in [0, 255], mask uint8 with labels 0..3; same shape, spacing
-        and direction.
+        image with finite pixels in [0, 255], mask uint8 with labels 0..3, both upright; same shape, spacing
+        and direction, which is that of the files.
 
     Raises:
         DataError, with the file's name: one of the two is damaged, their sizes, spacings or
             directions differ, the spacing cannot be that of an echo, a label is unknown, the mask
-            is empty, or the grey levels are not 0 to 255.
+            is empty, the grey levels are not 0 to 255, or nothing around the sector is black.
     """
     image, mask = read_image(case.image), read_image(case.mask)
     if image.pixels.shape != mask.pixels.shape:
@@ -35,7 +37,34 @@ def read_case(case: CamusCase) -> tuple[Image2D, Image2D]:
     check_geometry(case.image, case.mask, image, mask)
     check_field_of_view(case.image, image)
     check_grey_levels(case.image, image.pixels)
-    return image, Image2D(_whole_labels(case.mask, mask.pixels), mask.spacing, mask.direction)
+    check_black(case.image, image.pixels, "set what surrounds the sector to 0")
+    return upright(image), upright(Image2D(_whole_labels(case.mask, mask.pixels), mask.spacing, mask.direction))
+
+
+def upright(image: Image2D) -> Image2D:
+    """`image` with columns to the left and rows downwards in ITK's world, as CAMUS's files have it; direction stays the file's.
+
+    Tools that bring images to a common orientation reverse rows and columns and say so in the header. A direction
+    that is no whole quarter turn, or none at all, changes nothing.
+    """
+    if image.direction is None:
+        return image
+    turn = np.rint(image.direction[:2]).astype(int)
+    if abs(np.linalg.det(turn)) != 1 or not np.allclose(image.direction[:2], turn, atol=_ASKEW):
+        return image
+    pixels, spacing = image.pixels, image.spacing
+    if turn[0, 0] == 0:  # columns run down
+        pixels, spacing, turn = pixels.T, spacing[::-1], turn[:, ::-1]
+    pixels = pixels[:: turn[1, 1], :: turn[0, 0]]
+    return Image2D(np.ascontiguousarray(pixels), spacing, image.direction)
+
+
+def check_black(path: Path, pixels: NDArray[np.generic], remedy: str) -> None:
+    """Raise DataError, which names `path` and ends with `remedy`, where the sector would fill the whole frame: no pixel beside it is 0."""
+    if sector_mask(pixels).all():
+        raise DataError(
+            f"{path}: no black (0) surrounds the sector, its darkest grey level is {pixels.min():g}; {remedy}"
+        )
 
 
 def check_geometry(image_path: Path, mask_path: Path, image: Image2D, mask: Image2D) -> None:

@@ -56,7 +56,7 @@ def read_ids_png(path: Path) -> NDArray[np.uint8]:
 
     Raises DataError when it is missing, damaged, of another depth, truly in colour, or too large.
     """
-    with _opened(path) as image:
+    with _opened(path, ids=True) as image:
         _check(path, image, ("L", "P", "RGB"), None)
         pixels = np.asarray(image, dtype=np.uint8)
     if pixels.ndim == 2:
@@ -67,7 +67,7 @@ def read_ids_png(path: Path) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path, ids: bool = False) -> Iterator[Image.Image]:
     try:
         if path.exists() and not path.is_file():
             raise DataError(f"{path}: not a regular file")
@@ -76,6 +76,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             if not beginning.startswith(_HEADER):
                 raise DataError(f"{path}: not a PNG image")
             depth, colour = (*beginning[_DEPTH_AT:], 0, 0)[:2]
+            if depth < 8 and colour == 0 and ids:  # Pillow stretches 0 to 3 to 0 to 255
+                raise DataError(
+                    f"{path}: has {depth} bits a pixel, expected 8, so that numbers of tissues are what they are"
+                )
             if depth == 16 and colour:  # Pillow would cut it to its upper half in silence
                 raise DataError(f"{path}: is 16-bit colour, expected 8 bits a channel; convert it first")
             file.seek(0)

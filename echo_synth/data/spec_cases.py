@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,10 +37,17 @@ class SpecCase:
 
 @dataclass(frozen=True)
 class SpecFiles:
-    """What a spec finds: cases by name, and names of those left out because their mask is missing."""
+    """What a spec finds.
+
+    Attributes:
+        cases: by name.
+        missing: names of those left out because their mask is missing.
+        passed_over: files beside the images that fit neither pattern.
+    """
 
     cases: list[SpecCase]
     missing: list[str]
+    passed_over: list[Path] = field(default_factory=list)
 
 
 def find_spec_cases(root: Path, file: SpecFile, allow_missing: bool = False) -> SpecFiles:
@@ -53,13 +60,15 @@ def find_spec_cases(root: Path, file: SpecFile, allow_missing: bool = False) -> 
     if not root.is_dir():
         raise DataError(f"{root}: not a folder; expected the one below which '{file.spec.images.text}' is found")
     names = {"view": _by_text(file.spec.views), "phase": _by_text(file.spec.phases)}
-    found = list(find_files(root, file.spec.images, {place: list(texts) for place, texts in names.items()}))
+    others: list[Path] = []
+    found = list(find_files(root, file.spec.images, {place: list(texts) for place, texts in names.items()}, others))
     masks = {f.path: root / file.spec.masks.fill(f.values) for f in found}
     all_masks = set(masks.values())
     found = [f for f in found if f.path not in all_masks]  # a mask may fit the images' pattern as well
     if not found:
         raise file.error(["images"], f"no file below {root} fits '{file.spec.images.text}'{_example(root)}")
-    return _pair(found, masks, names, file, allow_missing)
+    files = _pair(found, masks, names, file, allow_missing)
+    return replace(files, passed_over=[path for path in others if path not in all_masks])
 
 
 def _by_text(names: Mapping[str, tuple[str, ...]]) -> dict[str, str]:

@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 
 from echo_synth.data.dataset_spec import SpecFile
 from echo_synth.data.nifti import Image2D, read_image
-from echo_synth.data.pair import check_extent, check_field_of_view, check_geometry, check_grey_levels, whole_numbers
+from echo_synth.data.pair import (
+    check_black,
+    check_extent,
+    check_field_of_view,
+    check_geometry,
+    check_grey_levels,
+    whole_numbers,
+)
 from echo_synth.data.png import read_grey_png, read_ids_png
 from echo_synth.data.spec_cases import SpecCase
 from echo_synth.errors import DataError
@@ -24,8 +31,8 @@ def read_spec_case(case: SpecCase, file: SpecFile) -> tuple[Image2D, Image2D]:
 
     Raises:
         DataError, with the file's name: one of the two is damaged, they do not fit each other, the spacing cannot
-            be that of an ultrasound image, the grey levels are not 0 to 255, the mask is empty, or it holds a value
-            that the spec does not name (with line and key).
+            be that of an ultrasound image, the grey levels are not 0 to 255, the mask is empty, it holds a value
+            that the spec does not name (with line and key), or the sector is to be found and nothing around it is black.
     """
     spec = file.spec
     image, mask = _read(case.image, spec.spacing, grey=True), _read(case.mask, spec.spacing, grey=False)
@@ -39,6 +46,9 @@ def read_spec_case(case: SpecCase, file: SpecFile) -> tuple[Image2D, Image2D]:
     check_grey_levels(case.image, image.pixels)
     if spec.sector == "frame":  # what is written keeps its sector at 1 or more, so that every reader finds the frame
         image = Image2D(np.maximum(image.pixels, 1).astype(image.pixels.dtype), image.spacing, image.direction)
+    else:
+        remedy = f"set what surrounds it to 0, or {file.at('sector')} to frame"
+        check_black(case.image, image.pixels, remedy)
     return image, Image2D(_labels(case.mask, mask.pixels, file), mask.spacing, mask.direction)
 
 
@@ -46,8 +56,7 @@ def _read(path: Path, spacing: tuple[float, float] | None, grey: bool) -> Image2
     if path.suffix == ".png":
         assert spacing is not None  # `read_dataset_spec` refuses PNG files without
         return Image2D(read_grey_png(path) if grey else read_ids_png(path), spacing)
-    image = read_image(path)
-    return Image2D(image.pixels, spacing, image.direction) if spacing else image
+    return read_image(path, spacing)
 
 
 def _labels(path: Path, pixels: NDArray[np.generic], file: SpecFile) -> NDArray[np.uint8]:

@@ -22,8 +22,8 @@ from echo_synth.errors import DataError
 from echo_synth.types import PHASES, SPLITS, VIEWS
 
 _MOST_BYTES = 1 << 28  # of a CSV file; a row of cases.csv of generate takes some 140
-_MOST_ROWS, _MOST_COLUMNS = 2_000_000, 1000  # twice the images of the largest dataset
-_MOST_VALUES = 1 << 26  # of a parquet file, those in lists included
+MOST_ROWS, _MOST_COLUMNS = 2_000_000, 1000  # twice the images of the largest dataset
+MOST_VALUES = 1 << 26  # of a parquet file, those in lists included
 _MOST_UNPACKED = 1 << 30  # bytes
 _MOST_TEXT = 1 << 28  # bytes of all texts, each as often as it is there
 _CODECS = ("SNAPPY", "UNCOMPRESSED")  # what unpacks to twenty times its length at most, whatever it claims
@@ -201,8 +201,8 @@ def _read_text(path: Path) -> str:
 
 
 def _check_extent(path: Path, rows: int, columns: int) -> None:
-    if rows > _MOST_ROWS or columns > _MOST_COLUMNS:
-        most = f"{_MOST_ROWS} and {_MOST_COLUMNS}"
+    if rows > MOST_ROWS or columns > _MOST_COLUMNS:
+        most = f"{MOST_ROWS} and {_MOST_COLUMNS}"
         raise DataError(f"{path}: {rows} rows and {columns} columns, expected at most {most}")
 
 
@@ -232,7 +232,7 @@ def _check_promises(path: Path, metadata: Any) -> None:
     if foreign:
         raise DataError(f"{path}: packed with {min(foreign)}, expected {' or '.join(_CODECS)}; save it so")
     unpacked, values = sum(g.total_byte_size for g in groups), sum(c.num_values for c in chunks)
-    if not 0 <= unpacked <= _MOST_UNPACKED or not 0 <= values <= _MOST_VALUES:
+    if not 0 <= unpacked <= _MOST_UNPACKED or not 0 <= values <= MOST_VALUES:
         raise DataError(f"{path}: promises {values} values of {unpacked} bytes, which no such table has")
 
 

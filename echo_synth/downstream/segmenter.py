@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from echo_synth import checksums
 from echo_synth.claims import claim, lock_beside, lock_in
 from echo_synth.data import nnunet_raw
 from echo_synth.data.leakage import refuse_patients_of
@@ -20,7 +21,7 @@ from echo_synth.downstream.weights import Weights, check_weights, fingerprint, r
 from echo_synth.errors import DataError, ExistsError, RunError
 from echo_synth.estimate import Estimate
 from echo_synth.files import check_writable, listed, write_json
-from echo_synth.folders import new_folder
+from echo_synth.folders import mark, new_folder
 from echo_synth.home import nnunet_folder
 from echo_synth.records import read_json_as
 
@@ -303,4 +304,6 @@ def predict_segmenter(
         nnunet.predict(dataset_id, trainer, files, target, log_file(dataset, trainer), device)
         if resolved is not None:
             write_json(target / SETTINGS, dict(resolved))
+        mark(target, "predict-segmenter")
+        checksums.record(target)  # by which --overwrite tells what came later
     return len(files)

@@ -135,6 +135,7 @@ def import_images(
         ExistsError: a folder exists and may not be replaced.
     """
     with new_folders([classification, raw], MADE_BY, overwrite, inputs) as (new_class, new_raw):
+        nnunet_raw.check_alone(raw)
         for name in ("imagesTr", "labelsTr"):
             (new_raw / name).mkdir()
         for folder in (new_class / split / view for split in ("train", "val") for view in VIEWS):

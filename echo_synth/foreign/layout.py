@@ -88,9 +88,17 @@ def _places(folder: Path, depth: int, images: str | None, masks: str | None) -> 
     yield folder
     if depth == _DEEPEST or _roles(folder, images, masks):
         return
-    for path in listed(folder, "*"):
-        if path.is_dir() and not path.is_symlink():
-            yield from _places(path, depth + 1, images, masks)
+    for path in _inner(folder):
+        yield from _places(path, depth + 1, images, masks)
+
+
+def _inner(folder: Path) -> list[Path]:
+    """Folders in `folder`. Raises DataError for a link to one, which may lead in a circle."""
+    inner = [p for p in listed(folder, "*") if p.is_dir()]
+    linked = [p for p in inner if p.is_symlink()]
+    if linked:
+        raise DataError(f"{linked[0]}: is a link to a folder; put a folder of images there")
+    return inner
 
 
 def _roles(where: Path, images: str | None, masks: str | None) -> tuple[Path, Path] | None:
@@ -118,11 +126,7 @@ def _in_folders(image_folder: Path, mask_folder: Path, root: Path) -> Found:
 
 def _files(folder: Path) -> dict[str, Path]:
     """PNG files of a folder and of those in it, by their names relative to it, without endings."""
-    inner = [p for p in listed(folder, "*") if p.is_dir()]
-    linked = [p for p in inner if p.is_symlink()]
-    if linked:
-        raise DataError(f"{linked[0]}: is a link to a folder; put a folder of images there")
-    return _by_name((p for f in (folder, *inner) for p in listed(f, _PNG)), folder)
+    return _by_name((p for f in (folder, *_inner(folder)) for p in listed(f, _PNG)), folder)
 
 
 def _by_name(files: Iterable[Path], folder: Path) -> dict[str, Path]:

@@ -189,6 +189,11 @@ def _keep(table: pd.DataFrame, asked: Asked, notes: list[str]) -> list[bool]:
         notes.append(f"left out {int(held_out.sum())} images of {patients} held-out patients")
     if asked.real is None:
         notes.append("no --real: whether images were drawn from masks of its test patients is not known")
+    elif unknown := sorted(set(table.loc[table["known_patient"], "patient"]) - set(asked.real.cases()["patient"])):
+        notes.append(
+            f"{len(unknown)} patient(s) are not in {asked.real.name} ({unknown[0]}): leakage cannot be checked for them; "
+            "are they named as there?"
+        )
     nameless = int((~table["known_patient"]).sum())
     if nameless:
         notes.append(f"{nameless} images name no patient: each counts as one of its own, and leakage cannot be checked")

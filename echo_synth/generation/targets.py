@@ -107,7 +107,8 @@ def _choose_raw(request: TargetRequest) -> Path:
         return root / f"Dataset{nnunet_raw.next_free_id(FIRST_ID):03d}_{request.name}"
     nnunet_raw.check_id(request.dataset_id)
     path = root / f"Dataset{request.dataset_id:03d}_{request.name}"
-    taken = [p for p in nnunet_raw.existing(request.dataset_id) if p != path]
+    made = (*nnunet_raw.existing(request.dataset_id), *nnunet_raw.being_made(request.dataset_id))
+    taken = [p for p in made if p != path]
     if taken:
         raise ExistsError(f"dataset id {request.dataset_id} is taken by {taken[0]}; choose another --dataset-id")
     return path

@@ -11,10 +11,10 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from echo_synth import specs
+from echo_synth import checksums, specs
 from echo_synth.errors import SpecError
 from echo_synth.files import write_json
-from echo_synth.folders import new_folder
+from echo_synth.folders import mark, new_folder
 from echo_synth.parallel import parallel_map
 from echo_synth.phantom.anatomy import Heart, contract, draw_heart, draw_pose, volume_ml
 from echo_synth.phantom.scene import QUALITIES, SPACING_MM, Quality, render
@@ -124,3 +124,5 @@ def write_phantom(
         for name, file in specs.camus().split_files.items():
             (new / "database_split" / file).write_text("".join(f"{p}\n" for p in split[name]), encoding="utf-8")
         write_json(new / "settings.json", dict(settings))
+        mark(new, MADE_BY)
+        checksums.record(new)  # by which --overwrite tells what came later

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from echo_synth import checksums
 from echo_synth.checksums import SUMS, Comparison, Fault
 from echo_synth.claims import LOCK, holder_of, lock_in
-from echo_synth.data.facts import facts_in, pictures_of
+from echo_synth.data.facts import content_of, facts_in, pictures_of
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.errors import DataError, HeldError
 from echo_synth.files import read_json
@@ -131,6 +132,20 @@ def _check_twin(folder: Path, verdict: Verdict) -> None:
     _check(twin, "pictures", verdict)
 
 
+def _changed_sources(folder: Path, others: Collection[Path]) -> Iterator[Fault]:
+    """Of a mixture: datasets that are not those it was made of, by the hashes that its facts hold."""
+    of = _facts(folder).get("of")
+    beside = {p.resolve().name: p.resolve() for p in others} | {p.name: p for p in folder.parent.iterdir()}
+    for name, recorded in of.items() if isinstance(of, dict) else ():
+        source = beside.get(str(name))
+        if recorded is None or source is None or not source.is_dir():
+            continue  # a missing one is missed file by file
+        found = content_of(source)
+        if found != recorded:
+            why = "is another dataset than the one that was mixed; run mix-datasets again"
+            yield Fault("altered", str(source), why)
+
+
 def _check_references(folder: Path, verdict: Verdict) -> None:
     """Of a mixture: the files in other datasets, whose own SHA256SUMS tell whether they have changed."""
     dataset = RawDataset(folder)
@@ -145,5 +160,6 @@ def _check_references(folder: Path, verdict: Verdict) -> None:
                     verdict.faults.append((folder, Fault("missing", str(path), "dataset.json refers to it")))
     except DataError as e:
         verdict.notes.append(str(e))
+    verdict.faults += [(folder, fault) for fault in _changed_sources(folder, others)]
     if others:
         verdict.notes.append(f"refers to files of {', '.join(sorted(str(o) for o in others))}; verify these as well")

@@ -135,6 +135,8 @@ def test_masks_beside_images_are_no_images(tmp_path: Path, monkeypatch: pytest.M
     _edit(spec, "images/{patient}_{view}.png", "{patient}.png")
     _edit(spec, "masks/{patient}_{view}_mask.png", "{patient}_mask.png")
     _edit(spec, "{axial: [AX, ax], coronal: CO}", "[plane]")
+    for file in (tmp_path / "heads").glob("*_CO.png"):  # another patient now, so another image
+        Image.fromarray(np.array(Image.open(file)) ^ 1).save(file)
     assert len(_convert(spec).cases()) == 8
 
 

@@ -203,10 +203,12 @@ def _mask() -> np.ndarray:
 
 
 def test_labels_that_are_almost_whole_are_rounded(tmp_path: Path) -> None:
-    _, mask = read_case(_write_case(tmp_path, _pixels(), _mask() + np.float32(4e-4)))
+    image = _pixels()
+    image[:4] = 0  # beside the sector
+    _, mask = read_case(_write_case(tmp_path, image, _mask() + np.float32(4e-4)))
     assert np.array_equal(mask.pixels, _mask())
     with pytest.raises(DataError, match=r"m\.nii\.gz: label 0\.004"):
-        read_case(_write_case(tmp_path, _pixels(), _mask() + np.float32(4e-3)))
+        read_case(_write_case(tmp_path, image, _mask() + np.float32(4e-3)))
 
 
 @pytest.mark.parametrize(
