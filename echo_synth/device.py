@@ -53,7 +53,7 @@ def memory_left(device: str) -> int | None:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """auto resolved: bf16 where the hardware multiplies in it, else fp32. Raises RunError for an unknown one."""
+    """auto resolved: bf16 where the hardware multiplies in it, else fp16 on a GPU and fp32 on a CPU. Raises RunError for an unknown one."""
     if precision not in ("auto", "fp32", "bf16", "fp16"):
         raise RunError(f"--precision {precision}: expected auto, fp32, bf16 or fp16")
     if precision == "fp16" and device == "cpu":
@@ -61,7 +61,7 @@ def resolve_precision(precision: str, device: str) -> str:
     if precision != "auto":
         return precision
     if device.startswith("cuda"):
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if _cpu_has("avx512_bf16", "amx_bf16") else "fp32"
 
 

@@ -54,8 +54,9 @@ def augment(images: Tensor, labels: Tensor, ranges: Ranges, generator: torch.Gen
     Returns:
         images (N, 1, H, W) float32, at least 0; labels of the given type.
     """
-    grid = F.affine_grid(_matrices(len(images), ranges, generator), list(images.shape), align_corners=False)
-    grid = grid.to(images.device)
+    shape = (images.shape[-2], images.shape[-1])
+    matrices = _matrices(len(images), shape, ranges, generator)
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False).to(images.device)
     moved = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
     moved_labels = F.grid_sample(labels.float(), grid, mode="nearest", align_corners=False).to(labels.dtype)
     sector = moved > 0
@@ -73,8 +74,12 @@ def _chosen(count: int, share: float, generator: torch.Generator) -> Tensor:
     return torch.rand(count, generator=generator) < share
 
 
-def _matrices(count: int, ranges: Ranges, generator: torch.Generator) -> Tensor:
-    """(N, 2, 3) from output to input coordinates, as `affine_grid` takes them."""
+def _matrices(count: int, shape: tuple[int, int], ranges: Ranges, generator: torch.Generator) -> Tensor:
+    """(N, 2, 3) from output to input coordinates, as `affine_grid` takes them, for images of `shape` (rows, columns).
+
+    Its coordinates run from −1 to 1 along both axes; a turn is one in pixels, whatever the shape.
+    """
+    tall = shape[0] / shape[1]
     moved = _chosen(count, ranges.geometric, generator)
     angle = _draw(count, generator) * ranges.rotation * moved
     scale = torch.exp(_draw(count, generator) * math.log(ranges.scale) * moved)
@@ -82,7 +87,7 @@ def _matrices(count: int, ranges: Ranges, generator: torch.Generator) -> Tensor:
     down = _draw(count, generator) * 2 * ranges.shift * moved
     mirror = 1 - 2 * _chosen(count, ranges.flip, generator).float()
     cos, sin = angle.cos() * scale, angle.sin() * scale
-    rows = [torch.stack([cos * mirror, -sin, across], 1), torch.stack([sin * mirror, cos, down], 1)]
+    rows = [torch.stack([cos * mirror, -sin * tall, across], 1), torch.stack([sin * mirror / tall, cos, down], 1)]
     return torch.stack(rows, 1)
 
 

@@ -115,7 +115,11 @@ def _step_matrices(matrices: list[Tensor], states: list[dict[str, Tensor]], grou
 
 
 def _step_by_nadam(p: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-    """Adam whose mean is looked ahead by one step (Dozat 2016)."""
+    """Adam whose mean is looked ahead by one step, after Dozat (2016).
+
+    Both parts of the mean are divided by 1 − β1^t, where he divides the older by 1 − β1^(t+1): the first steps are up to 1.9
+    times the rate long, within the warm-up. Results in docs/RESULTS.md are of this form.
+    """
     beta1, beta2 = group["betas"]
     assert p.grad is not None
     state["step"] += 1

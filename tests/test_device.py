@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from echo_synth.device import memory_left, to_device
+from echo_synth.device import memory_left, resolve_precision, to_device
 
 
 @pytest.mark.parametrize("values", [np.arange(12, dtype=np.uint8).reshape(3, 4)[:, ::2], torch.arange(3.0)])
@@ -32,3 +32,11 @@ def test_what_a_gpu_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 300)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 200)
     assert memory_left("cuda") == 1100
+
+
+@pytest.mark.parametrize(("units", "expected"), [(True, "bf16"), (False, "fp16")])
+def test_auto_asks_a_gpu_for_bf16_units_not_for_their_emulation(
+    units: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or units)
+    assert resolve_precision("auto", "cuda:0") == expected

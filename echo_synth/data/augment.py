@@ -49,8 +49,10 @@ def warp(image: Tensor, matrices: Tensor, mode: str) -> Tensor:
 
     `mode` is "bilinear" for grey levels and "nearest" for labels.
     """
-    grid = F.affine_grid(matrices.to(image), list(image.shape), align_corners=False)
-    return F.grid_sample(image, grid, mode=mode, padding_mode="zeros", align_corners=False)
+    # Trainings augment within autocast, whose bf16 would place pixels up to 0.6 pixels beside where they belong.
+    with torch.autocast(image.device.type, enabled=False):
+        grid = F.affine_grid(matrices.to(image), list(image.shape), align_corners=False)
+        return F.grid_sample(image, grid, mode=mode, padding_mode="zeros", align_corners=False)
 
 
 def geometric(images: Tensor, tissues: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor]:

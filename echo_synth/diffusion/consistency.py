@@ -76,7 +76,7 @@ def consistency_loss(
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
         nearer = clean + r * noise
         if teacher is not None:
-            nearer = torch.where(sector > 0, heun_step(teacher, noisy, levels, labels), nearer)
+            nearer = torch.where(sector > 0, heun_step(teacher, noisy, levels, labels, sector), nearer)
         _restore(state, clean)  # the same masks of dropout on both sides
         target = student(nearer, levels[1].clamp_min(_LEAST), modulations)
         target = torch.where(r > 0, target.float(), nearer)
@@ -85,15 +85,23 @@ def consistency_loss(
         return ((squared + huber**2).sqrt() - huber) / student.precond.scalings(levels[0]).out.abs()
 
 
-def heun_step(teacher: Denoiser, x: Tensor, levels: tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
-    """x (N, 1, R, R) at levels t (N,) brought to r (N,) along the teacher's ODE; Euler's step where r is 0."""
+def heun_step(teacher: Denoiser, x: Tensor, levels: tuple[Tensor, Tensor], labels: Tensor, sector: Tensor) -> Tensor:
+    """x (N, 1, R, R) at levels t (N,) brought to r (N,) along the teacher's ODE; Euler's step where r is 0.
+
+    Outside `sector` (N, 1, R, R) the clean image is −1, as in sampling (`denoiser.Guided`): what the teacher says there has no
+    meaning, and its second evaluation would see it.
+    """
     t, r = (level.reshape(-1, 1, 1, 1) for level in levels)
     modulations = teacher.modulate(labels)
-    slope = (x - teacher(x, levels[0], modulations).float()) / t
-    ahead = x + (r - t) * slope
-    lower = r.clamp_min(_LEAST)
-    second = (ahead - teacher(ahead, lower.flatten(), modulations).float()) / lower
-    return torch.where(r > 0, x + (r - t) * (slope + second) / 2, ahead)
+
+    def slope(at: Tensor, level: Tensor) -> Tensor:
+        denoised = torch.where(sector > 0, teacher(at, level.flatten(), modulations).float(), -1.0)
+        return (at - denoised) / level
+
+    first = slope(x, t)
+    ahead = x + (r - t) * first
+    second = slope(ahead, r.clamp_min(_LEAST))
+    return torch.where(r > 0, x + (r - t) * (first + second) / 2, ahead)
 
 
 def _random_state(like: Tensor) -> Tensor:

@@ -164,7 +164,8 @@ class Generation:
                 f"modulations: at most {format_bytes(generator.modulation_bytes)} are kept, half of what is free on the GPU; "
                 "what exceeds them is computed at each evaluation"
             )
-        return SampledImages(generator, self.sampler, self.model.precision, say)
+        # From the first batch on: a last, short one may be all that is left to draw.
+        return SampledImages(generator, self.sampler, self.model.precision, say, whole=self.batch)
 
     def process_bytes(self) -> float:
         """Memory of one process that draws, roughly; nothing is loaded."""

@@ -20,6 +20,7 @@ from echo_synth.sampling import CONSISTENCY, SOLVERS
 from echo_synth.sampling.level_search import falling
 
 STUDY = "solvers.json"  # in a run folder
+_HEUN = "heun"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,13 @@ def choose_solver(
     if start is not None:
         choice = SolverChoice(choice.solver)
     if choice.sigmas is None:
-        check_steps(run, choice.solver, nfe, sigma_max)
+        try:
+            check_steps(run, choice.solver, nfe, sigma_max)
+        except SpecError:
+            if solver != "auto" or choice.solver == _HEUN:
+                raise
+            choice = SolverChoice(_HEUN)  # half the steps, which the network may have levels for
+            check_steps(run, _HEUN, nfe, sigma_max)
     return choice
 
 
@@ -124,7 +131,7 @@ class SolverStudyRecord(BaseModel):
         schedule = self.schedules.get(nfe)
         if schedule:
             return SolverChoice(schedule.solver, schedule.sigmas)
-        return SolverChoice(solver_for(self.recommended, nfe) if self.recommended else "heun")
+        return SolverChoice(solver_for(self.recommended, nfe) if self.recommended else _HEUN)
 
 
 def read_study(file: Path) -> SolverStudyRecord:

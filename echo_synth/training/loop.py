@@ -162,6 +162,7 @@ class Engine:
         ema = PowerEma(self.parameters, self.spec.ema_std)
         length = (self.spec.images, self.spec.batch)
         self.state = TrainingState(self.module, self.optimizer, ema, *length, snapshots, self.accelerator.scaler)
+        self.shares: dict[str, float] = {}  # of each term: how many steps it was in
         self.running: dict[str, Tensor] = {}  # sums, on the device: reading one would wait for all that is queued there
         if resume and (self.folder / STATE).is_file():
             check_identity(self.folder, {**self.identity, "seed": self.seed}, self._instead)
@@ -169,7 +170,7 @@ class Engine:
         self.main = self.accelerator.is_main_process
         self.history = History(self.folder, self.state.step * self.spec.batch) if self.main else None
         self.saved_at = self.logged_at = time.monotonic()
-        self.logged_step, self.running_count = self.state.step, 0
+        self.logged_step = self.state.step
         self.skipped, self.save_seconds = 0, 0.0
         self.meter = Meter(
             self.spec.images, self._name, "images", self.state.step * self.spec.batch, quiet=not self.main
@@ -218,7 +219,7 @@ class Engine:
         for name, value in terms.items():
             added = value.double() * share
             self.running[name] = self.running[name] + added if name in self.running else added
-        self.running_count += last
+            self.shares[name] = self.shares.get(name, 0.0) + share  # a term may begin after the others
         return terms
 
     def _check_finite(
@@ -273,7 +274,7 @@ class Engine:
             return
         self.state.validated_step = self.state.step
         self._log("train", self._mean_over_processes())
-        self.running, self.running_count = {}, 0
+        self.running, self.shares = {}, {}
         self.module.eval()
         self.state.ema.swap(self.parameters)
         try:
@@ -290,10 +291,10 @@ class Engine:
         """Training terms since the last validation: the global batch's, whichever process saw which image."""
         if not self.running:
             return {}
-        values = torch.stack(list(self.running.values())) / max(1, self.running_count)
+        values = torch.stack([self.running[name] / self.shares[name] for name in sorted(self.running)])
         if self.accelerator.num_processes > 1:
             values = self.accelerator.reduce(values, "mean")
-        return dict(zip(self.running, values.tolist(), strict=True))
+        return dict(zip(sorted(self.running), values.tolist(), strict=True))
 
     def _keep_if_best(self, numbers: dict[str, float]) -> None:
         key = next(iter(numbers))

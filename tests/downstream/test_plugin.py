@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from nnunet_plugin import folds, overrides, whole_images
-from nnunet_plugin.augmentation import Ranges, augment
+from nnunet_plugin.augmentation import Ranges, _matrices, augment
 from nnunet_plugin.budgets import budgets
 from nnunet_plugin.echosynth_trainers import nnUNetTrainerEchoSynth
 from nnunet_plugin.loading import CaseLoader
@@ -156,6 +156,16 @@ def test_mirroring_is_asked_for() -> None:
     moved, moved_labels = augment(images, labels, only_mirrored, torch.Generator().manual_seed(0))
     torch.testing.assert_close(moved, images.flip(3), atol=1e-5, rtol=0)
     assert torch.equal(moved_labels, labels.flip(3))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (96, 64), (64, 96)])
+def test_a_turn_keeps_right_angles_and_lengths_whatever_the_shape(shape: tuple[int, int]) -> None:
+    """Of the map from pixels to pixels: its columns are orthogonal and of one length."""
+    turned = Ranges(geometric=1, scale=1.0, shift=0.0, intensity=0, noisy=0, blurred=0)
+    pixels = np.diag([shape[1] / 2, shape[0] / 2])  # columns first, as affine_grid has it
+    for matrix in _matrices(20, shape, turned, torch.Generator().manual_seed(0)).numpy()[:, :, :2]:
+        moved = pixels @ matrix @ np.linalg.inv(pixels)
+        assert np.allclose(moved.T @ moved, np.eye(2), atol=1e-5)
 
 
 def test_a_seed_repeats_augmentation() -> None:

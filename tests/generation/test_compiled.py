@@ -44,6 +44,12 @@ def test_the_last_batch_is_filled_up_or_it_would_be_compiled_again() -> None:
         drawn = source.draw(*maps, 0, indices, lambda: None)
         assert [int(image[0, 0]) for image in drawn] == list(indices)
     assert asked == [(3, [0, 1, 2]), (3, [3, 4, 4])]
+    asked.clear()
+    resumed = SampledImages(
+        generator, SamplerSettings(2, "euler", "edm"), "fp32", whole=3
+    )  # the last batch is all that is left
+    resumed.draw(np.zeros((2, 4, 4), np.uint8), np.zeros(2, np.uint8), 0, range(3, 5), lambda: None)
+    assert asked == [(3, [3, 4, 4])]
 
 
 def test_without_a_compiler_it_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,14 @@ def test_more_steps_than_the_network_has_levels_are_refused(tmp_path: Path) -> N
         choose_solver(sdm, "dpmpp-2m", 600, {}, 1.0)
 
 
+def test_auto_takes_heun_where_the_studied_solver_has_not_enough_levels(tmp_path: Path) -> None:
+    sdm = _of("iddpm", _study(tmp_path, {"solver": "euler", "sigmas": [4.0, 3.0, 2.0, 1.0]}))
+    assert choose_solver(sdm, "auto", 900, {}) == SolverChoice("unipc")
+    assert choose_solver(sdm, "auto", 1000, {}) == SolverChoice("heun")  # the paper's number for SDM
+    with pytest.raises(SpecError, match="--solver unipc"):
+        choose_solver(sdm, "unipc", 1000, {})
+
+
 @pytest.mark.parametrize(
     ("schedule", "why"),
     [

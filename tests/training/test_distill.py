@@ -134,10 +134,36 @@ def test_two_evaluations_of_the_exact_function_follow_the_closed_form() -> None:
 def test_the_teachers_step_stays_on_the_trajectory() -> None:
     t, r = torch.full((8,), 2.0), torch.full((8,), 1.9)
     x = MEAN + 2.0 * normal(0, range(8), (1, 4, 4))
-    stepped = heun_step(_Exact(), x, (t, r), torch.zeros(8))  # type: ignore[arg-type]
+    inside = torch.ones_like(x)
+    stepped = heun_step(_Exact(), x, (t, r), torch.zeros(8), inside)  # type: ignore[arg-type]
     torch.testing.assert_close(_end(stepped, torch.tensor(1.9)), _end(x, torch.tensor(2.0)), atol=1e-4, rtol=0)
-    ended = heun_step(_Exact(), x, (t, torch.zeros(8)), torch.zeros(8))  # type: ignore[arg-type]
+    ended = heun_step(_Exact(), x, (t, torch.zeros(8)), torch.zeros(8), inside)  # type: ignore[arg-type]
     torch.testing.assert_close(ended, _denoise(x, torch.tensor(2.0)))
+
+
+class _Neighbourly(_Exact):
+    """Exact inside the sector as long as what surrounds it is a noisy −1; outside it answers without meaning, as networks do."""
+
+    def __init__(self, sector: Tensor, noise: Tensor) -> None:
+        super().__init__()
+        self.sector, self.noise = sector, noise
+
+    def forward(self, x: Tensor, sigma: Tensor, modulations: None) -> Tensor:
+        level = sigma.reshape(-1, 1, 1, 1)
+        beside = (x - (level * self.noise - 1)) * (self.sector == 0)
+        strange = beside.abs().amax((1, 2, 3), keepdim=True)
+        return torch.where(self.sector > 0, _denoise(x, level) + strange, 7.0)
+
+
+def test_the_teacher_never_sees_what_it_said_outside_the_sector() -> None:
+    sector = torch.zeros(8, 1, 4, 4)
+    sector[..., :2] = 1
+    noise, t, r = normal(0, range(8), (1, 4, 4)), torch.full((8,), 2.0), torch.full((8,), 1.9)
+    x = torch.where(sector > 0, MEAN, -1.0) + 2.0 * noise
+    stepped = heun_step(_Neighbourly(sector, noise), x, (t, r), torch.zeros(8), sector)  # type: ignore[arg-type]
+    known = heun_step(_Exact(), x, (t, r), torch.zeros(8), torch.ones_like(x))  # type: ignore[arg-type]
+    torch.testing.assert_close(stepped * sector, known * sector, atol=1e-5, rtol=0)
+    torch.testing.assert_close(stepped * (1 - sector), (1.9 * noise - 1) * (1 - sector), atol=1e-5, rtol=0)
 
 
 def test_the_gap_shrinks_and_levels_keep_to_their_range() -> None:

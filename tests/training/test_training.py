@@ -145,6 +145,21 @@ def test_it_learns_and_keeps_the_best(tmp_path: Path) -> None:
     assert min(values) < values[0]
 
 
+def test_a_term_that_begins_late_is_averaged_over_the_steps_that_had_it(tmp_path: Path) -> None:
+    engine = _engine(tmp_path / "run")
+    early = engine.loss
+
+    def loss(live: nn.Module, positions: Sequence[int]) -> Mapping[str, Tensor]:
+        return {**early(live, positions), **({"late": torch.ones(())} if positions[0] >= 40 else {})}
+
+    engine.loss = loss
+    engine.run(resume=False)
+    rows = [r.split(",") for r in (tmp_path / "run/history.csv").read_text().splitlines()[1:]]
+    late = [float(r[4]) for r in rows if r[3] == "late"]
+    assert len(late) >= 5
+    assert late == pytest.approx([1.0] * len(late))
+
+
 @pytest.mark.slow
 def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
     whole, pieces = _engine(tmp_path / "a"), _engine(tmp_path / "b")
