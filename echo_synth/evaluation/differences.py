@@ -118,7 +118,7 @@ def difference(
 
     Args:
         rows, baseline: columns case, patient, `column`, and seeds where there are several trainings.
-        margin: for equivalence and non-inferiority, which are tested by Student's t.
+        margin: for equivalence and non-inferiority: whether the 95 % interval lies within it, or crosses it the harmful way.
         more_is_better: None where neither way is, as for a bias: then nothing is inferior.
     """
     rows, baseline = _scored_by_all(rows, baseline, column)
@@ -153,7 +153,10 @@ def _by_case(rows: pd.DataFrame, baseline: pd.DataFrame, column: str) -> tuple[N
 
 
 def _within_margin(estimate: MeanEstimate, margin: float, more_is_better: bool | None) -> dict[str, float | None]:
-    """Two one-sided tests (Schuirmann 1987), and the one of them that asks for no harm."""
+    """Two one-sided tests (Schuirmann 1987), and the one of them that asks for no harm, by Student's t.
+
+    Both are below 0.025 where the 95 % interval lies within the margin: so much the protocol asks for.
+    """
     not_below, not_above = estimate.p_above(-margin), 1 - estimate.p_above(margin)
     tests = {"margin": margin, "p_equivalent": number(max(not_below, not_above))}
     if more_is_better is None:
@@ -164,6 +167,7 @@ def _within_margin(estimate: MeanEstimate, margin: float, more_is_better: bool |
 def verdict(difference: Difference, p: float, more_is_better: bool | None) -> str:
     """What a difference says, in words: better, worse (or different), equivalent, non-inferior, both or "open".
 
+    Equivalent: its 95 % interval lies within the margin; non-inferior: it does not reach the margin the harmful way.
     "patients alone" where both sides have one training: whether another training of the same kind
     would differ as much is not known, so nothing is said of the kinds.
     """
@@ -174,12 +178,17 @@ def verdict(difference: Difference, p: float, more_is_better: bool | None) -> st
     if p < LEVEL:
         good = {None: "different", mean > 0: "better"}
         words.append(good.get(more_is_better, "worse"))
-    if _small(difference.get("p_equivalent")):
+    below, above = _bounds_within(difference)
+    if below and above:
         words.append("equivalent")
-    elif _small(difference.get("p_noninferior")) and words != ["better"]:
+    elif more_is_better is not None and (below if more_is_better else above) and words != ["better"]:
         words.append("non-inferior")
     return ", ".join(words) or "open"
 
 
-def _small(p: float | None) -> bool:
-    return p is not None and p < LEVEL
+def _bounds_within(difference: Difference) -> tuple[bool, bool]:
+    """Whether the 95 % interval ends above minus the margin, and below plus it: the interval that is shown decides."""
+    margin, (low, high) = difference.get("margin"), difference["ci95"]
+    if margin is None or low is None or high is None:
+        return False, False
+    return low > -margin, high < margin

@@ -34,7 +34,7 @@ class Difference(Estimate):
     p, p_holm: two-sided, of no difference, before and after Holm's correction. covers: what interval
     and p know of, "patients" or "patients and trainings"; trainings: how many of either side.
     margin: a difference without consequence; p_equivalent: of its being larger, either way;
-    p_noninferior: of its being larger the wrong way. verdict: `differences.verdict`.
+    p_noninferior: of its being larger the wrong way. verdict: `differences.verdict`, by the interval.
     share, share_ci95: the predictions' mean as a share of the baseline's, whose mean is taken as known.
     """
 

@@ -74,6 +74,20 @@ def test_equality_is_shown_only_by_a_narrow_interval() -> None:
     assert wide["p_equivalent"] > 0.05
 
 
+def test_equivalent_is_an_interval_of_95_percent_within_the_margin() -> None:
+    """Shifts between the bounds of the 90 % and the 95 % interval are not: the protocol's rule, and what readers see."""
+    seen = set()
+    for shift in np.arange(0.0, 0.02, 0.0005):
+        arms = _scores(0.9 - shift, 3, spread=0.02), _scores(0.9, 3, spread=0.024)
+        found = paired_metrics(arms[0], {"o": arms[1]}, _RESAMPLING)["o"]["la"]["dice"]
+        low, high = found["ci95"]
+        within = low > -0.01 and high < 0.01
+        assert ("equivalent" in found["verdict"]) == within == (found["p_equivalent"] < 0.025)
+        assert ("non-inferior" in found["verdict"]) == (low > -0.01 and not within and "better" not in found["verdict"])
+        seen.add((within, found["p_equivalent"] < 0.05))
+    assert seen == {(True, True), (False, True), (False, False)}
+
+
 @pytest.mark.parametrize("trainings", [1, 2])
 def test_images_that_only_one_arm_scores_are_not_paired(trainings: int) -> None:
     """Reference and prediction without a structure: no score; the baseline's false positive there has one, of 0."""
