@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from echo_synth.errors import DataError
 from echo_synth.evaluation.case_scores import METRICS
 from echo_synth.evaluation.results import Difference, Differences
-from echo_synth.evaluation.statistics import Resampling, covers, number, summarise
-from echo_synth.evaluation.trainings import arm_of, count_trainings, seed_columns
+from echo_synth.evaluation.statistics import Resampling, covers, no_estimate, number, summarise
+from echo_synth.evaluation.trainings import arm_of, count_trainings, count_without_value, seed_columns
 from echo_synth.metrics import bootstrap
 from echo_synth.metrics.random_effects import MeanEstimate, arm_difference
 
@@ -121,7 +121,11 @@ def difference(
         margin: for equivalence and non-inferiority: whether the 95 % interval lies within it, or crosses it the harmful way.
         more_is_better: None where neither way is, as for a bias: then nothing is inferior.
     """
-    rows, baseline = _scored_by_all(rows, baseline, column)
+    lacking = count_without_value(rows, column) + count_without_value(baseline, column)
+    ours, theirs = _scored_by_all(rows, baseline, column)
+    if lacking or not len(ours):
+        return _no_difference(rows, baseline, column, lacking)
+    rows, baseline = ours, theirs
     estimate = arm_difference(arm_of(rows, column), arm_of(baseline, column))
     values, patients = _by_case(rows, baseline, column)
     summary = summarise(values, patients, resampling)
@@ -135,14 +139,22 @@ def difference(
     return cast(Difference, {**summary, "p": number(p), **counts, **tests})
 
 
+def _no_difference(rows: pd.DataFrame, baseline: pd.DataFrame, column: str, lacking: int) -> Difference:
+    """Where a training has no score, as the mean of the others would be that of trainings that succeed; or no case is scored by all."""
+    trainings = [count_trainings(arm) - count_without_value(arm, column) for arm in (rows, baseline)]
+    known = "patients and trainings" if max(map(count_trainings, (rows, baseline))) > 1 else "patients"
+    counts = {"p": None, "covers": known, "trainings": trainings}
+    told = {"trainings_without_value": lacking} if lacking else {}
+    return cast(Difference, {**no_estimate(), **counts, **told})
+
+
 def _scored_by_all(rows: pd.DataFrame, baseline: pd.DataFrame, column: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The cases that have a score in every training of both arms: mean, interval and every p are of the same ones.
 
-    Where reference and prediction are both without a structure there is none; then it cannot be paired. Where no case is left, all stay.
+    Where reference and prediction are both without a structure there is none; then it cannot be paired.
     """
     lost = {case for arm in (rows, baseline) for case in arm.loc[~np.isfinite(arm[column].astype(float)), "case"]}
-    kept = [arm[~arm["case"].isin(lost)] for arm in (rows, baseline)]
-    return (kept[0], kept[1]) if len(kept[0]) else (rows, baseline)
+    return rows[~rows["case"].isin(lost)], baseline[~baseline["case"].isin(lost)]
 
 
 def _by_case(rows: pd.DataFrame, baseline: pd.DataFrame, column: str) -> tuple[NDArray[np.float64], NDArray[np.str_]]:

@@ -13,7 +13,8 @@ class Estimate(TypedDict):
 
     `std` is the paper's: over random subsets of 80 % of the images. It is no standard error, which is
     about three times as large. The interval resamples patients, and knows the trainings too
-    where there are several (`trainings` in Metrics); null for one patient.
+    where there are several (`trainings` in Metrics); null for one patient. trainings_without_value: of
+    several trainings those without any; then nothing is estimated.
     """
 
     mean: float | None
@@ -21,6 +22,7 @@ class Estimate(TypedDict):
     ci95: Interval
     n_images: int
     n_patients: int
+    trainings_without_value: NotRequired[int]
 
 
 # Of one structure: an Estimate for each of `case_scores.METRICS`, in its units, and the number of "empty_predictions".
@@ -32,7 +34,7 @@ class Difference(Estimate):
     """Predictions minus baseline on the same images.
 
     p, p_holm: two-sided, of no difference, before and after Holm's correction. covers: what interval
-    and p know of, "patients" or "patients and trainings"; trainings: how many of either side.
+    and p know of, "patients" or "patients and trainings"; trainings: how many of either side have a score.
     margin: a difference without consequence; p_equivalent: of its being larger, either way;
     p_noninferior: of its being larger the wrong way. verdict: `differences.verdict`, by the interval.
     share, share_ci95: the predictions' mean as a share of the baseline's, whose mean is taken as known.
@@ -74,7 +76,7 @@ Differences = Mapping[str, Mapping[str, Difference]]  # by structure, by metric
 class AgreementScores(TypedDict):
     """Agreement with a reference over patients (`metrics.agreement`); ml, or points of EF.
 
-    Of several trainings the mean of each number; bias_ci95 and mae_ci95 are those of an `Estimate`.
+    Of several trainings the mean of each number; bias_ci95, mae_ci95 and trainings_without_value are those of an `Estimate`.
     """
 
     r: float | None
@@ -85,6 +87,7 @@ class AgreementScores(TypedDict):
     mae_ci95: Interval
     loa: Interval
     n: int
+    trainings_without_value: NotRequired[int]
 
 
 class EfClasses(TypedDict):

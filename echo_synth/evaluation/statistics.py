@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from echo_synth.evaluation.case_scores import METRICS
 from echo_synth.evaluation.results import Estimate, Failures, Segmentation, StructureScores
-from echo_synth.evaluation.trainings import arm_of
+from echo_synth.evaluation.trainings import arm_of, count_without_value
 from echo_synth.metrics import bootstrap
 from echo_synth.metrics.bootstrap import Method
 from echo_synth.metrics.random_effects import MeanEstimate, arm_mean
@@ -64,8 +64,11 @@ def summarise_arm(rows: pd.DataFrame, column: str, resampling: Resampling) -> Es
     """Mean of a column over images and, where the table holds several, trainings; then its interval knows both.
 
     Args:
-        rows: columns case, patient, `column`, and seeds where there are several trainings.
+        rows: columns case, patient, `column`, and seeds where there are several trainings. Where one of these
+            has no value, there is no estimate.
     """
+    if lacking := count_without_value(rows, column):
+        return no_estimate() | {"trainings_without_value": lacking}
     by_case = rows.groupby("case").agg({column: "mean", "patient": "first"})
     summary = summarise(by_case[column].to_numpy(float), by_case["patient"].to_numpy(str), resampling)
     estimate = arm_mean(arm_of(rows, column)) if summary["n_patients"] > 1 else None
@@ -73,6 +76,11 @@ def summarise_arm(rows: pd.DataFrame, column: str, resampling: Resampling) -> Es
         low, high = estimate.interval()
         summary["mean"], summary["ci95"] = number(estimate.mean), [number(low), number(high)]
     return summary
+
+
+def no_estimate() -> Estimate:
+    """An Estimate of nothing."""
+    return Estimate(mean=None, std=None, ci95=[None, None], n_images=0, n_patients=0)
 
 
 def covers(estimate: MeanEstimate) -> Literal["patients", "patients and trainings"]:

@@ -21,7 +21,7 @@ from echo_synth.evaluation.results import (
     VolumeScores,
 )
 from echo_synth.evaluation.statistics import EF_CLASSES, Resampling, ef_class, number, summarise_arm
-from echo_synth.evaluation.trainings import seed_columns
+from echo_synth.evaluation.trainings import count_without_value, seed_columns
 from echo_synth.metrics import bootstrap
 from echo_synth.metrics.agreement import Agreement, agreement, weighted_kappa
 
@@ -66,7 +66,9 @@ def _agreement(rows: pd.DataFrame, measured: str, reference: str, resampling: Re
     error = rows[measured] - rows[reference]
     table = rows.assign(case=rows["patient"], bias=error, mae=error.abs())
     bias, mae = (summarise_arm(table, name, resampling) for name in ("bias", "mae"))
-    return AgreementScores(
+    lacking = bias.get("trainings_without_value", 0)
+    each = [] if lacking else each
+    scores = AgreementScores(
         r=_mean([a.r for a in each]),
         icc=_mean([a.icc for a in each]),
         bias=bias["mean"],
@@ -76,6 +78,7 @@ def _agreement(rows: pd.DataFrame, measured: str, reference: str, resampling: Re
         loa=[_mean([a.loa[end] for a in each]) for end in (0, 1)],
         n=bias["n_patients"],
     )
+    return scores | {"trainings_without_value": lacking} if lacking else scores
 
 
 def _of_training(measured: pd.Series, reference: pd.Series) -> Agreement:
@@ -88,7 +91,7 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _ef_classes(rows: pd.DataFrame, resampling: Resampling) -> EfClasses:
-    """Classes of the predicted EF against those of the reference masks."""
+    """Classes of the predicted EF against those of the reference masks; no kappa where a training has none at all."""
     known = rows[rows["ef_percent"].notna() & rows["ef_percent_reference"].notna()]
     truth, predicted = (_class_index(known[c].to_numpy(float)) for c in ("ef_percent_reference", "ef_percent"))
 
@@ -99,7 +102,8 @@ def _ef_classes(rows: pd.DataFrame, resampling: Resampling) -> EfClasses:
     ends: tuple[float, float] = (float("nan"), float("nan"))
     table = count(np.arange(len(known)))
     patients = known["patient"].to_numpy(str)
-    if len(set(patients)) > 1:
+    lacking = count_without_value(rows, "ef_percent") > 0
+    if len(set(patients)) > 1 and not lacking:
         _, ends = bootstrap.patient_statistic(
             lambda chosen: weighted_kappa(count(chosen)),
             patients,
@@ -110,7 +114,7 @@ def _ef_classes(rows: pd.DataFrame, resampling: Resampling) -> EfClasses:
     return EfClasses(
         labels=list(EF_CLASSES),
         table=table.tolist(),
-        kappa=number(weighted_kappa(table)),
+        kappa=None if lacking else number(weighted_kappa(table)),
         kappa_ci95=[number(end) for end in ends],
     )
 

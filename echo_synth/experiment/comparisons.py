@@ -32,7 +32,7 @@ def compare_cells(
         Columns comparison, cell, baseline, structure, metric, difference (cell minus baseline), low,
         high (95 % interval), p, n_images, n_patients, covers ("patients", or "patients and
         trainings" where an arm has several: then interval and p know both), trainings and
-        baseline_trainings (how many), margin, p_equivalent, p_noninferior (NaN where no margin is
+        baseline_trainings (how many have a score), trainings_without_value (of both; then there is no estimate), margin, p_equivalent, p_noninferior (NaN where no margin is
         stated), p_holm, verdict (`differences.verdict`). Holm's correction is over all of `compare`,
         done or not, so that looking early is no advantage; for each structure and metric by
         itself: metrics of one image say much the same, and counting them as tests of their own
@@ -68,6 +68,7 @@ def _row(structure: str, metric: str, difference: Difference) -> dict[str, objec
         "covers": difference["covers"],
         "trainings": trainings,
         "baseline_trainings": baseline_trainings,
+        "trainings_without_value": difference.get("trainings_without_value", 0),
         "margin": difference.get("margin"),
         "p_equivalent": difference.get("p_equivalent"),
         "p_noninferior": difference.get("p_noninferior"),

@@ -28,7 +28,8 @@ class Arm:
     """Scores of one arm of a comparison, one per image and training; all fields (N,).
 
     Attributes:
-        values: the scores; NaN is left out.
+        values: the scores; NaN is left out. A training that has nothing else leaves no estimate: what it would
+            score is not known, and the mean of the others would be that of trainings that succeed.
         patients: the patient of each image.
         generators, segmenters: seeds of the training; rows with the same pair belong to one training.
     """
@@ -44,7 +45,8 @@ class MeanEstimate:
     """A mean, or a difference of means, with the variance of its error.
 
     Attributes:
-        mean: images of one training have equal weight, and so have trainings of one arm.
+        mean: images of one training have equal weight, and so have trainings of one arm; NaN, as the variance, if
+            a training has no value.
         variance, df: of the mean's error, and its degrees of freedom; NaN if there is only one patient.
         generators, segmenters, trainings: how many different seeds, and trainings, each arm has.
     """
@@ -169,14 +171,15 @@ def _alike(a: _Parts, b: _Parts) -> bool:
 def _parts(arm: Arm, patients: NDArray[np.str_]) -> _Parts:
     known = np.isfinite(arm.values) & np.isin(arm.patients, patients)
     place = np.searchsorted(patients, arm.patients[known])
-    seeds = np.stack([arm.generators, arm.segmenters], 1)[known]
+    seeds = np.stack([arm.generators, arm.segmenters], 1)
     trainings, training = np.unique(seeds, axis=0, return_inverse=True)
-    shape, index = (len(patients), len(trainings)), (place, training.ravel())
+    shape, index = (len(patients), len(trainings)), (place, training.ravel()[known])
     sums, counts = np.zeros(shape), np.zeros(shape)
     np.add.at(sums, index, arm.values[known])
     np.add.at(counts, index, 1.0)
-    means = sums.sum(0) / counts.sum(0)
-    influences = (sums - means * counts) / counts.sum(0)  # (P, T): each patient's on each training's mean
+    with np.errstate(invalid="ignore"):  # of a training without values: NaN, which stays
+        means = sums.sum(0) / counts.sum(0)
+        influences = (sums - means * counts) / counts.sum(0)  # (P, T): each patient's on each training's mean
     influence = influences.mean(1)
     within = _within(influences)
     between, df = _between(means, trainings)

@@ -51,6 +51,13 @@ def few_patients(entry: Mapping[str, Any]) -> str:
     return f"Only {patients} patients: intervals over so few are too narrow."
 
 
+def lacking_note(entries: Iterable[tuple[str, Mapping[str, Any] | None]]) -> str:
+    """Which rows have no estimate because a training has no value; empty where none: label and numbers of each row."""
+    lacking = {label: (entry or {}).get("trainings_without_value") or 0 for label, entry in entries}
+    told = ", ".join(f"{label} ({count})" for label, count in lacking.items() if count)
+    return f"No estimate is given where a training has no value in any image or patient: {told}." if told else ""
+
+
 def tested(entry: Mapping[str, Any] | None, digits: int) -> str:
     """A difference with its interval, and its p-value and verdict where it was tested."""
     p, verdict = (entry or {}).get("p_holm"), (entry or {}).get("verdict")
@@ -62,12 +69,27 @@ def p_text(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def difference_note(entries: Mapping[str, Mapping[str, Any]], families: str | None = None) -> str:
-    """How the differences were tested, what their intervals know of, and which tests were corrected together."""
+def difference_note(
+    entries: Mapping[str, Mapping[str, Any]], families: str | None = None, names: Mapping[str, str] = STRUCTURES
+) -> str:
+    """How the differences were tested, what their intervals know of, and which tests were corrected together.
+
+    Args:
+        entries: differences by row, then column.
+        names: headings of the rows.
+    """
     several = any((e or {}).get("covers") == "patients and trainings" for es in entries.values() for e in es.values())
     note = "Predictions minus baseline on the same images. "
     if several:
         note += "Intervals and p know patients and trainings (random effects, Satterthwaite's degrees of freedom)"
     else:
         note += "One training each: intervals and p (flipping patients' signs) know patients alone, not trainings"
-    return note + f"; p after Holm's correction{f' ({families})' if families else ''}."
+    note += f"; p after Holm's correction{f' ({families})' if families else ''}."
+    lacking = lacking_note((names.get(key, key), _most_lacking(es)) for key, es in entries.items())
+    return " ".join(filter(None, (note, lacking)))
+
+
+def _most_lacking(entries: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The entry of a row that lacks most trainings; a score may be there for some columns only."""
+    found = [e for e in entries.values() if isinstance(e, Mapping)]
+    return max(found, key=lambda e: e.get("trainings_without_value") or 0, default=None)

@@ -31,6 +31,7 @@ class Estimate(_Part):
     ci95: Interval | None = None
     n_images: Count | None = None
     n_patients: Count | None = None
+    trainings_without_value: Count | None = None
     p: Number | None = None
     p_holm: Number | None = None
     covers: Name | None = None
@@ -80,6 +81,7 @@ class _Agreement(_Part):
     mae: Number | None
     r: Number | None
     n: Count
+    trainings_without_value: Count | None = None
 
 
 class _Measures(_Part):

@@ -16,6 +16,7 @@ from echo_synth.report.cells import (
     cell,
     difference_note,
     few_patients,
+    lacking_note,
     p_text,
     structure_names,
     tested,
@@ -97,7 +98,9 @@ def _segmentation(entries: Mapping[str, Any], trainings: str) -> Section:
     first = next(iter(entries.values())).get("dice") or {}
     counts = f"{_count(first.get('n_images'))} images of {_count(first.get('n_patients'))} patients"
     note = "An empty prediction has Dice 0 and the image's diagonal as its distances."
-    return Section(f"Segmentation, {counts}", rows, " ".join(filter(None, (note, few_patients(first), trainings))))
+    lacking = lacking_note((STRUCTURES.get(key, key), entry.get("dice")) for key, entry in entries.items())
+    notes = (note, few_patients(first), trainings, lacking)
+    return Section(f"Segmentation, {counts}", rows, " ".join(filter(None, notes)))
 
 
 def _count(value: int | None) -> str:
@@ -203,7 +206,8 @@ def comparison_rows(table: pd.DataFrame) -> Rows:
 
 def _difference(entry: Mapping[Any, Any] | None, digits: int) -> str:
     if entry is None or pd.isna(entry["difference"]):
-        return "–"
+        lacking = (entry or {}).get("trainings_without_value")
+        return "–, as a training has no score in any image" if pd.notna(lacking) and lacking else "–"
     text, low, high = (f"{entry[k]:+.{digits}f}" for k in ("difference", "low", "high"))
     if pd.notna(entry["low"]) and pd.notna(entry["high"]):
         text += f" [{low}, {high}]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from echo_synth.report.cells import Section, difference_note, few_patients, tested
+from echo_synth.report.cells import Section, difference_note, few_patients, lacking_note, tested
 
 VOLUMES = {"edv_ml": "EDV, ml", "esv_ml": "ESV, ml", "ef_percent": "EF, %"}
 _AGAINST_CFG = {
@@ -30,7 +30,8 @@ def _agreements(entries: Mapping[str, Any]) -> Section:
     notes = [
         "Biplane method of discs against the reference masks, in CAMUS's convention (one disc height for both phases) "
         "unless the row says clinical (each phase its own).",
-        few_patients({"n_patients": entries["ef_percent"]["n"]}),
+        lacking_note((label, entries[k]) for k, label in VOLUMES.items())
+        or few_patients({"n_patients": entries["ef_percent"]["n"]}),
         _without_volume(entries),
         _long_axes(entries.get("long_axis_ratio")),
     ]
@@ -89,4 +90,4 @@ def paired_volume_section(name: str, measures: Mapping[str, Mapping[str, Any]]) 
     for key, label in VOLUMES.items():
         entry = measures.get(key) or {}
         rows.append([label, tested(entry.get("bias"), 1), tested(entry.get("mae"), 1)])
-    return Section(f"Difference of volumes to {name}", rows, difference_note(measures))
+    return Section(f"Difference of volumes to {name}", rows, difference_note(measures, names=VOLUMES))

@@ -20,6 +20,8 @@ from echo_synth.evaluation.view_statistics import classification_metrics
 from echo_synth.evaluation.volume_statistics import paired_volumes, volume_metrics
 from echo_synth.metrics import classification
 from echo_synth.metrics.agreement import intraclass_correlation, weighted_kappa
+from echo_synth.report.headline import of_evaluation
+from echo_synth.report.tables import summary
 
 _RESAMPLING = Resampling(100)
 
@@ -179,6 +181,41 @@ def test_volumes_of_arms_are_compared() -> None:
     same = paired_volumes(_volumes(0, 0, 3), {"real": _volumes(0.2, 0, 3)}, _RESAMPLING)["real"]["ef_percent"]["bias"]
     assert same["margin"] == 3
     assert "equivalent" in same["verdict"]
+
+
+def _one_fails(table: pd.DataFrame) -> pd.DataFrame:
+    """The last training finds no cavity."""
+    last = table["segmenter_seed"] == table["segmenter_seed"].max()
+    return table.assign(**{m: table[m].where(~last) for m in ("edv_ml", "esv_ml", "ef_percent")})
+
+
+def test_a_training_that_finds_no_cavity_leaves_no_estimate_and_is_told() -> None:
+    """The mean of the two that found one is no mean of three trainings."""
+    table = _one_fails(_volumes(-5, trainings=3))
+    found = volume_metrics(table, _lengths(table), _RESAMPLING)
+    ef = found["ef_percent"]
+    assert {name: ef[name] for name in ("bias", "mae", "r", "icc")} == dict.fromkeys(("bias", "mae", "r", "icc"))  # type: ignore[literal-required]
+    assert ef["loa"] == ef["mae_ci95"] == [None, None]
+    assert found["ef_classes"]["kappa"] is None
+    paired = paired_volumes(table, {"real": _volumes(0, trainings=3)}, _RESAMPLING)
+    bias = paired["real"]["ef_percent"]["bias"]
+    assert (bias["mean"], bias["p"], bias["trainings"], bias["verdict"]) == (None, None, [2, 3], "open")
+    told = summary({"volumes": found, "paired_volumes": paired})
+    assert told.count("No estimate is given where a training has no value") == 2
+    assert told.count("EF, % (1)") == 2
+    headline = of_evaluation("e", {"volumes": found})
+    assert headline is not None
+    assert headline.lines == (("Ejection fraction", "No estimate: 1 of the trainings found no cavity in any patient."),)
+
+
+def test_no_case_that_all_score_is_no_difference() -> None:
+    """Each side has scores, of other images."""
+    ours = _scores(0.9, 2)
+    even = ours["case"].str.slice(1).astype(int) % 2 == 0
+    theirs = ours.assign(dice=ours["dice"].where(even))
+    found = paired_metrics(ours.assign(dice=ours["dice"].where(~even)), {"o": theirs}, _RESAMPLING)["o"]["la"]["dice"]
+    assert (found["mean"], found["p"], found["n_images"], found["ci95"]) == (None, None, 0, [None, None])
+    assert "trainings_without_value" not in found
 
 
 def test_classes_of_ef_and_of_age() -> None:

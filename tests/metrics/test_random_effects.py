@@ -97,6 +97,19 @@ def _constant(means: np.ndarray) -> Arm:
     return Arm(np.tile(means, 20), patients, np.zeros_like(training), training)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_training_without_any_value_leaves_no_estimate() -> None:
+    """The mean of the other two would be that of the trainings that succeeded."""
+    rng = np.random.default_rng(8)
+    person = rng.normal(0, 0.03, 12)
+    ours, theirs = _arm(rng, person, 1, 3), _arm(rng, person, 1, 3)
+    failed = np.where(ours.segmenters == 2, np.nan, ours.values)
+    ours = Arm(failed, ours.patients, ours.generators, ours.segmenters)
+    for found in (arm_mean(ours), arm_difference(ours, theirs), arm_difference(theirs, ours)):
+        assert np.isnan([found.mean, *found.interval(), found.p_value()]).all()
+        assert 3 in found.trainings
+
+
 def test_gaps_and_patients_of_one_arm_only() -> None:
     rng = np.random.default_rng(6)
     person = rng.normal(0, 0.03, 12)
