@@ -90,7 +90,8 @@ def _structure(rows: pd.DataFrame, baseline: pd.DataFrame, resampling: Resamplin
         name: difference(rows, baseline, name, resampling, metric.margin, metric.more_is_better)
         for name, metric in METRICS.items()
     }
-    _add_share(differences[_SHARED], float(baseline[_SHARED].mean()))
+    _, paired = _scored_by_all(rows, baseline, _SHARED)  # the images that the difference is of
+    _add_share(differences[_SHARED], float(paired[_SHARED].mean()))
     return differences
 
 
@@ -121,10 +122,11 @@ def difference(
         margin: for equivalence and non-inferiority: whether the 95 % interval lies within it, or crosses it the harmful way.
         more_is_better: None where neither way is, as for a bias: then nothing is inferior.
     """
+    total = {"of_images": int(rows["case"].nunique()), "of_patients": int(rows["patient"].nunique())}
     lacking = count_without_value(rows, column) + count_without_value(baseline, column)
     ours, theirs = _scored_by_all(rows, baseline, column)
     if lacking or not len(ours):
-        return _no_difference(rows, baseline, column, lacking)
+        return cast(Difference, {**_no_difference(rows, baseline, column, lacking), **total})
     rows, baseline = ours, theirs
     estimate = arm_difference(arm_of(rows, column), arm_of(baseline, column))
     values, patients = _by_case(rows, baseline, column)
@@ -136,7 +138,7 @@ def difference(
         p = estimate.p_value()
     counts = {"trainings": [count_trainings(rows), count_trainings(baseline)], "covers": covers(estimate)}
     tests = _within_margin(estimate, margin, more_is_better) if margin is not None else {}
-    return cast(Difference, {**summary, "p": number(p), **counts, **tests})
+    return cast(Difference, {**summary, "p": number(p), **counts, **total, **tests})
 
 
 def _no_difference(rows: pd.DataFrame, baseline: pd.DataFrame, column: str, lacking: int) -> Difference:

@@ -31,19 +31,21 @@ Segmentation = Mapping[str, StructureScores]  # by structure: lv_endo, lv_epi, l
 
 
 class Difference(Estimate):
-    """Predictions minus baseline on the same images.
+    """Predictions minus baseline on the same images: those of all (of_images, of_patients) that every training has a score for.
 
     p, p_holm: two-sided, of no difference, before and after Holm's correction. covers: what interval
     and p know of, "patients" or "patients and trainings"; trainings: how many of either side have a score.
     margin: a difference without consequence; p_equivalent: of its being larger, either way;
     p_noninferior: of its being larger the wrong way. verdict: `differences.verdict`, by the interval.
-    share, share_ci95: the predictions' mean as a share of the baseline's, whose mean is taken as known.
+    share, share_ci95: the predictions' mean as a share of the baseline's on these images, whose mean is taken as known.
     """
 
     p: float | None
     p_holm: NotRequired[float]
     covers: str
     trainings: list[int]
+    of_images: int
+    of_patients: int
     margin: NotRequired[float]
     p_equivalent: NotRequired[float | None]
     p_noninferior: NotRequired[float | None]

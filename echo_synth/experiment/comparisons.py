@@ -30,10 +30,12 @@ def compare_cells(
 
     Returns:
         Columns comparison, cell, baseline, structure, metric, difference (cell minus baseline), low,
-        high (95 % interval), p, n_images, n_patients, covers ("patients", or "patients and
-        trainings" where an arm has several: then interval and p know both), trainings and
-        baseline_trainings (how many have a score), trainings_without_value (of both; then there is no estimate), margin, p_equivalent, p_noninferior (NaN where no margin is
-        stated), p_holm, verdict (`differences.verdict`). Holm's correction is over all of `compare`,
+        high (95 % interval), p, n_images, n_patients (those that every training of both has a score
+        for), of_images, of_patients (all), covers ("patients", or "patients and trainings" where an
+        arm has several: then interval and p know both), trainings and baseline_trainings (how many
+        have a score), trainings_without_value (of both; then there is no estimate), margin,
+        p_equivalent, p_noninferior (NaN where no margin is stated), p_holm, verdict
+        (`differences.verdict`). Holm's correction is over all of `compare`,
         done or not, so that looking early is no advantage; for each structure and metric by
         itself: metrics of one image say much the same, and counting them as tests of their own
         would hide what there is.
@@ -65,6 +67,8 @@ def _row(structure: str, metric: str, difference: Difference) -> dict[str, objec
         "p": difference["p"],
         "n_images": difference["n_images"],
         "n_patients": difference["n_patients"],
+        "of_images": difference["of_images"],
+        "of_patients": difference["of_patients"],
         "covers": difference["covers"],
         "trainings": trainings,
         "baseline_trainings": baseline_trainings,

@@ -86,7 +86,26 @@ def difference_note(
         note += "One training each: intervals and p (flipping patients' signs) know patients alone, not trainings"
     note += f"; p after Holm's correction{f' ({families})' if families else ''}."
     lacking = lacking_note((names.get(key, key), _most_lacking(es)) for key, es in entries.items())
-    return " ".join(filter(None, (note, lacking)))
+    fewer = {names.get(key, key): _fewest(es) for key, es in entries.items()}
+    told = "; ".join(f"{label} {text}" for label, text in fewer.items() if text)
+    left = f"Not on all: only what every training of both sides has a score for is compared: {told}." if told else ""
+    return " ".join(filter(None, (note, lacking, left)))
+
+
+def _fewest(entries: Mapping[str, Any]) -> str:
+    """How much the column of a row rests on that lacks most; empty where none lacks anything."""
+    told = {of_all(e): e["n_images"] for e in entries.values() if isinstance(e, Mapping) and of_all(e)}
+    return min(told, key=lambda text: told[text], default="")
+
+
+def of_all(entry: Mapping[str, Any]) -> str:
+    """'30 of 60 images, 15 of 30 patients' that a difference rests on; of patients alone where they are what is counted. Empty where on all."""
+    counts = [entry.get(key) for key in ("n_images", "of_images", "n_patients", "of_patients")]
+    if any(c is None or c != c for c in counts) or counts[0] == counts[1]:
+        return ""
+    images, all_images, patients, all_patients = (int(c) for c in counts if c is not None)
+    of_patients = f"{patients} of {all_patients} patients"
+    return of_patients if all_images == all_patients else f"{images} of {all_images} images, {of_patients}"
 
 
 def _most_lacking(entries: Mapping[str, Any]) -> Mapping[str, Any] | None:

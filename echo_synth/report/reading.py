@@ -67,7 +67,10 @@ COMPARISONS = Table(
         *(Column(name, "number", "of the difference", needed=False) for name in ("difference", "low", "high")),
         Column("p_holm", "number", "after Holm's correction", low=0, high=1),
         Column("covers", "text", "what interval and p know of"),
-        Column("trainings_without_value", "number", "that have no score", low=0),
+        *(
+            Column(name, "number", "how many", low=0)
+            for name in ("n_images", "n_patients", "of_images", "of_patients", "trainings_without_value")
+        ),
     ),
 )
 

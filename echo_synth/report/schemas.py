@@ -31,6 +31,8 @@ class Estimate(_Part):
     ci95: Interval | None = None
     n_images: Count | None = None
     n_patients: Count | None = None
+    of_images: Count | None = None
+    of_patients: Count | None = None
     trainings_without_value: Count | None = None
     p: Number | None = None
     p_holm: Number | None = None

@@ -17,6 +17,7 @@ from echo_synth.report.cells import (
     difference_note,
     few_patients,
     lacking_note,
+    of_all,
     p_text,
     structure_names,
     tested,
@@ -211,7 +212,9 @@ def _difference(entry: Mapping[Any, Any] | None, digits: int) -> str:
     text, low, high = (f"{entry[k]:+.{digits}f}" for k in ("difference", "low", "high"))
     if pd.notna(entry["low"]) and pd.notna(entry["high"]):
         text += f" [{low}, {high}]"
-    return text if pd.isna(entry["p_holm"]) else f"{text}, p {p_text(entry['p_holm'])}"
+    text += "" if pd.isna(entry["p_holm"]) else f", p {p_text(entry['p_holm'])}"
+    rests_on = of_all({str(key): value for key, value in entry.items()})
+    return f"{text} ({rests_on})" if rests_on else text
 
 
 def _interval(row: pd.Series[Any], key: str, digits: int) -> str:

@@ -18,10 +18,11 @@ from echo_synth.evaluation.statistics import Resampling
 from echo_synth.evaluation.trainings import find_trainings
 from echo_synth.evaluation.view_statistics import classification_metrics
 from echo_synth.evaluation.volume_statistics import paired_volumes, volume_metrics
+from echo_synth.experiment.comparisons import compare_cells
 from echo_synth.metrics import classification
 from echo_synth.metrics.agreement import intraclass_correlation, weighted_kappa
 from echo_synth.report.headline import of_evaluation
-from echo_synth.report.tables import summary
+from echo_synth.report.tables import comparison_rows, summary
 
 _RESAMPLING = Resampling(100)
 
@@ -90,6 +91,10 @@ def test_equivalent_is_an_interval_of_95_percent_within_the_margin() -> None:
     assert seen == {(True, True), (False, True), (False, False)}
 
 
+def _rows_with_lv(atria: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([atria, atria.assign(structure="lv_endo", dice=0.9)], ignore_index=True)
+
+
 @pytest.mark.parametrize("trainings", [1, 2])
 def test_images_that_only_one_arm_scores_are_not_paired(trainings: int) -> None:
     """Reference and prediction without a structure: no score; the baseline's false positive there has one, of 0."""
@@ -99,7 +104,14 @@ def test_images_that_only_one_arm_scores_are_not_paired(trainings: int) -> None:
     ours.loc[absent, "dice"], theirs.loc[absent, "dice"] = float("nan"), 0.0
     found = paired_metrics(ours, {"other": theirs}, _RESAMPLING)["other"]["la"]["dice"]
     assert found["mean"] == pytest.approx(0, abs=1e-12)
-    assert found["n_images"] == 30
+    assert (found["n_images"], found["of_images"], found["n_patients"], found["of_patients"]) == (30, 60, 30, 30)
+    assert found["share"] == pytest.approx(1)  # of the baseline's Dice on the same images, not on all
+    everywhere = {"lv_endo": {"dice": found | {"n_images": 60}}, "la": {"dice": found}}
+    told = summary({"paired_baselines": {"other": everywhere}})
+    assert "is compared: Left atrium 30 of 60 images, 30 of 30 patients." in told
+    pair = {"c": _rows_with_lv(ours), "b": _rows_with_lv(theirs)}
+    cells = comparison_rows(compare_cells({"x": ("c", "b")}, pair, _RESAMPLING))
+    assert cells[1][-2].endswith("(30 of 60 images, 30 of 30 patients)")
     assert found["p"] == pytest.approx(1)
     assert found["p_noninferior"] < 1e-3
     assert found["p_equivalent"] < 1e-3
@@ -177,6 +189,8 @@ def test_volumes_of_arms_are_compared() -> None:
     assert found["bias"]["mean"] == pytest.approx(-5, abs=0.7)
     assert found["bias"]["verdict"] == "different"
     assert found["bias"]["n_patients"] == 38
+    told = summary({"paired_volumes": {"real": {"ef_percent": found}}})
+    assert "is compared: EF, % 38 of 40 patients." in told
     assert found["mae"]["verdict"] == "worse"
     same = paired_volumes(_volumes(0, 0, 3), {"real": _volumes(0.2, 0, 3)}, _RESAMPLING)["real"]["ef_percent"]["bias"]
     assert same["margin"] == 3
