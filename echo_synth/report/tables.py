@@ -225,9 +225,13 @@ def _interval(row: pd.Series[Any], key: str, digits: int) -> str:
 
 
 def markdown(rows: Rows) -> str:
-    """Rows, the first of them the header, as a Markdown table."""
-    lines = ["| " + " | ".join(r) + " |" for r in rows]
+    """Rows, the first of them the header, as a Markdown table, whatever characters names hold."""
+    lines = ["| " + " | ".join(_in_a_cell(text) for text in r) + " |" for r in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]) + "\n"
+
+
+def _in_a_cell(text: str) -> str:
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").splitlines())
 
 
 def summary(metrics: Mapping[str, Any]) -> str:
