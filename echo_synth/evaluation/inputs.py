@@ -19,7 +19,7 @@ from echo_synth.files import listed
 from echo_synth.home import home, nnunet_folder
 
 FACTS = ("quality", "ef", "sex", "age")
-_JUDGED = (".gz", ".csv", ".png", ".mhd", ".raw")
+_JUDGED = (".gz", ".csv", ".png", ".mhd", ".raw", ".safetensors")
 
 
 def newest_predictions() -> Path:
@@ -52,13 +52,19 @@ def read_case_facts(cases: Path | None, references: Path | None) -> pd.DataFrame
 
     Raises DataError when `cases` is missing, is not a table of cases or lists a case twice.
     """
-    path = cases or (references.parent / "cases.csv" if references else None)
-    if path is None or not path.is_file():
-        if cases is not None:
-            raise DataError(f"{cases}: missing; expected the cases.csv of convert-camus")
+    if cases is not None and not cases.is_file():
+        raise DataError(f"{cases}: missing; expected the cases.csv of convert-camus")
+    path = cases or default_cases(references)
+    if path is None:
         return None
     table = read_cases(path, ["case", "patient"])
     return table[["case", "patient", *(c for c in FACTS if c in table)]]
+
+
+def default_cases(references: Path | None) -> Path | None:
+    """cases.csv beside the references, where there is one."""
+    path = references.parent / "cases.csv" if references else None
+    return path if path is not None and path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,8 @@ class Inputs:
         """For settings.json, with a fingerprint of everything that is read."""
         baselines = {name: list(folders) for name, folders in self.baselines.items()}
         read = [*self.predictions, self.references, *(f for fs in self.baselines.values() for f in fs), self.native]
-        known = [p for p in (*read, self.cases, self.classifier, self.images) if p is not None]
+        cases = self.cases or default_cases(self.references)
+        known = [p for p in (*read, cases, self.classifier, self.images) if p is not None]
         return {
             "predictions": list(self.predictions) if len(self.predictions) != 1 else self.predictions[0],
             "references": self.references,
