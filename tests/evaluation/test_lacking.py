@@ -1,0 +1,67 @@
+"""Evaluations in which something is lacking: structures, views, cavities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from echo_synth.data.nifti import write_image
+from echo_synth.evaluation.segmentation import SegmentationResult, evaluate_segmentation
+from echo_synth.evaluation.statistics import Resampling
+from echo_synth.report.evaluation import write_evaluation
+
+Mask = NDArray[np.uint8]
+_ROWS, _COLUMNS = np.mgrid[:40, :40]
+
+
+def _heart(case: str) -> Mask:
+    """A cavity in a wall above an atrium; smaller at end-systole."""
+    width = 5 if case.endswith("ED") else 4
+    mask = np.zeros((40, 40), np.uint8)
+    mask[_inside(12, width + 3)] = 2
+    mask[_inside(9, width)] = 1
+    mask[24:] = 0
+    mask[25:32, 15:25] = 3
+    return mask
+
+
+def _inside(height: int, width: int) -> NDArray[np.bool_]:
+    inside: NDArray[np.bool_] = ((_ROWS - 18) / height) ** 2 + ((_COLUMNS - 20) / width) ** 2 <= 1
+    return inside
+
+
+def _nothing(case: str) -> Mask:
+    return np.zeros((40, 40), np.uint8)
+
+
+def _cases(patients: Iterable[int]) -> list[str]:
+    return [f"patient{p:04d}_{v}_{f}" for p, v, f in product(patients, ("2CH", "4CH"), ("ED", "ES"))]
+
+
+def _write(folder: Path, cases: Iterable[str], mask: Callable[[str], Mask] = _heart) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        write_image(folder / f"{case}.nii.gz", mask(case), (1.2, 0.9))
+    return folder
+
+
+def _judge(predictions: Path, references: Path) -> SegmentationResult:
+    return evaluate_segmentation(predictions, references, Resampling(20), workers=1)
+
+
+def test_an_image_without_any_structure_is_not_among_the_worst(tmp_path: Path) -> None:
+    """Nothing is there and nothing was found: no Dice, and none of infinity."""
+    cases = _cases([1])
+    for name in ("references", "predictions"):
+        _write(tmp_path / name, cases[1:])
+        _write(tmp_path / name, cases[:1], _nothing)
+        _write(tmp_path / "none" / name, cases, _nothing)
+    result = _judge(tmp_path / "predictions", tmp_path / "references")
+    assert sorted(masks.case for _, masks in result.worst) == cases[1:]
+    empty = _judge(tmp_path / "none/predictions", tmp_path / "none/references")
+    write_evaluation(tmp_path / "out", {}, empty, tmp_path / "none/references")
+    assert not (tmp_path / "out/worst.png").exists()
