@@ -50,10 +50,10 @@ def _of_metric(structures: Differences, metric: str) -> Iterator[tuple[str, Diff
 
 
 def correct_family(family: list[Difference], more_is_better: bool | None) -> None:
-    """Add p_holm over the tests of one question, and the verdicts that follow. A test that has no p counts as 1."""
+    """Add p_holm over the tests of one question, and the verdicts that follow. A test that has no p counts as 1, and keeps none."""
     adjusted = bootstrap.holm([1.0 if d["p"] is None else d["p"] for d in family])
     for difference, p in zip(family, adjusted, strict=True):
-        difference["p_holm"] = float(p)
+        difference["p_holm"] = float(p) if difference["p"] is not None else None
         difference["verdict"] = verdict(difference, float(p), more_is_better)
 
 
@@ -131,7 +131,9 @@ def difference(
     estimate = arm_difference(arm_of(rows, column), arm_of(baseline, column))
     values, patients = _by_case(rows, baseline, column)
     summary = summarise(values, patients, resampling)
-    p = bootstrap.sign_flip_test(values, patients, resampling.seed) if len(values) else float("nan")
+    p = float("nan")  # of one patient, whose flipped sign is the same difference
+    if summary["n_patients"] > 1:
+        p = bootstrap.sign_flip_test(values, patients, resampling.seed)
     if estimate.knows_trainings:
         low, high = estimate.interval()
         summary["mean"], summary["ci95"] = number(estimate.mean), [number(low), number(high)]

@@ -41,7 +41,7 @@ class Difference(Estimate):
     """
 
     p: float | None
-    p_holm: NotRequired[float]
+    p_holm: NotRequired[float | None]
     covers: str
     trainings: list[int]
     of_images: int

@@ -51,6 +51,7 @@ def compare_cells(
     table = pd.DataFrame(rows)
     if len(table):
         table["p_holm"] = table.groupby(["structure", "metric"])["p"].transform(_holm, tests=len(compare))
+        table["p_holm"] = table["p_holm"].where(table["p"].notna())  # what could not be tested has none
         table["verdict"] = [_verdict(row, differences) for row in table.to_dict("records")]
     return table
 

@@ -59,9 +59,12 @@ def lacking_note(entries: Iterable[tuple[str, Mapping[str, Any] | None]]) -> str
 
 
 def tested(entry: Mapping[str, Any] | None, digits: int) -> str:
-    """A difference with its interval, and its p-value and verdict where it was tested."""
-    p, verdict = (entry or {}).get("p_holm"), (entry or {}).get("verdict")
-    text = cell(entry, digits) if p is None else f"{cell(entry, digits)}, p {p_text(p)}"
+    """A difference with its interval, and its p-value and verdict where it was tested; "p –" where it could not be."""
+    known = entry or {}
+    p, verdict = known.get("p_holm"), known.get("verdict")
+    text = cell(entry, digits)
+    if known.get("mean") is not None and "p_holm" in known:
+        text += f", p {'–' if p is None or known.get('p', p) is None else p_text(p)}"
     return f"{text}; {verdict}" if verdict and verdict not in ("open", "patients alone") else text
 
 

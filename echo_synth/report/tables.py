@@ -212,7 +212,7 @@ def _difference(entry: Mapping[Any, Any] | None, digits: int) -> str:
     text, low, high = (f"{entry[k]:+.{digits}f}" for k in ("difference", "low", "high"))
     if pd.notna(entry["low"]) and pd.notna(entry["high"]):
         text += f" [{low}, {high}]"
-    text += "" if pd.isna(entry["p_holm"]) else f", p {p_text(entry['p_holm'])}"
+    text += f", p {'–' if pd.isna(entry['p_holm']) else p_text(entry['p_holm'])}"
     rests_on = of_all({str(key): value for key, value in entry.items()})
     return f"{text} ({rests_on})" if rests_on else text
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
+import pandas as pd
 import pytest
 
 from cli.evaluate_commands import _print_tables
-from echo_synth.report.tables import summary
+from echo_synth.evaluation.differences import paired_metrics
+from echo_synth.evaluation.statistics import Resampling
+from echo_synth.experiment.comparisons import compare_cells
+from echo_synth.report.tables import comparison_rows, summary
 
 _DIFFERENCE = {"mean": -0.01, "ci95": [-0.02, 0.0], "n_images": 40, "n_patients": 10, "p": 0.03, "p_holm": 0.06}
 
@@ -24,3 +30,18 @@ def test_names_are_shown_as_they_are(
     lines = summary(metrics).splitlines()
     table = [line.replace("\\|", "") for line in lines if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1
+
+
+def test_what_could_not_be_tested_has_no_p() -> None:
+    """One patient: a difference without interval and without a test, which is no p of 1."""
+    ours = pd.DataFrame({"case": ["a", "b"], "patient": "p", "structure": "lv_endo", "dice": [0.8, 0.9]})
+    ours = ours.assign(hd_mm=5.0, hd95_mm=4.0, assd_mm=1.0, hd_px=9.0)
+    theirs = ours.assign(dice=[0.7, 0.6])
+    paired = paired_metrics(ours, {"real": theirs}, Resampling(20))
+    assert (paired["real"]["lv_endo"]["dice"]["p"], paired["real"]["lv_endo"]["dice"]["p_holm"]) == (None, None)
+    told = summary({"paired_baselines": paired})
+    assert "0.200, p –" in told
+    assert "1.000 |" not in told.replace("1.308", "")
+    table = compare_cells({"x": ("c", "b")}, {"c": ours, "b": theirs}, Resampling(20))
+    read = pd.read_csv(StringIO(table.to_csv(index=False)))
+    assert comparison_rows(read)[1][3] == "+0.200, p –"
