@@ -1,4 +1,4 @@
-"""Evaluations in which something is lacking: structures, views, cavities."""
+"""Evaluations in which something is lacking or does not fit: structures, views, cavities, grids."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pytest
 from numpy.typing import NDArray
 
 from echo_synth.data.nifti import write_image
+from echo_synth.data.nnunet_raw import RawDataset
+from echo_synth.errors import DataError
+from echo_synth.evaluation.dataset_quality import agreement_with_maps
 from echo_synth.evaluation.segmentation import SegmentationResult, evaluate_segmentation
 from echo_synth.evaluation.statistics import Resampling
 from echo_synth.report.evaluation import write_evaluation
@@ -65,3 +70,34 @@ def test_an_image_without_any_structure_is_not_among_the_worst(tmp_path: Path) -
     empty = _judge(tmp_path / "none/predictions", tmp_path / "none/references")
     write_evaluation(tmp_path / "out", {}, empty, tmp_path / "none/references")
     assert not (tmp_path / "out/worst.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("mask", "spacing", "message"),
+    [
+        (
+            np.zeros((20, 40), np.uint8),
+            (1.0, 1.0),
+            r"patient0001_2CH_ED: prediction is \(20, 40\), reference \(40, 40\)",
+        ),
+        (np.full((40, 40), 7, np.uint8), (1.0, 1.0), "patient0001_2CH_ED: prediction holds label 7"),
+        (np.zeros((40, 40), np.uint8), (0.5, 0.5), "patient0001_2CH_ED: prediction has spacing"),
+        (np.zeros((40, 40), np.uint8), (1.0, 1.0), None),
+    ],
+)
+def test_masks_of_drawn_images_must_fit_their_maps(
+    mask: Mask, spacing: tuple[float, float], message: str | None, tmp_path: Path
+) -> None:
+    """A label map of 1 x 1 mm will do: only overlap is measured."""
+    dataset = RawDataset(tmp_path / "Dataset640_S")
+    case = _cases([1])[0]
+    (dataset.path / "labelsTr").mkdir(parents=True)
+    (tmp_path / "read").mkdir()
+    write_image(dataset.label_path(case, "train"), _heart(case), (1.0, 1.0))
+    write_image(tmp_path / f"read/{case}.nii.gz", mask, spacing)
+    cases = pd.DataFrame({"case": [case], "split": ["train"]})
+    if message is None:
+        assert agreement_with_maps(dataset, cases, tmp_path / "read")["agreement"].tolist() == [0]
+    else:
+        with pytest.raises(DataError, match=message):
+            agreement_with_maps(dataset, cases, tmp_path / "read")
