@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from echo_synth.errors import DataError
 from echo_synth.evaluation.case_scores import METRICS
-from echo_synth.evaluation.results import Difference, Differences
-from echo_synth.evaluation.statistics import Resampling, covers, no_estimate, number, summarise
+from echo_synth.evaluation.results import Difference, Differences, Estimate
+from echo_synth.evaluation.statistics import Resampling, covers, no_estimate, number, of_trainings, summarise
 from echo_synth.evaluation.trainings import arm_of, count_trainings, count_without_value, seed_columns
 from echo_synth.metrics import bootstrap
 from echo_synth.metrics.random_effects import MeanEstimate, arm_difference
@@ -101,7 +101,7 @@ def _add_share(difference: Difference, baseline: float) -> None:
     if baseline > 0 and mean is not None:
         difference["share"] = 1 + mean / baseline
         if low is not None and high is not None:
-            difference["share_ci95"] = [1 + low / baseline, 1 + high / baseline]
+            difference["share_ci95"] = [max(0.0, 1 + low / baseline), 1 + high / baseline]
 
 
 def difference(
@@ -135,8 +135,8 @@ def difference(
     if summary["n_patients"] > 1:
         p = bootstrap.sign_flip_test(values, patients, resampling.seed)
     if estimate.knows_trainings:
-        low, high = estimate.interval()
-        summary["mean"], summary["ci95"] = number(estimate.mean), [number(low), number(high)]
+        most = METRICS[column].most if column in METRICS else np.inf
+        summary = cast(Estimate, {**summary, **of_trainings(estimate, (-most, most))})
         p = estimate.p_value()
     counts = {"trainings": [count_trainings(rows), count_trainings(baseline)], "covers": covers(estimate)}
     tests = _within_margin(estimate, margin, more_is_better) if margin is not None else {}

@@ -14,7 +14,8 @@ class Estimate(TypedDict):
     `std` is the paper's: over random subsets of 80 % of the images. It is no standard error, which is
     about three times as large. The interval resamples patients, and knows the trainings too
     where there are several (`trainings` in Metrics); null for one patient. trainings_without_value: of
-    several trainings those without any; then nothing is estimated.
+    several trainings those without any; then nothing is estimated. df: degrees of freedom of an interval that
+    knows several; it ends where the metric does.
     """
 
     mean: float | None
@@ -23,6 +24,7 @@ class Estimate(TypedDict):
     n_images: int
     n_patients: int
     trainings_without_value: NotRequired[int]
+    df: NotRequired[float | None]
 
 
 # Of one structure: an Estimate for each of `case_scores.METRICS`, in its units, and the number of "empty_predictions".
@@ -78,7 +80,8 @@ Differences = Mapping[str, Mapping[str, Difference]]  # by structure, by metric
 class AgreementScores(TypedDict):
     """Agreement with a reference over patients (`metrics.agreement`); ml, or points of EF.
 
-    Of several trainings the mean of each number; bias_ci95, mae_ci95 and trainings_without_value are those of an `Estimate`.
+    Of several trainings the mean of each number; bias_ci95, mae_ci95 and trainings_without_value are those of an
+    `Estimate`, df is the smaller of both.
     """
 
     r: float | None
@@ -90,6 +93,7 @@ class AgreementScores(TypedDict):
     loa: Interval
     n: int
     trainings_without_value: NotRequired[int]
+    df: NotRequired[float]
 
 
 class EfClasses(TypedDict):

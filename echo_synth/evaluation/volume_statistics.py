@@ -65,7 +65,8 @@ def _agreement(rows: pd.DataFrame, measured: str, reference: str, resampling: Re
     each = [_of_training(r[measured], r[reference]) for _, r in rows.groupby(keys)]
     error = rows[measured] - rows[reference]
     table = rows.assign(case=rows["patient"], bias=error, mae=error.abs())
-    bias, mae = (summarise_arm(table, name, resampling) for name in ("bias", "mae"))
+    bias = summarise_arm(table, "bias", resampling)
+    mae = summarise_arm(table, "mae", resampling, (0.0, np.inf))
     lacking = bias.get("trainings_without_value", 0)
     each = [] if lacking else each
     scores = AgreementScores(
@@ -78,7 +79,11 @@ def _agreement(rows: pd.DataFrame, measured: str, reference: str, resampling: Re
         loa=[_mean([a.loa[end] for a in each]) for end in (0, 1)],
         n=bias["n_patients"],
     )
-    return scores | {"trainings_without_value": lacking} if lacking else scores
+    if lacking:
+        scores["trainings_without_value"] = lacking
+    if freedoms := [df for entry in (bias, mae) if (df := entry.get("df")) is not None]:
+        scores["df"] = min(freedoms)
+    return scores
 
 
 def _of_training(measured: pd.Series, reference: pd.Series) -> Agreement:

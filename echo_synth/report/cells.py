@@ -58,6 +58,13 @@ def lacking_note(entries: Iterable[tuple[str, Mapping[str, Any] | None]]) -> str
     return f"No estimate is given where a training has no value in any image or patient: {told}." if told else ""
 
 
+def few_trainings(entries: Iterable[tuple[str, Mapping[str, Any] | None]]) -> str:
+    """Which rows have intervals that so few trainings give that they say little; empty where none: label and numbers of each row."""
+    told = ", ".join(dict.fromkeys(label for label, entry in entries if ((entry or {}).get("df") or 2) < 2))
+    few = "Trainings differ and are too few to say by how much (fewer than 2 degrees of freedom); intervals are wide and say little"
+    return f"{few}: {told}." if told else ""
+
+
 def tested(entry: Mapping[str, Any] | None, digits: int) -> str:
     """A difference with its interval, and its p-value and verdict where it was tested; "p –" where it could not be."""
     known = entry or {}
@@ -89,10 +96,13 @@ def difference_note(
         note += "One training each: intervals and p (flipping patients' signs) know patients alone, not trainings"
     note += f"; p after Holm's correction{f' ({families})' if families else ''}."
     lacking = lacking_note((names.get(key, key), _most_lacking(es)) for key, es in entries.items())
+    few = few_trainings(
+        (names.get(key, key), e) for key, es in entries.items() for e in es.values() if isinstance(e, Mapping)
+    )
     fewer = {names.get(key, key): _fewest(es) for key, es in entries.items()}
     told = "; ".join(f"{label} {text}" for label, text in fewer.items() if text)
     left = f"Not on all: only what every training of both sides has a score for is compared: {told}." if told else ""
-    return " ".join(filter(None, (note, lacking, left)))
+    return " ".join(filter(None, (note, lacking, few, left)))
 
 
 def _fewest(entries: Mapping[str, Any]) -> str:

@@ -34,6 +34,7 @@ class Estimate(_Part):
     of_images: Count | None = None
     of_patients: Count | None = None
     trainings_without_value: Count | None = None
+    df: Number | None = None
     p: Number | None = None
     p_holm: Number | None = None
     covers: Name | None = None
@@ -84,6 +85,7 @@ class _Agreement(_Part):
     r: Number | None
     n: Count
     trainings_without_value: Count | None = None
+    df: Number | None = None
 
 
 class _Measures(_Part):

@@ -16,6 +16,7 @@ from echo_synth.report.cells import (
     cell,
     difference_note,
     few_patients,
+    few_trainings,
     lacking_note,
     of_all,
     p_text,
@@ -100,7 +101,8 @@ def _segmentation(entries: Mapping[str, Any], trainings: str) -> Section:
     counts = f"{_count(first.get('n_images'))} images of {_count(first.get('n_patients'))} patients"
     note = "An empty prediction has Dice 0 and the image's diagonal as its distances."
     lacking = lacking_note((STRUCTURES.get(key, key), entry.get("dice")) for key, entry in entries.items())
-    notes = (note, few_patients(first), trainings, lacking)
+    scores = [(STRUCTURES.get(k, k), entry.get(name)) for k, entry in entries.items() for name in METRICS]
+    notes = (note, few_patients(first), trainings, lacking, few_trainings(scores))
     return Section(f"Segmentation, {counts}", rows, " ".join(filter(None, notes)))
 
 

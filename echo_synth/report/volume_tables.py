@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from echo_synth.report.cells import Section, difference_note, few_patients, lacking_note, tested
+from echo_synth.report.cells import Section, difference_note, few_patients, few_trainings, lacking_note, tested
 
 VOLUMES = {"edv_ml": "EDV, ml", "esv_ml": "ESV, ml", "ef_percent": "EF, %"}
 _AGAINST_CFG = {
@@ -32,6 +32,7 @@ def _agreements(entries: Mapping[str, Any]) -> Section:
         "unless the row says clinical (each phase its own).",
         lacking_note((label, entries[k]) for k, label in VOLUMES.items())
         or few_patients({"n_patients": entries["ef_percent"]["n"]}),
+        few_trainings((label, entries[k]) for k, label in VOLUMES.items()),
         _without_volume(entries),
         _long_axes(entries.get("long_axis_ratio")),
     ]

@@ -222,6 +222,28 @@ def test_a_training_that_finds_no_cavity_leaves_no_estimate_and_is_told() -> Non
     assert headline.lines == (("Ejection fraction", "No estimate: 1 of the trainings found no cavity in any patient."),)
 
 
+def test_intervals_end_where_the_metric_does() -> None:
+    """Of two trainings one fails: by Student's t with one degree of freedom the interval would reach beyond 1, and below 0."""
+    table = _scores(0.9, 2).assign(empty_prediction=False)
+    failed = table["segmenter_seed"] == 1
+    table = table.assign(dice=table["dice"].where(~failed, 0.2), hd_mm=table["hd_mm"].where(~failed, 300.0))
+    found = statistics.segmentation_metrics(table, _RESAMPLING)
+    assert found["la"]["dice"]["ci95"] == [0, 1]  # type: ignore[index]
+    assert found["la"]["hd_mm"]["ci95"][0] == 0  # type: ignore[index]
+    assert found["la"]["dice"]["df"] == pytest.approx(1, abs=0.01)  # type: ignore[index]
+    paired = paired_metrics(table, {"o": _scores(0.9)}, _RESAMPLING)
+    assert paired["o"]["la"]["dice"]["ci95"] == [-1, 1]
+    assert paired["o"]["la"]["dice"]["share_ci95"][0] == 0
+    told = summary({"segmentation": found, "paired_baselines": paired})
+    assert told.count("(fewer than 2 degrees of freedom)") == 2
+    whole = statistics.segmentation_metrics(_scores(0.9, 3).assign(empty_prediction=False), _RESAMPLING)
+    assert "degrees of freedom)" not in summary({"segmentation": whole})
+    volumes = _volumes(0, trainings=2)
+    shifted = volumes.assign(ef_percent=volumes["ef_percent"] - 40 * volumes["segmenter_seed"])
+    ef = volume_metrics(shifted, _lengths(shifted), _RESAMPLING)["ef_percent"]
+    assert ef["mae_ci95"][0] == 0 > ef["bias_ci95"][0]
+
+
 def test_no_case_that_all_score_is_no_difference() -> None:
     """Each side has scores, of other images."""
     ours = _scores(0.9, 2)
