@@ -12,9 +12,11 @@ Rows = list[list[str]]
 
 
 def structure_names(found: Iterable[str]) -> dict[str, str]:
-    """Headings of structures: all of CAMUS's heart, unless others were `found`, which keep the names of their spec."""
+    """Headings of the structures that were `found`, those of CAMUS's heart in its order; others keep the names of their spec."""
     names = list(dict.fromkeys(found))
-    return STRUCTURES if set(names) <= set(STRUCTURES) else {name: STRUCTURES.get(name, name) for name in names}
+    if set(names) <= set(STRUCTURES):
+        names = [name for name in STRUCTURES if name in names]
+    return {name: STRUCTURES.get(name, name) for name in names}
 
 
 @dataclass(frozen=True)

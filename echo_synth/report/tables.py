@@ -35,6 +35,7 @@ _VIEWS = {
     "calibration_slope": "Calibration slope",
     "calibration_intercept": "Calibration intercept",
 }
+_GROUP_NAMES = {"quality": "image quality", "age_group": "age", "ef_class": "stated EF"}
 PATIENTS = "patients"  # what an interval of one training covers
 HOW_TO_READ = "mean [patient-level 95 % interval]"
 
@@ -125,7 +126,8 @@ def _share_of_dice(difference: Mapping[str, Any]) -> str:
 
 
 def _groups(groups: Mapping[str, Any]) -> Section:
-    names = structure_names(s for members in groups.values() for entry in members.values() for s in entry)
+    found = (s for members in groups.values() for entry in members.values() for s in entry)
+    names = structure_names(found) or STRUCTURES
     dices = [f"{label}, Dice" for label in names.values()]
     rows = [["Group", "Images", "Patients", *dices, f"{next(iter(names.values()))}, Hausdorff mm"]]
     rows += [
@@ -134,15 +136,14 @@ def _groups(groups: Mapping[str, Any]) -> Section:
         for name, entry in members.items()
     ]
     note = f"Groups of one patient have no interval; over fewer than {FEW} patients intervals are too narrow."
-    known = "By view, phase, image quality, sex, age and stated EF"
-    title = known if names is STRUCTURES else f"By {' and '.join(group.replace('_', ' ') for group in groups)}"
-    return Section(title, rows, note)
+    *others, last = (_GROUP_NAMES.get(group, group.replace("_", " ")) for group in groups)
+    return Section(f"By {' and '.join(filter(None, (', '.join(others), last)))}", rows, note)
 
 
 def _group(name: str, entry: Mapping[str, Any], structures: Sequence[str]) -> list[str]:
     scores = {structure: entry.get(structure) or {} for structure in structures}
     first = scores[structures[0]]
-    counted = first.get("dice") or {}
+    counted: Mapping[str, Any] = next((s["dice"] for s in scores.values() if s.get("dice")), {})
     patients = counted.get("n_patients")
     marked = f"{patients} (few)" if patients is not None and patients < FEW else _count(patients)
     dices = [cell(s.get("dice"), 3) for s in scores.values()]

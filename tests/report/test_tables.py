@@ -45,3 +45,15 @@ def test_what_could_not_be_tested_has_no_p() -> None:
     table = compare_cells({"x": ("c", "b")}, {"c": ours, "b": theirs}, Resampling(20))
     read = pd.read_csv(StringIO(table.to_csv(index=False)))
     assert comparison_rows(read)[1][3] == "+0.200, p –"
+
+
+def test_groups_are_those_that_are_there() -> None:
+    """A spec with some of the heart's structures: its own columns, and counts of what it has; no group that nobody stated."""
+    score = {"mean": 0.8, "ci95": [0.7, 0.9], "n_images": 6, "n_patients": 12}
+    atrium = {"la": {"dice": score, "hd_mm": score | {"mean": 5.0, "ci95": [4.0, 6.0]}}}
+    lines = summary({"groups": {"view": {"2CH": atrium}, "sex": {"F": atrium}}}).splitlines()
+    assert "## By view and sex" in lines
+    assert "| Group | Images | Patients | Left atrium, Dice | Left atrium, Hausdorff mm |" in lines
+    assert "| view 2CH | 6 | 12 | 0.800 [0.700, 0.900] | 5.00 [4.00, 6.00] |" in lines
+    whole = {"view": {"2CH": atrium}, "quality": {"Good": atrium}, "ef_class": {"41 to 49": atrium}}
+    assert "## By view, image quality and stated EF" in summary({"groups": whole})
