@@ -126,16 +126,30 @@ class VolumeMeasures(TypedDict):
     reference_ef_percent_against_cfg: NotRequired[AgreementScores]
 
 
-class VolumeScores(VolumeMeasures):
-    """Agreement of volumes: in the main convention, which `convention` names, and in the clinical one."""
+class PatientCounts(TypedDict):
+    """Of all judged patients those without a volume, each for the first reason that holds.
+
+    patients_without_a_view lack an image of some view and phase; patients_with_several_images have
+    more than one of a view and phase, of which beats is not known; of references_without_volume a
+    cavity of the reference is empty; of patients_without_volume a predicted one, in every training.
+    patients_without_some_volume are counted, by the trainings that found a cavity.
+    """
+
+    patients: int
+    patients_without_a_view: int
+    patients_with_several_images: int
+    references_without_volume: int
+    patients_without_volume: int
+    patients_without_some_volume: int
+
+
+class VolumeScores(VolumeMeasures, PatientCounts):
+    """Agreement of volumes: in the main convention, which `convention` names, and in the clinical one; who is not counted."""
 
     convention: str
     clinical: VolumeMeasures
     ef_classes: EfClasses
     long_axis_ratio: AxisRatios
-    patients: int
-    patients_without_volume: int
-    references_without_volume: int
 
 
 class ViewScores(TypedDict):

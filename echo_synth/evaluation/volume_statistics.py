@@ -17,6 +17,7 @@ from echo_synth.evaluation.results import (
     Difference,
     Differences,
     EfClasses,
+    PatientCounts,
     VolumeMeasures,
     VolumeScores,
 )
@@ -35,20 +36,33 @@ def volume_metrics(table: pd.DataFrame, lengths: pd.DataFrame, resampling: Resam
 
     Args:
         table: columns of `patient_volumes.compare_volumes`, and seeds where there are several trainings.
-        lengths: columns of `patient_volumes.axis_lengths`.
+        lengths: columns of `patient_volumes.axis_lengths`, of all images that were judged, and seeds as in `table`.
     """
     by_convention = {c: _convention(table[table["convention"] == c], resampling) for c in CONVENTIONS}
     rows = table[table["convention"] == "camus"]
-    lost = rows["ef_percent"].isna() & rows["ef_percent_reference"].notna()
     return VolumeScores(
         **by_convention["camus"],
         convention="camus",
         clinical=by_convention["clinical"],
         ef_classes=_ef_classes(rows, resampling),
         long_axis_ratio=_axis_ratios(lengths),
-        patients=int(rows["patient"].nunique()),
-        patients_without_volume=int(rows.loc[lost, "patient"].nunique()),
-        references_without_volume=int(rows.loc[rows["ef_percent_reference"].isna(), "patient"].nunique()),
+        **_patients(rows, lengths),
+    )
+
+
+def _patients(rows: pd.DataFrame, lengths: pd.DataFrame) -> PatientCounts:
+    """How many patients were judged, and why some of them are not counted."""
+    images = pd.concat([lengths[["patient", "view", "phase"]], seed_columns(lengths)], axis=1)
+    everybody, several = set(lengths["patient"]), set(lengths.loc[images.duplicated(), "patient"])
+    no_reference = set(rows.loc[rows["ef_percent_reference"].isna(), "patient"])
+    lost = rows[~rows["patient"].isin(no_reference)].groupby("patient")["ef_percent"].agg(lambda ef: ef.isna().mean())
+    return PatientCounts(
+        patients=len(everybody),
+        patients_without_a_view=len(everybody - several - set(rows["patient"])),
+        patients_with_several_images=len(several),
+        references_without_volume=len(no_reference),
+        patients_without_volume=int((lost == 1).sum()),
+        patients_without_some_volume=int(((lost > 0) & (lost < 1)).sum()),
     )
 
 

@@ -101,7 +101,11 @@ class _Volumes(_Measures):
     ef_classes: _EfClasses | None = None
     long_axis_ratio: _AxisRatios | None = None
     patients: Count | None = None
+    patients_without_a_view: Count | None = None
+    patients_with_several_images: Count | None = None
+    references_without_volume: Count | None = None
     patients_without_volume: Count | None = None
+    patients_without_some_volume: Count | None = None
 
 
 class _Views(_Part):

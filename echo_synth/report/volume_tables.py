@@ -12,6 +12,12 @@ _AGAINST_CFG = {
     "EF, % against the cfg": "ef_percent_against_cfg",
     "reference masks' EF against the cfg": "reference_ef_percent_against_cfg",
 }
+_NOT_COUNTED = {
+    "patients_without_a_view": "without an image of each view and phase",
+    "patients_with_several_images": "with several images of a view and phase",
+    "references_without_volume": "with an empty cavity in the reference",
+    "patients_without_volume": "with an empty predicted cavity",
+}
 
 
 def volume_sections(entries: Mapping[str, Any]) -> list[Section]:
@@ -40,11 +46,15 @@ def _agreements(entries: Mapping[str, Any]) -> Section:
 
 
 def _without_volume(entries: Mapping[str, Any]) -> str:
-    """Patients that are in no row, so that nobody takes the rest for all."""
-    lost, patients = entries.get("patients_without_volume") or 0, entries.get("patients")
-    if not lost or patients is None:
-        return ""
-    return f"Not counted: {lost} of {patients} patients, of whom a predicted cavity is empty."
+    """Patients that are in no row and why, so that nobody takes the rest for all."""
+    told = [f"{count} {reason}" for key, reason in _NOT_COUNTED.items() if (count := entries.get(key) or 0)]
+    partly = entries.get("patients_without_some_volume") or 0
+    sentences = []
+    if told and entries.get("patients") is not None:
+        sentences.append(f"Not counted, of {entries['patients']} patients: {'; '.join(told)}.")
+    if partly:
+        sentences.append(f"Patients of whom some trainings left a cavity empty, counted by the others: {partly}.")
+    return " ".join(sentences)
 
 
 def _long_axes(ratio: Mapping[str, Any] | None) -> str:

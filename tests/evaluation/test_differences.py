@@ -168,7 +168,10 @@ def _volumes(shift: float, empty: int = 0, trainings: int = 1) -> pd.DataFrame:
 
 
 def _lengths(table: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame({"length_mm": np.where(table["ef_percent"].isna(), np.nan, 80.0), "length_reference_mm": 100.0})
+    of_one = {"patient": table["patient"], "view": table["convention"], "phase": "ED"}
+    of_one |= {name: table[name] for name in ("segmenter_seed", "generator_seed")}
+    length = np.where(table["ef_percent"].isna(), np.nan, 80.0)
+    return pd.DataFrame(of_one | {"length_mm": length, "length_reference_mm": 100.0})
 
 
 def test_volumes_have_intervals_and_count_the_patients_they_lack() -> None:

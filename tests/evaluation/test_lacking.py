@@ -18,6 +18,7 @@ from echo_synth.evaluation.dataset_quality import agreement_with_maps
 from echo_synth.evaluation.segmentation import SegmentationResult, evaluate_segmentation
 from echo_synth.evaluation.statistics import Resampling
 from echo_synth.report.evaluation import write_evaluation
+from echo_synth.report.tables import summary
 
 Mask = NDArray[np.uint8]
 _ROWS, _COLUMNS = np.mgrid[:40, :40]
@@ -70,6 +71,24 @@ def test_an_image_without_any_structure_is_not_among_the_worst(tmp_path: Path) -
     empty = _judge(tmp_path / "none/predictions", tmp_path / "none/references")
     write_evaluation(tmp_path / "out", {}, empty, tmp_path / "none/references")
     assert not (tmp_path / "out/worst.png").exists()
+
+
+def test_every_patient_without_volume_is_told_with_the_reason(tmp_path: Path) -> None:
+    """Nine patients: 3 lacks a view, 4 a cavity in the reference, 5 in both trainings, 6 and 7 in one of them; 1 to 2, 8, 9 are whole."""
+    cases = [case for case in _cases(range(1, 10)) if not case.startswith("patient0003_4CH")]
+
+    def without(patients: set[int]) -> Callable[[str], Mask]:
+        return lambda case: (_nothing if int(case[7:11]) in patients else _heart)(case)
+
+    references = _write(tmp_path / "references", cases, without({4}))
+    trainings = [_write(tmp_path / f"arm/seed{i}", cases, without({5, 5 + i})) for i in (1, 2)]
+    volumes = evaluate_segmentation(trainings, references, Resampling(20), workers=1).metrics["volumes"]
+    assert volumes["ef_percent"]["n"] == 6
+    told = summary({"volumes": volumes})
+    assert (
+        "Not counted, of 9 patients: 1 without an image of each view and phase; 1 with an empty cavity in the reference; "
+        "1 with an empty predicted cavity. Patients of whom some trainings left a cavity empty, counted by the others: 2."
+    ) in told
 
 
 @pytest.mark.parametrize(
