@@ -34,7 +34,11 @@ def bootstrap_eval(
         ),
     ] = None,
     references: Annotated[
-        Path | None, typer.Option(help="Folder of reference masks; default: labelsTs of the dataset with these cases.")
+        Path | None,
+        typer.Option(
+            help="Folder of reference masks; default: those of the images that predict-segmenter was given, or labelsTs of "
+            "the one dataset with these cases."
+        ),
     ] = None,
     cases: Annotated[Path | None, typer.Option(help="cases.csv; default: beside the references.")] = None,
     native: Annotated[

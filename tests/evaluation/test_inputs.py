@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from echo_synth.data.nifti import write_image
-from echo_synth.evaluation.inputs import Inputs, resolve_inputs
+from echo_synth.errors import DataError
+from echo_synth.evaluation.inputs import Inputs, references_of, resolve_inputs
+from echo_synth.files import write_json
 
 _CASES = tuple(f"patient0001_{view}_{phase}" for view in ("2CH", "4CH") for phase in ("ED", "ES"))
 
@@ -38,3 +41,33 @@ def test_other_weights_and_other_facts_are_other_inputs(tmp_path: Path) -> None:
         known.append(_resolved(tmp_path, references, classifier=True).settings()["inputs"])
     assert len(set(known)) == 3
     assert _resolved(tmp_path, references, classifier=True).settings()["inputs"] == known[-1]
+
+
+def test_references_are_those_of_the_images_that_were_segmented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several datasets with the same cases the first is as good as any, so none is taken unasked."""
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    predictions = _masks(tmp_path / "pred", _CASES[:2])
+    with pytest.raises(DataError, match=r"no dataset in .*raw holds these cases in labelsTs; pass --references"):
+        references_of(predictions)
+    whole = _masks(tmp_path / "raw/Dataset502_B/labelsTs")
+    assert references_of(predictions) == whole
+    _masks(tmp_path / "raw/Dataset501_A/labelsTs")
+    with pytest.raises(DataError, match="labelsTs: Dataset501_A, Dataset502_B; pass --references"):
+        references_of(predictions)
+    write_json(predictions / "settings.json", {"images": str(whole.parent / "imagesTs")})
+    assert references_of(predictions) == whole
+    elsewhere = _masks(tmp_path / "other/labelsTr")
+    write_json(predictions / "settings.json", {"images": str(elsewhere.parent / "imagesTr")})
+    assert references_of(predictions) == elsewhere
+    for told in (
+        {"images": str(tmp_path / "gone/imagesTs")},
+        {"images": "images\0"},
+        {"images": 5},
+        {"images": "/"},
+        [],
+    ):
+        write_json(predictions / "settings.json", told)
+        with pytest.raises(DataError, match="several datasets"):
+            references_of(predictions)
