@@ -51,6 +51,7 @@ SWEEP_RESULTS = Table(
         Column("seconds_per_image", "number", "of drawing", "s", low=0),
         Column(MONEY, "number", "of drawing 1000 images, in the currency of --price", low=0),
         Column("segmenter_seed", "number", "of the training, where it is repeated"),
+        Column("images_of", "text", "the first dataset with the images of this one, where they were judged"),
         Column("covers", "text", "what the intervals know of"),
         *_scores(tables.SWEEP_SCORES, ("", "_low", "_high")),
         *(Column(look.column, "number", "how real the images look") for look in LOOKS.values()),
