@@ -49,6 +49,8 @@ def _without_volume(entries: Mapping[str, Any]) -> str:
     """Patients that are in no row and why, so that nobody takes the rest for all."""
     told = [f"{count} {reason}" for key, reason in _NOT_COUNTED.items() if (count := entries.get(key) or 0)]
     partly = entries.get("patients_without_some_volume") or 0
+    if (entries.get("ef_percent") or {}).get("trainings_without_value"):
+        partly = 0  # then nobody is counted
     sentences = []
     if told and entries.get("patients") is not None:
         sentences.append(f"Not counted, of {entries['patients']} patients: {'; '.join(told)}.")

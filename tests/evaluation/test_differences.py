@@ -220,6 +220,7 @@ def test_a_training_that_finds_no_cavity_leaves_no_estimate_and_is_told() -> Non
     told = summary({"volumes": found, "paired_volumes": paired})
     assert told.count("No estimate is given where a training has no value") == 2
     assert told.count("EF, % (1)") == 2
+    assert "counted by the others" not in told
     headline = of_evaluation("e", {"volumes": found})
     assert headline is not None
     assert headline.lines == (("Ejection fraction", "No estimate: 1 of the trainings found no cavity in any patient."),)
