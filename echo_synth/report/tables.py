@@ -65,8 +65,11 @@ def sections(metrics: Mapping[str, Any]) -> list[Section]:
 
 def _views(entries: Mapping[str, Any]) -> Section:
     rows = [[label, cell(entries[k], 3)] for k, label in _VIEWS.items() if k in entries]
-    note = few_patients(entries.get("accuracy") or {})
-    return Section("View classification", [["Measure", "Value"], *rows], note)
+    slope = entries.get("calibration_slope") or {}
+    lacking = slope.get("mean") is not None and None in (slope.get("ci95") or []) and slope.get("n_patients") != 1
+    apart = "The calibration slope has no interval: in too many resamples the classes are apart." if lacking else ""
+    notes = (few_patients(entries.get("accuracy") or {}), apart)
+    return Section("View classification", [["Measure", "Value"], *rows], " ".join(filter(None, notes)))
 
 
 def how_many_trainings(entry: Mapping[str, Any] | None) -> str:

@@ -318,6 +318,24 @@ def test_perfect_views_are_not_certain() -> None:
     assert found["calibration_slope"]["mean"] is None  # the classes are apart: no slope
 
 
+def test_a_slope_that_many_resamples_lack_has_no_interval() -> None:
+    """One wrong pair of twenty patients: a resample without it, (19/20)^20 = 36 % of them, has an infinite slope."""
+    truth = np.tile([0, 1], 20)
+    probability = np.where(truth == 1, 0.9, 0.1) + np.linspace(-0.05, 0.05, 40)
+    probability[:2] = 0.6, 0.4
+    table = _views(probability, truth).assign(patient=[f"p{i // 2}" for i in range(40)])
+    found = classification_metrics(table, _RESAMPLING)
+    assert found["calibration_slope"]["mean"] is not None
+    assert found["calibration_slope"]["ci95"] == [None, None]
+    assert "slope has no interval" in summary({"classification": found})
+    assert None not in found["brier"]["ci95"]
+    rng = np.random.default_rng(9)
+    noisy = 1 / (1 + np.exp(-rng.normal(truth - 0.5, 1)))
+    usual = classification_metrics(table.assign(probability_4CH=noisy), _RESAMPLING)
+    assert None not in usual["calibration_slope"]["ci95"]
+    assert "slope has no interval" not in summary({"classification": usual})
+
+
 def test_calibration_slope_of_what_is_overconfident() -> None:
     """Truth drawn from half the claimed logit, plus 1: slope 0.5; shifted by 1 at slope 1: intercept 1."""
     rng = np.random.default_rng(4)
