@@ -34,7 +34,11 @@ def bootstrap_eval(
         ),
     ] = None,
     references: Annotated[
-        Path | None, typer.Option(help="Folder of reference masks; default: labelsTs of the dataset with these cases.")
+        Path | None,
+        typer.Option(
+            help="Folder of reference masks; default: those of the images that predict-segmenter was given, or labelsTs of "
+            "the one dataset with these cases."
+        ),
     ] = None,
     cases: Annotated[Path | None, typer.Option(help="cases.csv; default: beside the references.")] = None,
     native: Annotated[
@@ -117,12 +121,15 @@ def _judge_views(classifier: Path, images: Path, resampling: Resampling) -> View
 def _print_tables(metrics: Metrics) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from echo_synth.report import tables
 
     console = Console()
     for section in tables.sections(metrics):
-        table = Table(*section.rows[0], title=section.title)
+        table = Table(title=Text(section.title))  # Text, as names of folders may look like rich's markup
+        for heading in section.rows[0]:
+            table.add_column(Text(heading))
         for row in section.rows[1:]:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         console.print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypedDict
@@ -28,17 +29,19 @@ class Metric:
         heading, digits: its name and decimals in tables.
         margin: difference in its unit that is held to be of no consequence; None where none is stated.
         more_is_better: which way is good.
+        most: the largest value there can be; the smallest is 0.
     """
 
     heading: str
     digits: int = 2
     margin: float | None = None
     more_is_better: bool = False
+    most: float = math.inf
 
 
 # What is listed here is a field of `CaseScore`; statistics, tables and comparisons follow this list.
 METRICS: dict[str, Metric] = {
-    "dice": Metric("Dice", digits=3, margin=0.01, more_is_better=True),
+    "dice": Metric("Dice", digits=3, margin=0.01, more_is_better=True, most=1.0),
     "hd_mm": Metric("Hausdorff, mm", margin=1.0),
     "hd95_mm": Metric("HD95, mm", margin=1.0),
     "assd_mm": Metric("ASSD, mm"),

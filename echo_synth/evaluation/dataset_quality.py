@@ -12,12 +12,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from echo_synth.data.nifti import read_pixels
+from echo_synth.data.nifti import read_image
 from echo_synth.data.nnunet_raw import ENDING, RawDataset
 from echo_synth.data.resize import resize_grey
 from echo_synth.downstream.classifier import normalise
 from echo_synth.errors import DataError
 from echo_synth.evaluation.image_sets import ImageSet
+from echo_synth.evaluation.masks import check_pair
 from echo_synth.evaluation.statistics import number
 from echo_synth.metrics.bootstrap import patient_statistic
 from echo_synth.metrics.frechet import frechet_distance, kernel_distance
@@ -133,7 +134,8 @@ def agreement_with_maps(dataset: RawDataset, cases: pd.DataFrame, predictions: P
         columns case, dice_<structure>, agreement (their mean), area_read and area_map (of the cavity, pixels of the map), a
         row for each of `cases`.
 
-    Raises DataError when a prediction is missing.
+    Raises DataError when a prediction is missing, lies on another grid than its map or holds a label that the dataset does not
+    know (`masks.check_pair`).
     """
     for case in cases["case"]:
         if not (predictions / f"{case}{ENDING}").is_file():
@@ -145,8 +147,12 @@ def agreement_with_maps(dataset: RawDataset, cases: pd.DataFrame, predictions: P
 
 def _agreement(job: tuple[str, str], dataset: RawDataset, predictions: Path) -> dict[str, Any]:
     case, split = job
-    guide = read_pixels(dataset.label_path(case, split))
-    mask = read_pixels(predictions / f"{case}{ENDING}")
+    drawn_from, read = read_image(dataset.label_path(case, split)), read_image(predictions / f"{case}{ENDING}")
+    try:
+        check_pair(case, read, drawn_from, dataset.subject, in_mm=False)
+    except DataError as e:
+        raise DataError(f"{predictions}: {e}; the reference is the map in {dataset.name}") from None
+    guide, mask = drawn_from.pixels, read.pixels
     scores = {
         f"dice_{name}": dice(structure_mask(mask, values), structure_mask(guide, values))  # type: ignore[arg-type]
         for name, values in dataset.subject.structures.items()

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from echo_synth.errors import DataError
 from echo_synth.evaluation.case_scores import METRICS
-from echo_synth.evaluation.results import Difference, Differences
-from echo_synth.evaluation.statistics import Resampling, covers, number, summarise
-from echo_synth.evaluation.trainings import arm_of, count_trainings, seed_columns
+from echo_synth.evaluation.results import Difference, Differences, Estimate
+from echo_synth.evaluation.statistics import Resampling, covers, no_estimate, number, of_trainings, summarise
+from echo_synth.evaluation.trainings import arm_of, count_trainings, count_without_value, seed_columns
 from echo_synth.metrics import bootstrap
 from echo_synth.metrics.random_effects import MeanEstimate, arm_difference
 
@@ -50,10 +50,10 @@ def _of_metric(structures: Differences, metric: str) -> Iterator[tuple[str, Diff
 
 
 def correct_family(family: list[Difference], more_is_better: bool | None) -> None:
-    """Add p_holm over the tests of one question, and the verdicts that follow. A test that has no p counts as 1."""
+    """Add p_holm over the tests of one question, and the verdicts that follow. A test that has no p counts as 1, and keeps none."""
     adjusted = bootstrap.holm([1.0 if d["p"] is None else d["p"] for d in family])
     for difference, p in zip(family, adjusted, strict=True):
-        difference["p_holm"] = float(p)
+        difference["p_holm"] = float(p) if difference["p"] is not None else None
         difference["verdict"] = verdict(difference, float(p), more_is_better)
 
 
@@ -90,7 +90,8 @@ def _structure(rows: pd.DataFrame, baseline: pd.DataFrame, resampling: Resamplin
         name: difference(rows, baseline, name, resampling, metric.margin, metric.more_is_better)
         for name, metric in METRICS.items()
     }
-    _add_share(differences[_SHARED], float(baseline[_SHARED].mean()))
+    _, paired = _scored_by_all(rows, baseline, _SHARED)  # the images that the difference is of
+    _add_share(differences[_SHARED], float(paired[_SHARED].mean()))
     return differences
 
 
@@ -100,7 +101,7 @@ def _add_share(difference: Difference, baseline: float) -> None:
     if baseline > 0 and mean is not None:
         difference["share"] = 1 + mean / baseline
         if low is not None and high is not None:
-            difference["share_ci95"] = [1 + low / baseline, 1 + high / baseline]
+            difference["share_ci95"] = [max(0.0, 1 + low / baseline), 1 + high / baseline]
 
 
 def difference(
@@ -118,31 +119,46 @@ def difference(
 
     Args:
         rows, baseline: columns case, patient, `column`, and seeds where there are several trainings.
-        margin: for equivalence and non-inferiority, which are tested by Student's t.
+        margin: for equivalence and non-inferiority: whether the 95 % interval lies within it, or crosses it the harmful way.
         more_is_better: None where neither way is, as for a bias: then nothing is inferior.
     """
-    rows, baseline = _scored_by_all(rows, baseline, column)
+    total = {"of_images": int(rows["case"].nunique()), "of_patients": int(rows["patient"].nunique())}
+    lacking = count_without_value(rows, column) + count_without_value(baseline, column)
+    ours, theirs = _scored_by_all(rows, baseline, column)
+    if lacking or not len(ours):
+        return cast(Difference, {**_no_difference(rows, baseline, column, lacking), **total})
+    rows, baseline = ours, theirs
     estimate = arm_difference(arm_of(rows, column), arm_of(baseline, column))
     values, patients = _by_case(rows, baseline, column)
     summary = summarise(values, patients, resampling)
-    p = bootstrap.sign_flip_test(values, patients, resampling.seed) if len(values) else float("nan")
+    p = float("nan")  # of one patient, whose flipped sign is the same difference
+    if summary["n_patients"] > 1:
+        p = bootstrap.sign_flip_test(values, patients, resampling.seed)
     if estimate.knows_trainings:
-        low, high = estimate.interval()
-        summary["mean"], summary["ci95"] = number(estimate.mean), [number(low), number(high)]
+        most = METRICS[column].most if column in METRICS else np.inf
+        summary = cast(Estimate, {**summary, **of_trainings(estimate, (-most, most))})
         p = estimate.p_value()
     counts = {"trainings": [count_trainings(rows), count_trainings(baseline)], "covers": covers(estimate)}
     tests = _within_margin(estimate, margin, more_is_better) if margin is not None else {}
-    return cast(Difference, {**summary, "p": number(p), **counts, **tests})
+    return cast(Difference, {**summary, "p": number(p), **counts, **total, **tests})
+
+
+def _no_difference(rows: pd.DataFrame, baseline: pd.DataFrame, column: str, lacking: int) -> Difference:
+    """Where a training has no score, as the mean of the others would be that of trainings that succeed; or no case is scored by all."""
+    trainings = [count_trainings(arm) - count_without_value(arm, column) for arm in (rows, baseline)]
+    known = "patients and trainings" if max(map(count_trainings, (rows, baseline))) > 1 else "patients"
+    counts = {"p": None, "covers": known, "trainings": trainings}
+    told = {"trainings_without_value": lacking} if lacking else {}
+    return cast(Difference, {**no_estimate(), **counts, **told})
 
 
 def _scored_by_all(rows: pd.DataFrame, baseline: pd.DataFrame, column: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The cases that have a score in every training of both arms: mean, interval and every p are of the same ones.
 
-    Where reference and prediction are both without a structure there is none; then it cannot be paired. Where no case is left, all stay.
+    Where reference and prediction are both without a structure there is none; then it cannot be paired.
     """
     lost = {case for arm in (rows, baseline) for case in arm.loc[~np.isfinite(arm[column].astype(float)), "case"]}
-    kept = [arm[~arm["case"].isin(lost)] for arm in (rows, baseline)]
-    return (kept[0], kept[1]) if len(kept[0]) else (rows, baseline)
+    return rows[~rows["case"].isin(lost)], baseline[~baseline["case"].isin(lost)]
 
 
 def _by_case(rows: pd.DataFrame, baseline: pd.DataFrame, column: str) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
@@ -153,7 +169,10 @@ def _by_case(rows: pd.DataFrame, baseline: pd.DataFrame, column: str) -> tuple[N
 
 
 def _within_margin(estimate: MeanEstimate, margin: float, more_is_better: bool | None) -> dict[str, float | None]:
-    """Two one-sided tests (Schuirmann 1987), and the one of them that asks for no harm."""
+    """Two one-sided tests (Schuirmann 1987), and the one of them that asks for no harm, by Student's t.
+
+    Both are below 0.025 where the 95 % interval lies within the margin: so much the protocol asks for.
+    """
     not_below, not_above = estimate.p_above(-margin), 1 - estimate.p_above(margin)
     tests = {"margin": margin, "p_equivalent": number(max(not_below, not_above))}
     if more_is_better is None:
@@ -164,6 +183,7 @@ def _within_margin(estimate: MeanEstimate, margin: float, more_is_better: bool |
 def verdict(difference: Difference, p: float, more_is_better: bool | None) -> str:
     """What a difference says, in words: better, worse (or different), equivalent, non-inferior, both or "open".
 
+    Equivalent: its 95 % interval lies within the margin; non-inferior: it does not reach the margin the harmful way.
     "patients alone" where both sides have one training: whether another training of the same kind
     would differ as much is not known, so nothing is said of the kinds.
     """
@@ -174,12 +194,17 @@ def verdict(difference: Difference, p: float, more_is_better: bool | None) -> st
     if p < LEVEL:
         good = {None: "different", mean > 0: "better"}
         words.append(good.get(more_is_better, "worse"))
-    if _small(difference.get("p_equivalent")):
+    below, above = _bounds_within(difference)
+    if below and above:
         words.append("equivalent")
-    elif _small(difference.get("p_noninferior")) and words != ["better"]:
+    elif more_is_better is not None and (below if more_is_better else above) and words != ["better"]:
         words.append("non-inferior")
     return ", ".join(words) or "open"
 
 
-def _small(p: float | None) -> bool:
-    return p is not None and p < LEVEL
+def _bounds_within(difference: Difference) -> tuple[bool, bool]:
+    """Whether the 95 % interval ends above minus the margin, and below plus it: the interval that is shown decides."""
+    margin, (low, high) = difference.get("margin"), difference["ci95"]
+    if margin is None or low is None or high is None:
+        return False, False
+    return low > -margin, high < margin

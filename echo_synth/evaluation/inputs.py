@@ -15,11 +15,11 @@ from echo_synth.data.tables import read_cases
 from echo_synth.errors import DataError
 from echo_synth.evaluation.masks import pair_cases
 from echo_synth.evaluation.trainings import find_trainings, trained_on
-from echo_synth.files import listed
+from echo_synth.files import listed, read_json
 from echo_synth.home import home, nnunet_folder
 
 FACTS = ("quality", "ef", "sex", "age")
-_JUDGED = (".gz", ".csv", ".png", ".mhd", ".raw")
+_JUDGED = (".gz", ".csv", ".png", ".mhd", ".raw", ".safetensors")
 
 
 def newest_predictions() -> Path:
@@ -31,16 +31,42 @@ def newest_predictions() -> Path:
 
 
 def references_of(predictions: Path) -> Path:
-    """labelsTs of the raw dataset that holds the predicted cases. Raises DataError when none does."""
+    """Masks of the dataset whose images predict-segmenter segmented, else labelsTs of the one raw dataset that holds the predicted cases.
+
+    Raises DataError when none does, or several do: which of them is meant cannot be known.
+    """
     names = {f.name for f in listed(predictions, f"*{ENDING}")}
     if not names:
         raise DataError(f"{predictions}: no *{ENDING} files; expected segmentations")
-    for folder in sorted(nnunet_folder("nnUNet_raw").glob("Dataset*/labelsTs")):
-        if names <= {f.name for f in folder.glob(f"*{ENDING}")}:
-            return folder
-    raise DataError(
-        f"{predictions}: no dataset in {nnunet_folder('nnUNet_raw')} holds these cases in labelsTs; pass --references"
-    )
+    named = _beside_images(predictions)
+    if named is not None and named.is_dir() and _holds(named, names):
+        return named
+    raw = nnunet_folder("nnUNet_raw")
+    fitting = [folder for folder in sorted(raw.glob("Dataset*/labelsTs")) if _holds(folder, names)]
+    if not fitting:
+        raise DataError(f"{predictions}: no dataset in {raw} holds these cases in labelsTs; pass --references")
+    if len(fitting) > 1:
+        several = ", ".join(folder.parent.name for folder in fitting)
+        raise DataError(
+            f"{predictions}: several datasets in {raw} hold these cases in labelsTs: {several}; pass --references"
+        )
+    return fitting[0]
+
+
+def _holds(folder: Path, names: set[str]) -> bool:
+    return names <= {f.name for f in folder.glob(f"*{ENDING}")}
+
+
+def _beside_images(predictions: Path) -> Path | None:
+    """The folder of masks beside that of the images which settings.json of predict-segmenter names; None where it does not."""
+    try:
+        settings = read_json(predictions / "settings.json")
+    except DataError:
+        return None
+    images = settings.get("images") if isinstance(settings, dict) else None
+    if not isinstance(images, str) or not Path(images).name.startswith("images"):
+        return None
+    return Path(images).with_name(Path(images).name.replace("images", "labels", 1))
 
 
 def read_case_facts(cases: Path | None, references: Path | None) -> pd.DataFrame | None:
@@ -52,13 +78,19 @@ def read_case_facts(cases: Path | None, references: Path | None) -> pd.DataFrame
 
     Raises DataError when `cases` is missing, is not a table of cases or lists a case twice.
     """
-    path = cases or (references.parent / "cases.csv" if references else None)
-    if path is None or not path.is_file():
-        if cases is not None:
-            raise DataError(f"{cases}: missing; expected the cases.csv of convert-camus")
+    if cases is not None and not cases.is_file():
+        raise DataError(f"{cases}: missing; expected the cases.csv of convert-camus")
+    path = cases or default_cases(references)
+    if path is None:
         return None
     table = read_cases(path, ["case", "patient"])
     return table[["case", "patient", *(c for c in FACTS if c in table)]]
+
+
+def default_cases(references: Path | None) -> Path | None:
+    """cases.csv beside the references, where there is one."""
+    path = references.parent / "cases.csv" if references else None
+    return path if path is not None and path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -100,7 +132,8 @@ class Inputs:
         """For settings.json, with a fingerprint of everything that is read."""
         baselines = {name: list(folders) for name, folders in self.baselines.items()}
         read = [*self.predictions, self.references, *(f for fs in self.baselines.values() for f in fs), self.native]
-        known = [p for p in (*read, self.cases, self.classifier, self.images) if p is not None]
+        cases = self.cases or default_cases(self.references)
+        known = [p for p in (*read, cases, self.classifier, self.images) if p is not None]
         return {
             "predictions": list(self.predictions) if len(self.predictions) != 1 else self.predictions[0],
             "references": self.references,

@@ -65,13 +65,16 @@ def _case_names(folder: Path, subject: Subject) -> set[str]:
     return names
 
 
-def check_pair(case: str, prediction: Image2D, reference: Image2D, subject: Subject | None = None) -> None:
+def check_pair(
+    case: str, prediction: Image2D, reference: Image2D, subject: Subject | None = None, in_mm: bool = True
+) -> None:
     """Refuse masks that cannot be compared pixel by pixel.
 
     Args:
         case: named in the error.
         prediction, reference: pixels (H, W), labels of any dtype; spacing in mm, (row, column).
         subject: whose labels are known; CAMUS's heart by default.
+        in_mm: whether distances will be measured, for which the reference must have a spacing.
 
     Raises:
         DataError: shapes, directions or spacings (by more than 0.1 %) differ, the reference has no spacing, or
@@ -81,7 +84,7 @@ def check_pair(case: str, prediction: Image2D, reference: Image2D, subject: Subj
         raise DataError(
             f"{case}: prediction is {prediction.pixels.shape}, reference {reference.pixels.shape}; predict on the same grid"
         )
-    if reference.spacing == (1.0, 1.0):  # what a header without sizes is read as; no probe has such pixels
+    if in_mm and reference.spacing == (1.0, 1.0):  # what a header without sizes is read as; no probe has such pixels
         raise DataError(
             f"{case}: the reference has no spacing (1 x 1 mm), so no distance in mm; use those of convert-camus"
         )

@@ -13,7 +13,9 @@ class Estimate(TypedDict):
 
     `std` is the paper's: over random subsets of 80 % of the images. It is no standard error, which is
     about three times as large. The interval resamples patients, and knows the trainings too
-    where there are several (`trainings` in Metrics); null for one patient.
+    where there are several (`trainings` in Metrics); null for one patient. trainings_without_value: of
+    several trainings those without any; then nothing is estimated. df: degrees of freedom of an interval that
+    knows several; it ends where the metric does.
     """
 
     mean: float | None
@@ -21,6 +23,8 @@ class Estimate(TypedDict):
     ci95: Interval
     n_images: int
     n_patients: int
+    trainings_without_value: NotRequired[int]
+    df: NotRequired[float | None]
 
 
 # Of one structure: an Estimate for each of `case_scores.METRICS`, in its units, and the number of "empty_predictions".
@@ -29,19 +33,21 @@ Segmentation = Mapping[str, StructureScores]  # by structure: lv_endo, lv_epi, l
 
 
 class Difference(Estimate):
-    """Predictions minus baseline on the same images.
+    """Predictions minus baseline on the same images: those of all (of_images, of_patients) that every training has a score for.
 
     p, p_holm: two-sided, of no difference, before and after Holm's correction. covers: what interval
-    and p know of, "patients" or "patients and trainings"; trainings: how many of either side.
+    and p know of, "patients" or "patients and trainings"; trainings: how many of either side have a score.
     margin: a difference without consequence; p_equivalent: of its being larger, either way;
-    p_noninferior: of its being larger the wrong way. verdict: `differences.verdict`.
-    share, share_ci95: the predictions' mean as a share of the baseline's, whose mean is taken as known.
+    p_noninferior: of its being larger the wrong way. verdict: `differences.verdict`, by the interval.
+    share, share_ci95: the predictions' mean as a share of the baseline's on these images, whose mean is taken as known.
     """
 
     p: float | None
-    p_holm: NotRequired[float]
+    p_holm: NotRequired[float | None]
     covers: str
     trainings: list[int]
+    of_images: int
+    of_patients: int
     margin: NotRequired[float]
     p_equivalent: NotRequired[float | None]
     p_noninferior: NotRequired[float | None]
@@ -74,7 +80,8 @@ Differences = Mapping[str, Mapping[str, Difference]]  # by structure, by metric
 class AgreementScores(TypedDict):
     """Agreement with a reference over patients (`metrics.agreement`); ml, or points of EF.
 
-    Of several trainings the mean of each number; bias_ci95 and mae_ci95 are those of an `Estimate`.
+    Of several trainings the mean of each number; bias_ci95, mae_ci95 and trainings_without_value are those of an
+    `Estimate`, df is the smaller of both.
     """
 
     r: float | None
@@ -85,6 +92,8 @@ class AgreementScores(TypedDict):
     mae_ci95: Interval
     loa: Interval
     n: int
+    trainings_without_value: NotRequired[int]
+    df: NotRequired[float]
 
 
 class EfClasses(TypedDict):
@@ -117,16 +126,30 @@ class VolumeMeasures(TypedDict):
     reference_ef_percent_against_cfg: NotRequired[AgreementScores]
 
 
-class VolumeScores(VolumeMeasures):
-    """Agreement of volumes: in the main convention, which `convention` names, and in the clinical one."""
+class PatientCounts(TypedDict):
+    """Of all judged patients those without a volume, each for the first reason that holds.
+
+    patients_without_a_view lack an image of some view and phase; patients_with_several_images have
+    more than one of a view and phase, of which beats is not known; of references_without_volume a
+    cavity of the reference is empty; of patients_without_volume a predicted one, in every training.
+    patients_without_some_volume are counted, by the trainings that found a cavity.
+    """
+
+    patients: int
+    patients_without_a_view: int
+    patients_with_several_images: int
+    references_without_volume: int
+    patients_without_volume: int
+    patients_without_some_volume: int
+
+
+class VolumeScores(VolumeMeasures, PatientCounts):
+    """Agreement of volumes: in the main convention, which `convention` names, and in the clinical one; who is not counted."""
 
     convention: str
     clinical: VolumeMeasures
     ef_classes: EfClasses
     long_axis_ratio: AxisRatios
-    patients: int
-    patients_without_volume: int
-    references_without_volume: int
 
 
 class ViewScores(TypedDict):

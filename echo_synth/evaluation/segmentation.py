@@ -50,7 +50,8 @@ class SegmentationResult:
     Attributes:
         tables: of the predictions; per_case also with quality, ef, sex, age of cases.csv where known.
         baselines: tables of each baseline, by its name.
-        worst: masks of the cases of lowest mean Dice in the first training, the lowest first, with that mean.
+        worst: masks of the cases of lowest mean Dice in the first training, the lowest first, with that mean; none of
+            cases without any structure.
         metrics: the parts of metrics.json that follow.
     """
 
@@ -121,7 +122,8 @@ def _measure_all(
     worst: list[tuple[float, CaseMasks]] = []
     for measured, masks in track(parallel_map(measure, cases, workers), len(cases), "score", "cases"):
         kept.append(measured)
-        worst = heapq.nsmallest(WORST, [*worst, (_mean_dice(measured.scores[0]), masks)], key=lambda w: w[0])
+        scored = [w for w in [*worst, (_mean_dice(measured.scores[0]), masks)] if np.isfinite(w[0])]
+        worst = heapq.nsmallest(WORST, scored, key=lambda w: w[0])
     return kept, tuple(worst)
 
 
@@ -140,7 +142,7 @@ def _measure(case: str, folders: list[Path], references: Path, native: Path | No
 
 
 def _mean_dice(scores: list[CaseScore]) -> float:
-    """Mean over structures as far as they are there; infinite where none is, so that such a case is never the worst."""
+    """Mean over structures as far as they are there; infinite where none is: there is nothing to be bad at."""
     known = [s["dice"] for s in scores if np.isfinite(s["dice"])]
     return float(np.mean(known)) if known else float("inf")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from echo_synth.evaluation.case_scores import METRICS
 from echo_synth.evaluation.results import Estimate, Failures, Segmentation, StructureScores
-from echo_synth.evaluation.trainings import arm_of
+from echo_synth.evaluation.trainings import arm_of, count_without_value
 from echo_synth.metrics import bootstrap
 from echo_synth.metrics.bootstrap import Method
 from echo_synth.metrics.random_effects import MeanEstimate, arm_mean
@@ -25,6 +25,8 @@ EF_CLASSES = (
     "50 and above",
 )  # %, whole numbers (ESC 2021: reduced, mildly reduced, preserved)
 FAR_MM = 10.0
+Bounds = tuple[float, float]
+UNBOUNDED: Bounds = (-np.inf, np.inf)
 
 
 @dataclass(frozen=True)
@@ -60,19 +62,34 @@ def summarise(values: NDArray[np.float64], patients: NDArray[np.str_], resamplin
     )
 
 
-def summarise_arm(rows: pd.DataFrame, column: str, resampling: Resampling) -> Estimate:
+def summarise_arm(rows: pd.DataFrame, column: str, resampling: Resampling, bounds: Bounds = UNBOUNDED) -> Estimate:
     """Mean of a column over images and, where the table holds several, trainings; then its interval knows both.
 
     Args:
-        rows: columns case, patient, `column`, and seeds where there are several trainings.
+        rows: columns case, patient, `column`, and seeds where there are several trainings. Where one of these
+            has no value, there is no estimate.
+        bounds: the least and the most that a value can be, at which the interval ends at the latest.
     """
+    if lacking := count_without_value(rows, column):
+        return no_estimate() | {"trainings_without_value": lacking}
     by_case = rows.groupby("case").agg({column: "mean", "patient": "first"})
     summary = summarise(by_case[column].to_numpy(float), by_case["patient"].to_numpy(str), resampling)
     estimate = arm_mean(arm_of(rows, column)) if summary["n_patients"] > 1 else None
     if estimate is not None and estimate.knows_trainings:
-        low, high = estimate.interval()
-        summary["mean"], summary["ci95"] = number(estimate.mean), [number(low), number(high)]
+        return cast(Estimate, {**summary, **of_trainings(estimate, bounds)})
     return summary
+
+
+def of_trainings(estimate: MeanEstimate, bounds: Bounds = UNBOUNDED) -> dict[str, Any]:
+    """mean, ci95 and df of an Estimate that knows the trainings; few of them give intervals by Student's t beyond what can be."""
+    low, high = np.clip(estimate.interval(), *bounds)
+    ends = [number(low), number(high)]
+    return {"mean": number(estimate.mean), "ci95": ends, "df": number(estimate.df)}
+
+
+def no_estimate() -> Estimate:
+    """An Estimate of nothing."""
+    return Estimate(mean=None, std=None, ci95=[None, None], n_images=0, n_patients=0)
 
 
 def covers(estimate: MeanEstimate) -> Literal["patients", "patients and trainings"]:
@@ -86,7 +103,7 @@ def segmentation_metrics(per_case: pd.DataFrame, resampling: Resampling) -> Segm
 
 
 def _structure(rows: pd.DataFrame, resampling: Resampling) -> StructureScores:
-    scores = {m: summarise_arm(rows, m, resampling) for m in METRICS}
+    scores = {name: summarise_arm(rows, name, resampling, (0.0, metric.most)) for name, metric in METRICS.items()}
     return {**scores, "empty_predictions": int(rows["empty_prediction"].sum())}
 
 

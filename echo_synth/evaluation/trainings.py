@@ -91,6 +91,14 @@ def count_trainings(rows: pd.DataFrame) -> int:
     return len(seed_columns(rows).drop_duplicates())
 
 
+def count_without_value(rows: pd.DataFrame, column: str) -> int:
+    """Of several trainings in a table those that have no finite value of `column`: of these nothing can be averaged."""
+    if count_trainings(rows) < 2:
+        return 0
+    finite = pd.Series(np.isfinite(rows[column].to_numpy(np.float64)), rows.index)
+    return int((~finite.groupby([seed for _, seed in seed_columns(rows).items()]).any()).sum())
+
+
 def seed_columns(rows: pd.DataFrame) -> pd.DataFrame:
     """Columns generator_seed, segmenter_seed of a table, int; 0 where it has none."""
     return pd.DataFrame({name: rows.get(name, 0) for name in _SEEDS}, index=rows.index).astype(np.int64)

@@ -17,11 +17,12 @@ from echo_synth.evaluation.results import (
     Difference,
     Differences,
     EfClasses,
+    PatientCounts,
     VolumeMeasures,
     VolumeScores,
 )
 from echo_synth.evaluation.statistics import EF_CLASSES, Resampling, ef_class, number, summarise_arm
-from echo_synth.evaluation.trainings import seed_columns
+from echo_synth.evaluation.trainings import count_without_value, seed_columns
 from echo_synth.metrics import bootstrap
 from echo_synth.metrics.agreement import Agreement, agreement, weighted_kappa
 
@@ -35,20 +36,33 @@ def volume_metrics(table: pd.DataFrame, lengths: pd.DataFrame, resampling: Resam
 
     Args:
         table: columns of `patient_volumes.compare_volumes`, and seeds where there are several trainings.
-        lengths: columns of `patient_volumes.axis_lengths`.
+        lengths: columns of `patient_volumes.axis_lengths`, of all images that were judged, and seeds as in `table`.
     """
     by_convention = {c: _convention(table[table["convention"] == c], resampling) for c in CONVENTIONS}
     rows = table[table["convention"] == "camus"]
-    lost = rows["ef_percent"].isna() & rows["ef_percent_reference"].notna()
     return VolumeScores(
         **by_convention["camus"],
         convention="camus",
         clinical=by_convention["clinical"],
         ef_classes=_ef_classes(rows, resampling),
         long_axis_ratio=_axis_ratios(lengths),
-        patients=int(rows["patient"].nunique()),
-        patients_without_volume=int(rows.loc[lost, "patient"].nunique()),
-        references_without_volume=int(rows.loc[rows["ef_percent_reference"].isna(), "patient"].nunique()),
+        **_patients(rows, lengths),
+    )
+
+
+def _patients(rows: pd.DataFrame, lengths: pd.DataFrame) -> PatientCounts:
+    """How many patients were judged, and why some of them are not counted."""
+    images = pd.concat([lengths[["patient", "view", "phase"]], seed_columns(lengths)], axis=1)
+    everybody, several = set(lengths["patient"]), set(lengths.loc[images.duplicated(), "patient"])
+    no_reference = set(rows.loc[rows["ef_percent_reference"].isna(), "patient"])
+    lost = rows[~rows["patient"].isin(no_reference)].groupby("patient")["ef_percent"].agg(lambda ef: ef.isna().mean())
+    return PatientCounts(
+        patients=len(everybody),
+        patients_without_a_view=len(everybody - several - set(rows["patient"])),
+        patients_with_several_images=len(several),
+        references_without_volume=len(no_reference),
+        patients_without_volume=int((lost == 1).sum()),
+        patients_without_some_volume=int(((lost > 0) & (lost < 1)).sum()),
     )
 
 
@@ -65,8 +79,11 @@ def _agreement(rows: pd.DataFrame, measured: str, reference: str, resampling: Re
     each = [_of_training(r[measured], r[reference]) for _, r in rows.groupby(keys)]
     error = rows[measured] - rows[reference]
     table = rows.assign(case=rows["patient"], bias=error, mae=error.abs())
-    bias, mae = (summarise_arm(table, name, resampling) for name in ("bias", "mae"))
-    return AgreementScores(
+    bias = summarise_arm(table, "bias", resampling)
+    mae = summarise_arm(table, "mae", resampling, (0.0, np.inf))
+    lacking = bias.get("trainings_without_value", 0)
+    each = [] if lacking else each
+    scores = AgreementScores(
         r=_mean([a.r for a in each]),
         icc=_mean([a.icc for a in each]),
         bias=bias["mean"],
@@ -76,6 +93,11 @@ def _agreement(rows: pd.DataFrame, measured: str, reference: str, resampling: Re
         loa=[_mean([a.loa[end] for a in each]) for end in (0, 1)],
         n=bias["n_patients"],
     )
+    if lacking:
+        scores["trainings_without_value"] = lacking
+    if freedoms := [df for entry in (bias, mae) if (df := entry.get("df")) is not None]:
+        scores["df"] = min(freedoms)
+    return scores
 
 
 def _of_training(measured: pd.Series, reference: pd.Series) -> Agreement:
@@ -88,7 +110,7 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _ef_classes(rows: pd.DataFrame, resampling: Resampling) -> EfClasses:
-    """Classes of the predicted EF against those of the reference masks."""
+    """Classes of the predicted EF against those of the reference masks; no kappa where a training has none at all."""
     known = rows[rows["ef_percent"].notna() & rows["ef_percent_reference"].notna()]
     truth, predicted = (_class_index(known[c].to_numpy(float)) for c in ("ef_percent_reference", "ef_percent"))
 
@@ -99,7 +121,8 @@ def _ef_classes(rows: pd.DataFrame, resampling: Resampling) -> EfClasses:
     ends: tuple[float, float] = (float("nan"), float("nan"))
     table = count(np.arange(len(known)))
     patients = known["patient"].to_numpy(str)
-    if len(set(patients)) > 1:
+    lacking = count_without_value(rows, "ef_percent") > 0
+    if len(set(patients)) > 1 and not lacking:
         _, ends = bootstrap.patient_statistic(
             lambda chosen: weighted_kappa(count(chosen)),
             patients,
@@ -110,7 +133,7 @@ def _ef_classes(rows: pd.DataFrame, resampling: Resampling) -> EfClasses:
     return EfClasses(
         labels=list(EF_CLASSES),
         table=table.tolist(),
-        kappa=number(weighted_kappa(table)),
+        kappa=None if lacking else number(weighted_kappa(table)),
         kappa_ci95=[number(end) for end in ends],
     )
 

@@ -30,10 +30,12 @@ def compare_cells(
 
     Returns:
         Columns comparison, cell, baseline, structure, metric, difference (cell minus baseline), low,
-        high (95 % interval), p, n_images, n_patients, covers ("patients", or "patients and
-        trainings" where an arm has several: then interval and p know both), trainings and
-        baseline_trainings (how many), margin, p_equivalent, p_noninferior (NaN where no margin is
-        stated), p_holm, verdict (`differences.verdict`). Holm's correction is over all of `compare`,
+        high (95 % interval), p, n_images, n_patients (those that every training of both has a score
+        for), of_images, of_patients (all), covers ("patients", or "patients and trainings" where an
+        arm has several: then interval and p know both), trainings and baseline_trainings (how many
+        have a score), trainings_without_value (of both; then there is no estimate), margin,
+        p_equivalent, p_noninferior (NaN where no margin is stated), p_holm, verdict
+        (`differences.verdict`). Holm's correction is over all of `compare`,
         done or not, so that looking early is no advantage; for each structure and metric by
         itself: metrics of one image say much the same, and counting them as tests of their own
         would hide what there is.
@@ -49,6 +51,7 @@ def compare_cells(
     table = pd.DataFrame(rows)
     if len(table):
         table["p_holm"] = table.groupby(["structure", "metric"])["p"].transform(_holm, tests=len(compare))
+        table["p_holm"] = table["p_holm"].where(table["p"].notna())  # what could not be tested has none
         table["verdict"] = [_verdict(row, differences) for row in table.to_dict("records")]
     return table
 
@@ -65,9 +68,12 @@ def _row(structure: str, metric: str, difference: Difference) -> dict[str, objec
         "p": difference["p"],
         "n_images": difference["n_images"],
         "n_patients": difference["n_patients"],
+        "of_images": difference["of_images"],
+        "of_patients": difference["of_patients"],
         "covers": difference["covers"],
         "trainings": trainings,
         "baseline_trainings": baseline_trainings,
+        "trainings_without_value": difference.get("trainings_without_value", 0),
         "margin": difference.get("margin"),
         "p_equivalent": difference.get("p_equivalent"),
         "p_noninferior": difference.get("p_noninferior"),

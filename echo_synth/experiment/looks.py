@@ -32,7 +32,7 @@ def correlate_looks(results: pd.DataFrame, cells: Sequence[Cell], workspace: Wor
 
     Raises DataError for a damaged table of an evaluation.
     """
-    datasets = _judged(cells, workspace)
+    datasets = judged_images(cells, workspace)
     rows = results[results["cell"].isin(datasets)]
     measures = look_values(rows).set_index(rows["cell"].map(datasets))
     measures = measures[~measures.index.duplicated()]
@@ -45,7 +45,7 @@ def correlate_looks(results: pd.DataFrame, cells: Sequence[Cell], workspace: Wor
     return with_ways(rank_correlations(measures, outcomes, repeats))
 
 
-def _judged(cells: Sequence[Cell], workspace: Workspace) -> dict[str, str]:
+def judged_images(cells: Sequence[Cell], workspace: Workspace) -> dict[str, str]:
     """Names of cells whose images are judged, and of the dataset of each: that of the first cell with these images."""
     names: dict[str, str] = {}
     found: dict[str, str] = {}

@@ -19,7 +19,7 @@ from echo_synth.evaluation.looks import looks_of
 from echo_synth.evaluation.statistics import Resampling
 from echo_synth.experiment.cells import repeats_of
 from echo_synth.experiment.comparisons import compare_cells
-from echo_synth.experiment.looks import correlate_looks
+from echo_synth.experiment.looks import correlate_looks, judged_images
 from echo_synth.experiment.measured import Throughput
 from echo_synth.experiment.spec import SweepSpec
 from echo_synth.experiment.stages import Cell
@@ -72,6 +72,8 @@ class Results:
     def write_table(self) -> pd.DataFrame:
         """results.csv: a row a cell, done or not. Returns the table."""
         table = pd.DataFrame([self.row(c) for c in self.cells])
+        if judged := judged_images(self.cells, self.workspace):
+            table["images_of"] = table["cell"].map(judged)
         write_text(self.workspace.out / "results.csv", table.to_csv(index=False, float_format="%.6g"))
         return table
 

@@ -28,7 +28,8 @@ class Arm:
     """Scores of one arm of a comparison, one per image and training; all fields (N,).
 
     Attributes:
-        values: the scores; NaN is left out.
+        values: the scores; NaN is left out. A training that has nothing else leaves no estimate: what it would
+            score is not known, and the mean of the others would be that of trainings that succeed.
         patients: the patient of each image.
         generators, segmenters: seeds of the training; rows with the same pair belong to one training.
     """
@@ -44,7 +45,8 @@ class MeanEstimate:
     """A mean, or a difference of means, with the variance of its error.
 
     Attributes:
-        mean: images of one training have equal weight, and so have trainings of one arm.
+        mean: images of one training have equal weight, and so have trainings of one arm; NaN, as the variance, if
+            a training has no value.
         variance, df: of the mean's error, and its degrees of freedom; NaN if there is only one patient.
         generators, segmenters, trainings: how many different seeds, and trainings, each arm has.
     """
@@ -88,6 +90,7 @@ class _Parts:
         one: variance of a single training's mean.
         levels: different generator seeds, different segmenter seeds.
         count: trainings.
+        balanced: whether every seed of a kind was repeated alike.
     """
 
     mean: float
@@ -98,6 +101,7 @@ class _Parts:
     one: float
     levels: tuple[int, int]
     count: int
+    balanced: bool
 
 
 def arm_mean(arm: Arm) -> MeanEstimate:
@@ -161,28 +165,28 @@ def _trainings(parts: Sequence[_Parts]) -> tuple[float, float, float]:
 
 
 def _alike(a: _Parts, b: _Parts) -> bool:
-    """Whether two arms repeat the same seeds: both of one kind, or both kinds as often."""
+    """Whether two arms repeat the same seeds equally: both of one kind, or both kinds as often."""
     kinds = [tuple(level > 1 for level in part.levels) for part in (a, b)]
-    return kinds[0] == kinds[1] and (a.levels == b.levels or sum(kinds[0]) == 1)
+    return a.balanced and b.balanced and kinds[0] == kinds[1] and (a.levels == b.levels or sum(kinds[0]) == 1)
 
 
 def _parts(arm: Arm, patients: NDArray[np.str_]) -> _Parts:
     known = np.isfinite(arm.values) & np.isin(arm.patients, patients)
     place = np.searchsorted(patients, arm.patients[known])
-    seeds = np.stack([arm.generators, arm.segmenters], 1)[known]
+    seeds = np.stack([arm.generators, arm.segmenters], 1)
     trainings, training = np.unique(seeds, axis=0, return_inverse=True)
-    shape, index = (len(patients), len(trainings)), (place, training.ravel())
+    shape, index = (len(patients), len(trainings)), (place, training.ravel()[known])
     sums, counts = np.zeros(shape), np.zeros(shape)
     np.add.at(sums, index, arm.values[known])
     np.add.at(counts, index, 1.0)
-    means = sums.sum(0) / counts.sum(0)
-    influences = (sums - means * counts) / counts.sum(0)  # (P, T): each patient's on each training's mean
+    with np.errstate(invalid="ignore"):  # of a training without values: NaN, which stays
+        means = sums.sum(0) / counts.sum(0)
+        influences = (sums - means * counts) / counts.sum(0)  # (P, T): each patient's on each training's mean
     influence = influences.mean(1)
     within = _within(influences)
-    between, df = _between(means, trainings)
-    one = float(means.var(ddof=1)) if len(means) > 1 else float("nan")
+    between, df, one, balanced = _between(means, trainings)
     levels = (len(np.unique(trainings[:, 0])), len(np.unique(trainings[:, 1])))
-    return _Parts(float(means.mean()), influence, between, df, within, one, levels, len(means))
+    return _Parts(float(means.mean()), influence, between, df, within, one, levels, len(means), balanced)
 
 
 def _within(influences: Floats) -> float:
@@ -195,28 +199,61 @@ def _within(influences: Floats) -> float:
     return of_one_training / trainings
 
 
-def _between(means: Floats, trainings: NDArray[np.int64]) -> tuple[float, float]:
-    """Variance of the mean over trainings, (T,) means with (T, 2) seeds, and its degrees of freedom.
+def _between(means: Floats, trainings: NDArray[np.int64]) -> tuple[float, float, float, bool]:
+    """Variance of the mean over trainings, (T,) means with (T, 2) seeds, and its degrees of freedom; then that of one
+    training's mean, and whether every seed of a kind was repeated alike.
 
     Crossed seeds: mean squares of both, minus that of their interaction, but no less than either.
     Seeds that come in pairs (each generator its own segmenter): trainings are independent. One nested
-    in the other: the outer one counts.
+    in the other: the outer one counts. Crossed with gaps: both mean squares, of which nothing is taken off.
     """
     count = len(means)
     if count < 2:
-        return 0.0, float("nan")
-    squares = [_mean_square(means, trainings[:, k]) for k in (0, 1)]
-    levels = [len(np.unique(trainings[:, k])) for k in (0, 1)]
-    left = count - sum(levels) + 1
+        return 0.0, float("nan"), float("nan"), True
+    kinds = [_Kind.of(means, trainings[:, k]) for k in (0, 1)]
+    levels = [kind.levels for kind in kinds]
+    alone = float(means.var(ddof=1))
     if min(levels) == 1 or levels == [count, count]:  # one kind of seed varies, or both together
-        return float(means.var(ddof=1)) / count, count - 1.0
-    if left <= 0:  # nested
-        outer = int(np.argmin(levels))
-        return squares[outer] / count, levels[outer] - 1.0
-    rest = _interaction(means, trainings) / left
-    square = max(*squares, sum(squares) - rest)
-    spread = sum(s**2 / (n - 1) for s, n in zip(squares, levels, strict=True))
-    return square / count, square**2 / spread if spread > 0 else float(min(levels) - 1)
+        return alone / count, count - 1.0, alone, True
+    if max(levels) == count:  # nested
+        kinds = [kinds[int(np.argmin(levels))]]
+    balanced = all(kind.balanced for kind in kinds)
+    square = sum(kind.variance for kind in kinds)
+    spread = sum(kind.variance**2 / (kind.levels - 1) for kind in kinds)
+    if len(kinds) == 2 and count == levels[0] * levels[1]:
+        rest = _interaction(means, trainings) / (count - sum(levels) + 1) / count
+        square = max(*(kind.variance for kind in kinds), square - rest)
+    df = square**2 / spread if spread > 0 else float(min(kind.levels for kind in kinds) - 1)
+    return square, df, max(alone, sum(kind.single for kind in kinds)), balanced
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What the seeds of one kind, generators or segmenters, bring: the more unequally they are repeated, the more.
+
+    Attributes:
+        variance: of the mean over all trainings, from this kind; mean square times sum(n²)/N² over the repeats that
+            a mean square holds one seed's variance with (Searle 1971). Where all are repeated alike that is 1/N.
+        single: of one training's mean, from this kind.
+        levels: different seeds.
+        balanced: whether all are repeated alike.
+    """
+
+    variance: float
+    single: float
+    levels: int
+    balanced: bool
+
+    @classmethod
+    def of(cls, means: Floats, level: NDArray[np.int64]) -> _Kind:
+        """From (T,) means and the seed of each."""
+        _, repeats = np.unique(level, return_counts=True)
+        count, levels = len(means), len(repeats)
+        if levels < 2:
+            return cls(0.0, 0.0, levels, True)
+        weight = float((repeats**2).sum()) / count**2
+        single = _mean_square(means, level) * (levels - 1) / (count * (1 - weight))
+        return cls(weight * single, single, levels, len(set(repeats.tolist())) == 1)
 
 
 def _level_means(means: Floats, level: NDArray[np.int64]) -> Floats:

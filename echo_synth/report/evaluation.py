@@ -101,6 +101,8 @@ def _write_segmentation(folder: Path, result: SegmentationResult, references: Pa
         drawing = figures.bland_altman(tables.volumes, result.metrics["volumes"])
         write_bytes(folder / "bland_altman.png", figures.png(drawing))
     overlays = [_overlay(score, masks, references) for score, masks in result.worst]
+    if not overlays:
+        return
     worst = figures.worst_cases(overlays, WORST_COLUMNS)
     write_bytes(folder / "worst.png", figures.png(worst, panels=(WORST_COLUMNS, -(-len(overlays) // WORST_COLUMNS))))
 

@@ -52,6 +52,8 @@ def _dice(metrics: Mapping[str, Any]) -> Iterator[Line]:
 def _ejection_fraction(metrics: Mapping[str, Any]) -> Iterator[Line]:
     entry = (metrics.get("volumes") or {}).get("ef_percent") or {}
     mae, bias = entry.get("mae"), entry.get("bias")
+    if lacking := entry.get("trainings_without_value"):
+        yield "Ejection fraction", f"No estimate: {lacking} of the trainings found no cavity in any patient."
     if mae is not None and bias is not None:
         way = "too high" if bias > 0 else "too low"
         yield (

@@ -22,21 +22,24 @@ CORRELATION_NOTE = (
 def judged_datasets(results: pd.DataFrame) -> pd.DataFrame:
     """Rows of results.csv whose images were judged, one a dataset, with a column dataset; numbers are means over its trainings.
 
-    Trainings of one dataset differ in their column segmenter_seed and in the end of their name, _train<seed>.
+    Trainings of one dataset share images_of, as do rows of the grid that draw the same images; in tables without that column they
+    differ in their column segmenter_seed and in the end of their name, _train<seed>.
     """
     columns = [c for c in dict.fromkeys(look.column for look in LOOKS.values()) if c in results]
     scores = [c for c in (*columns, *OUTCOMES) if c in results]
     kept = [c for c in ("kind", "row", "model", "nfe", "count") if c in results]
-    named = ["cell", *(c for c in ("segmenter_seed",) if c in results)]
+    named = ["cell", *(c for c in ("segmenter_seed", "images_of") if c in results)]
     judged = results.loc[results[columns].notna().any(axis=1), [*named, *scores, *kept]]
     if judged.empty:
         return judged.assign(dataset=pd.Series(dtype=object))
-    names = [_without_seed(row) for row in judged.to_dict("records")]
+    names = [_dataset(row) for row in judged.to_dict("records")]
     grouped = judged.assign(dataset=pd.Series(names, judged.index, dtype=object)).groupby("dataset", sort=False)
     return grouped.agg(dict.fromkeys(scores, "mean") | dict.fromkeys(kept, "first")).reset_index()
 
 
-def _without_seed(row: Mapping[Any, Any]) -> str:
+def _dataset(row: Mapping[Any, Any]) -> str:
+    if isinstance(row.get("images_of"), str):
+        return str(row["images_of"])
     seed = row.get("segmenter_seed")
     return str(row["cell"]) if seed is None or pd.isna(seed) else str(row["cell"]).removesuffix(f"_train{seed:.0f}")
 

@@ -51,6 +51,7 @@ SWEEP_RESULTS = Table(
         Column("seconds_per_image", "number", "of drawing", "s", low=0),
         Column(MONEY, "number", "of drawing 1000 images, in the currency of --price", low=0),
         Column("segmenter_seed", "number", "of the training, where it is repeated"),
+        Column("images_of", "text", "the first dataset with the images of this one, where they were judged"),
         Column("covers", "text", "what the intervals know of"),
         *_scores(tables.SWEEP_SCORES, ("", "_low", "_high")),
         *(Column(look.column, "number", "how real the images look") for look in LOOKS.values()),
@@ -67,6 +68,10 @@ COMPARISONS = Table(
         *(Column(name, "number", "of the difference", needed=False) for name in ("difference", "low", "high")),
         Column("p_holm", "number", "after Holm's correction", low=0, high=1),
         Column("covers", "text", "what interval and p know of"),
+        *(
+            Column(name, "number", "how many", low=0)
+            for name in ("n_images", "n_patients", "of_images", "of_patients", "trainings_without_value")
+        ),
     ),
 )
 

@@ -31,6 +31,10 @@ class Estimate(_Part):
     ci95: Interval | None = None
     n_images: Count | None = None
     n_patients: Count | None = None
+    of_images: Count | None = None
+    of_patients: Count | None = None
+    trainings_without_value: Count | None = None
+    df: Number | None = None
     p: Number | None = None
     p_holm: Number | None = None
     covers: Name | None = None
@@ -80,6 +84,8 @@ class _Agreement(_Part):
     mae: Number | None
     r: Number | None
     n: Count
+    trainings_without_value: Count | None = None
+    df: Number | None = None
 
 
 class _Measures(_Part):
@@ -95,7 +101,11 @@ class _Volumes(_Measures):
     ef_classes: _EfClasses | None = None
     long_axis_ratio: _AxisRatios | None = None
     patients: Count | None = None
+    patients_without_a_view: Count | None = None
+    patients_with_several_images: Count | None = None
+    references_without_volume: Count | None = None
     patients_without_volume: Count | None = None
+    patients_without_some_volume: Count | None = None
 
 
 class _Views(_Part):

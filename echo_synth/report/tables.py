@@ -16,6 +16,9 @@ from echo_synth.report.cells import (
     cell,
     difference_note,
     few_patients,
+    few_trainings,
+    lacking_note,
+    of_all,
     p_text,
     structure_names,
     tested,
@@ -32,6 +35,7 @@ _VIEWS = {
     "calibration_slope": "Calibration slope",
     "calibration_intercept": "Calibration intercept",
 }
+_GROUP_NAMES = {"quality": "image quality", "age_group": "age", "ef_class": "stated EF"}
 PATIENTS = "patients"  # what an interval of one training covers
 HOW_TO_READ = "mean [patient-level 95 % interval]"
 
@@ -61,8 +65,11 @@ def sections(metrics: Mapping[str, Any]) -> list[Section]:
 
 def _views(entries: Mapping[str, Any]) -> Section:
     rows = [[label, cell(entries[k], 3)] for k, label in _VIEWS.items() if k in entries]
-    note = few_patients(entries.get("accuracy") or {})
-    return Section("View classification", [["Measure", "Value"], *rows], note)
+    slope = entries.get("calibration_slope") or {}
+    lacking = slope.get("mean") is not None and None in (slope.get("ci95") or []) and slope.get("n_patients") != 1
+    apart = "The calibration slope has no interval: in too many resamples the classes are apart." if lacking else ""
+    notes = (few_patients(entries.get("accuracy") or {}), apart)
+    return Section("View classification", [["Measure", "Value"], *rows], " ".join(filter(None, notes)))
 
 
 def how_many_trainings(entry: Mapping[str, Any] | None) -> str:
@@ -97,7 +104,10 @@ def _segmentation(entries: Mapping[str, Any], trainings: str) -> Section:
     first = next(iter(entries.values())).get("dice") or {}
     counts = f"{_count(first.get('n_images'))} images of {_count(first.get('n_patients'))} patients"
     note = "An empty prediction has Dice 0 and the image's diagonal as its distances."
-    return Section(f"Segmentation, {counts}", rows, " ".join(filter(None, (note, few_patients(first), trainings))))
+    lacking = lacking_note((STRUCTURES.get(key, key), entry.get("dice")) for key, entry in entries.items())
+    scores = [(STRUCTURES.get(k, k), entry.get(name)) for k, entry in entries.items() for name in METRICS]
+    notes = (note, few_patients(first), trainings, lacking, few_trainings(scores))
+    return Section(f"Segmentation, {counts}", rows, " ".join(filter(None, notes)))
 
 
 def _count(value: int | None) -> str:
@@ -119,7 +129,8 @@ def _share_of_dice(difference: Mapping[str, Any]) -> str:
 
 
 def _groups(groups: Mapping[str, Any]) -> Section:
-    names = structure_names(s for members in groups.values() for entry in members.values() for s in entry)
+    found = (s for members in groups.values() for entry in members.values() for s in entry)
+    names = structure_names(found) or STRUCTURES
     dices = [f"{label}, Dice" for label in names.values()]
     rows = [["Group", "Images", "Patients", *dices, f"{next(iter(names.values()))}, Hausdorff mm"]]
     rows += [
@@ -128,15 +139,14 @@ def _groups(groups: Mapping[str, Any]) -> Section:
         for name, entry in members.items()
     ]
     note = f"Groups of one patient have no interval; over fewer than {FEW} patients intervals are too narrow."
-    known = "By view, phase, image quality, sex, age and stated EF"
-    title = known if names is STRUCTURES else f"By {' and '.join(group.replace('_', ' ') for group in groups)}"
-    return Section(title, rows, note)
+    *others, last = (_GROUP_NAMES.get(group, group.replace("_", " ")) for group in groups)
+    return Section(f"By {' and '.join(filter(None, (', '.join(others), last)))}", rows, note)
 
 
 def _group(name: str, entry: Mapping[str, Any], structures: Sequence[str]) -> list[str]:
     scores = {structure: entry.get(structure) or {} for structure in structures}
     first = scores[structures[0]]
-    counted = first.get("dice") or {}
+    counted: Mapping[str, Any] = next((s["dice"] for s in scores.values() if s.get("dice")), {})
     patients = counted.get("n_patients")
     marked = f"{patients} (few)" if patients is not None and patients < FEW else _count(patients)
     dices = [cell(s.get("dice"), 3) for s in scores.values()]
@@ -203,11 +213,14 @@ def comparison_rows(table: pd.DataFrame) -> Rows:
 
 def _difference(entry: Mapping[Any, Any] | None, digits: int) -> str:
     if entry is None or pd.isna(entry["difference"]):
-        return "–"
+        lacking = (entry or {}).get("trainings_without_value")
+        return "–, as a training has no score in any image" if pd.notna(lacking) and lacking else "–"
     text, low, high = (f"{entry[k]:+.{digits}f}" for k in ("difference", "low", "high"))
     if pd.notna(entry["low"]) and pd.notna(entry["high"]):
         text += f" [{low}, {high}]"
-    return text if pd.isna(entry["p_holm"]) else f"{text}, p {p_text(entry['p_holm'])}"
+    text += f", p {'–' if pd.isna(entry['p_holm']) else p_text(entry['p_holm'])}"
+    rests_on = of_all({str(key): value for key, value in entry.items()})
+    return f"{text} ({rests_on})" if rests_on else text
 
 
 def _interval(row: pd.Series[Any], key: str, digits: int) -> str:
@@ -218,9 +231,13 @@ def _interval(row: pd.Series[Any], key: str, digits: int) -> str:
 
 
 def markdown(rows: Rows) -> str:
-    """Rows, the first of them the header, as a Markdown table."""
-    lines = ["| " + " | ".join(r) + " |" for r in rows]
+    """Rows, the first of them the header, as a Markdown table, whatever characters names hold."""
+    lines = ["| " + " | ".join(_in_a_cell(text) for text in r) + " |" for r in rows]
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]) + "\n"
+
+
+def _in_a_cell(text: str) -> str:
+    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").splitlines())
 
 
 def summary(metrics: Mapping[str, Any]) -> str:

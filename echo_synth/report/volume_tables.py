@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from echo_synth.report.cells import Section, difference_note, few_patients, tested
+from echo_synth.report.cells import Section, difference_note, few_patients, few_trainings, lacking_note, tested
 
 VOLUMES = {"edv_ml": "EDV, ml", "esv_ml": "ESV, ml", "ef_percent": "EF, %"}
 _AGAINST_CFG = {
     "EF, % against the cfg": "ef_percent_against_cfg",
     "reference masks' EF against the cfg": "reference_ef_percent_against_cfg",
+}
+_NOT_COUNTED = {
+    "patients_without_a_view": "without an image of each view and phase",
+    "patients_with_several_images": "with several images of a view and phase",
+    "references_without_volume": "with an empty cavity in the reference",
+    "patients_without_volume": "with an empty predicted cavity",
 }
 
 
@@ -30,7 +36,9 @@ def _agreements(entries: Mapping[str, Any]) -> Section:
     notes = [
         "Biplane method of discs against the reference masks, in CAMUS's convention (one disc height for both phases) "
         "unless the row says clinical (each phase its own).",
-        few_patients({"n_patients": entries["ef_percent"]["n"]}),
+        lacking_note((label, entries[k]) for k, label in VOLUMES.items())
+        or few_patients({"n_patients": entries["ef_percent"]["n"]}),
+        few_trainings((label, entries[k]) for k, label in VOLUMES.items()),
         _without_volume(entries),
         _long_axes(entries.get("long_axis_ratio")),
     ]
@@ -38,11 +46,17 @@ def _agreements(entries: Mapping[str, Any]) -> Section:
 
 
 def _without_volume(entries: Mapping[str, Any]) -> str:
-    """Patients that are in no row, so that nobody takes the rest for all."""
-    lost, patients = entries.get("patients_without_volume") or 0, entries.get("patients")
-    if not lost or patients is None:
-        return ""
-    return f"Not counted: {lost} of {patients} patients, of whom a predicted cavity is empty."
+    """Patients that are in no row and why, so that nobody takes the rest for all."""
+    told = [f"{count} {reason}" for key, reason in _NOT_COUNTED.items() if (count := entries.get(key) or 0)]
+    partly = entries.get("patients_without_some_volume") or 0
+    if (entries.get("ef_percent") or {}).get("trainings_without_value"):
+        partly = 0  # then nobody is counted
+    sentences = []
+    if told and entries.get("patients") is not None:
+        sentences.append(f"Not counted, of {entries['patients']} patients: {'; '.join(told)}.")
+    if partly:
+        sentences.append(f"Patients of whom some trainings left a cavity empty, counted by the others: {partly}.")
+    return " ".join(sentences)
 
 
 def _long_axes(ratio: Mapping[str, Any] | None) -> str:
@@ -89,4 +103,4 @@ def paired_volume_section(name: str, measures: Mapping[str, Mapping[str, Any]]) 
     for key, label in VOLUMES.items():
         entry = measures.get(key) or {}
         rows.append([label, tested(entry.get("bias"), 1), tested(entry.get("mae"), 1)])
-    return Section(f"Difference of volumes to {name}", rows, difference_note(measures))
+    return Section(f"Difference of volumes to {name}", rows, difference_note(measures, names=VOLUMES))

@@ -18,8 +18,11 @@ from echo_synth.evaluation.statistics import Resampling
 from echo_synth.evaluation.trainings import find_trainings
 from echo_synth.evaluation.view_statistics import classification_metrics
 from echo_synth.evaluation.volume_statistics import paired_volumes, volume_metrics
+from echo_synth.experiment.comparisons import compare_cells
 from echo_synth.metrics import classification
 from echo_synth.metrics.agreement import intraclass_correlation, weighted_kappa
+from echo_synth.report.headline import of_evaluation
+from echo_synth.report.tables import comparison_rows, summary
 
 _RESAMPLING = Resampling(100)
 
@@ -74,6 +77,24 @@ def test_equality_is_shown_only_by_a_narrow_interval() -> None:
     assert wide["p_equivalent"] > 0.05
 
 
+def test_equivalent_is_an_interval_of_95_percent_within_the_margin() -> None:
+    """Shifts between the bounds of the 90 % and the 95 % interval are not: the protocol's rule, and what readers see."""
+    seen = set()
+    for shift in np.arange(0.0, 0.02, 0.0005):
+        arms = _scores(0.9 - shift, 3, spread=0.02), _scores(0.9, 3, spread=0.024)
+        found = paired_metrics(arms[0], {"o": arms[1]}, _RESAMPLING)["o"]["la"]["dice"]
+        low, high = found["ci95"]
+        within = low > -0.01 and high < 0.01
+        assert ("equivalent" in found["verdict"]) == within == (found["p_equivalent"] < 0.025)
+        assert ("non-inferior" in found["verdict"]) == (low > -0.01 and not within and "better" not in found["verdict"])
+        seen.add((within, found["p_equivalent"] < 0.05))
+    assert seen == {(True, True), (False, True), (False, False)}
+
+
+def _rows_with_lv(atria: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([atria, atria.assign(structure="lv_endo", dice=0.9)], ignore_index=True)
+
+
 @pytest.mark.parametrize("trainings", [1, 2])
 def test_images_that_only_one_arm_scores_are_not_paired(trainings: int) -> None:
     """Reference and prediction without a structure: no score; the baseline's false positive there has one, of 0."""
@@ -83,7 +104,14 @@ def test_images_that_only_one_arm_scores_are_not_paired(trainings: int) -> None:
     ours.loc[absent, "dice"], theirs.loc[absent, "dice"] = float("nan"), 0.0
     found = paired_metrics(ours, {"other": theirs}, _RESAMPLING)["other"]["la"]["dice"]
     assert found["mean"] == pytest.approx(0, abs=1e-12)
-    assert found["n_images"] == 30
+    assert (found["n_images"], found["of_images"], found["n_patients"], found["of_patients"]) == (30, 60, 30, 30)
+    assert found["share"] == pytest.approx(1)  # of the baseline's Dice on the same images, not on all
+    everywhere = {"lv_endo": {"dice": found | {"n_images": 60}}, "la": {"dice": found}}
+    told = summary({"paired_baselines": {"other": everywhere}})
+    assert "is compared: Left atrium 30 of 60 images, 30 of 30 patients." in told
+    pair = {"c": _rows_with_lv(ours), "b": _rows_with_lv(theirs)}
+    cells = comparison_rows(compare_cells({"x": ("c", "b")}, pair, _RESAMPLING))
+    assert cells[1][-2].endswith("(30 of 60 images, 30 of 30 patients)")
     assert found["p"] == pytest.approx(1)
     assert found["p_noninferior"] < 1e-3
     assert found["p_equivalent"] < 1e-3
@@ -140,7 +168,10 @@ def _volumes(shift: float, empty: int = 0, trainings: int = 1) -> pd.DataFrame:
 
 
 def _lengths(table: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame({"length_mm": np.where(table["ef_percent"].isna(), np.nan, 80.0), "length_reference_mm": 100.0})
+    of_one = {"patient": table["patient"], "view": table["convention"], "phase": "ED"}
+    of_one |= {name: table[name] for name in ("segmenter_seed", "generator_seed")}
+    length = np.where(table["ef_percent"].isna(), np.nan, 80.0)
+    return pd.DataFrame(of_one | {"length_mm": length, "length_reference_mm": 100.0})
 
 
 def test_volumes_have_intervals_and_count_the_patients_they_lack() -> None:
@@ -161,10 +192,70 @@ def test_volumes_of_arms_are_compared() -> None:
     assert found["bias"]["mean"] == pytest.approx(-5, abs=0.7)
     assert found["bias"]["verdict"] == "different"
     assert found["bias"]["n_patients"] == 38
+    told = summary({"paired_volumes": {"real": {"ef_percent": found}}})
+    assert "is compared: EF, % 38 of 40 patients." in told
     assert found["mae"]["verdict"] == "worse"
     same = paired_volumes(_volumes(0, 0, 3), {"real": _volumes(0.2, 0, 3)}, _RESAMPLING)["real"]["ef_percent"]["bias"]
     assert same["margin"] == 3
     assert "equivalent" in same["verdict"]
+
+
+def _one_fails(table: pd.DataFrame) -> pd.DataFrame:
+    """The last training finds no cavity."""
+    last = table["segmenter_seed"] == table["segmenter_seed"].max()
+    return table.assign(**{m: table[m].where(~last) for m in ("edv_ml", "esv_ml", "ef_percent")})
+
+
+def test_a_training_that_finds_no_cavity_leaves_no_estimate_and_is_told() -> None:
+    """The mean of the two that found one is no mean of three trainings."""
+    table = _one_fails(_volumes(-5, trainings=3))
+    found = volume_metrics(table, _lengths(table), _RESAMPLING)
+    ef = found["ef_percent"]
+    assert {name: ef[name] for name in ("bias", "mae", "r", "icc")} == dict.fromkeys(("bias", "mae", "r", "icc"))  # type: ignore[literal-required]
+    assert ef["loa"] == ef["mae_ci95"] == [None, None]
+    assert found["ef_classes"]["kappa"] is None
+    paired = paired_volumes(table, {"real": _volumes(0, trainings=3)}, _RESAMPLING)
+    bias = paired["real"]["ef_percent"]["bias"]
+    assert (bias["mean"], bias["p"], bias["trainings"], bias["verdict"]) == (None, None, [2, 3], "open")
+    told = summary({"volumes": found, "paired_volumes": paired})
+    assert told.count("No estimate is given where a training has no value") == 2
+    assert told.count("EF, % (1)") == 2
+    assert "counted by the others" not in told
+    headline = of_evaluation("e", {"volumes": found})
+    assert headline is not None
+    assert headline.lines == (("Ejection fraction", "No estimate: 1 of the trainings found no cavity in any patient."),)
+
+
+def test_intervals_end_where_the_metric_does() -> None:
+    """Of two trainings one fails: by Student's t with one degree of freedom the interval would reach beyond 1, and below 0."""
+    table = _scores(0.9, 2).assign(empty_prediction=False)
+    failed = table["segmenter_seed"] == 1
+    table = table.assign(dice=table["dice"].where(~failed, 0.2), hd_mm=table["hd_mm"].where(~failed, 300.0))
+    found = statistics.segmentation_metrics(table, _RESAMPLING)
+    assert found["la"]["dice"]["ci95"] == [0, 1]  # type: ignore[index]
+    assert found["la"]["hd_mm"]["ci95"][0] == 0  # type: ignore[index]
+    assert found["la"]["dice"]["df"] == pytest.approx(1, abs=0.01)  # type: ignore[index]
+    paired = paired_metrics(table, {"o": _scores(0.9)}, _RESAMPLING)
+    assert paired["o"]["la"]["dice"]["ci95"] == [-1, 1]
+    assert paired["o"]["la"]["dice"]["share_ci95"][0] == 0
+    told = summary({"segmentation": found, "paired_baselines": paired})
+    assert told.count("(fewer than 2 degrees of freedom)") == 2
+    whole = statistics.segmentation_metrics(_scores(0.9, 3).assign(empty_prediction=False), _RESAMPLING)
+    assert "degrees of freedom)" not in summary({"segmentation": whole})
+    volumes = _volumes(0, trainings=2)
+    shifted = volumes.assign(ef_percent=volumes["ef_percent"] - 40 * volumes["segmenter_seed"])
+    ef = volume_metrics(shifted, _lengths(shifted), _RESAMPLING)["ef_percent"]
+    assert ef["mae_ci95"][0] == 0 > ef["bias_ci95"][0]
+
+
+def test_no_case_that_all_score_is_no_difference() -> None:
+    """Each side has scores, of other images."""
+    ours = _scores(0.9, 2)
+    even = ours["case"].str.slice(1).astype(int) % 2 == 0
+    theirs = ours.assign(dice=ours["dice"].where(even))
+    found = paired_metrics(ours.assign(dice=ours["dice"].where(~even)), {"o": theirs}, _RESAMPLING)["o"]["la"]["dice"]
+    assert (found["mean"], found["p"], found["n_images"], found["ci95"]) == (None, None, 0, [None, None])
+    assert "trainings_without_value" not in found
 
 
 def test_classes_of_ef_and_of_age() -> None:
@@ -225,6 +316,24 @@ def test_perfect_views_are_not_certain() -> None:
         assert high == 1
     assert found["calibration_error"]["ci95"] == [None, None]
     assert found["calibration_slope"]["mean"] is None  # the classes are apart: no slope
+
+
+def test_a_slope_that_many_resamples_lack_has_no_interval() -> None:
+    """One wrong pair of twenty patients: a resample without it, (19/20)^20 = 36 % of them, has an infinite slope."""
+    truth = np.tile([0, 1], 20)
+    probability = np.where(truth == 1, 0.9, 0.1) + np.linspace(-0.05, 0.05, 40)
+    probability[:2] = 0.6, 0.4
+    table = _views(probability, truth).assign(patient=[f"p{i // 2}" for i in range(40)])
+    found = classification_metrics(table, _RESAMPLING)
+    assert found["calibration_slope"]["mean"] is not None
+    assert found["calibration_slope"]["ci95"] == [None, None]
+    assert "slope has no interval" in summary({"classification": found})
+    assert None not in found["brier"]["ci95"]
+    rng = np.random.default_rng(9)
+    noisy = 1 / (1 + np.exp(-rng.normal(truth - 0.5, 1)))
+    usual = classification_metrics(table.assign(probability_4CH=noisy), _RESAMPLING)
+    assert None not in usual["calibration_slope"]["ci95"]
+    assert "slope has no interval" not in summary({"classification": usual})
 
 
 def test_calibration_slope_of_what_is_overconfident() -> None:

@@ -185,7 +185,7 @@ def test_a_baseline_is_compared_case_by_case(home: Path, tmp_path: Path) -> None
     paired = read_json(tmp_path / "eval/metrics.json")["paired"]["lv_endo"]
     assert paired["dice"]["mean"] > 0
     assert paired["hd_mm"]["mean"] < 0
-    assert paired["dice"]["p_holm"] >= paired["dice"]["p"] > 0
+    assert (paired["dice"]["p_holm"], paired["dice"]["p"]) == (None, None)  # of one patient nothing is tested
     bootstrap_eval([good], baseline=[bad, good], out=tmp_path / "two", repeats=50)
     several = read_json(tmp_path / "two/metrics.json")
     assert set(several["paired_baselines"]) == {"bad", "good"}

@@ -181,6 +181,7 @@ def test_looks_stand_beside_outcomes_and_are_correlated_with_them(tmp_path: Path
     assert "looks.png" in results.publish()
     assert results.notes() == []
     table = read_sweep_results(tmp_path / "results.csv").set_index("cell")
+    assert table.loc["twin_nfe20_seed0_train6", "images_of"] == "edm-l64_nfe20_seed0"  # drawn by the same weights
     assert table.loc["bmode_train5", "agreement"] == 0.7
     assert table.loc["bmode_train5", "near_copies"] == 0.05
     assert table["diversity_ratio"].isna().all()

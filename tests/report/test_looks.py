@@ -72,6 +72,17 @@ def test_pairs_without_enough_datasets_are_named() -> None:
     assert "it needs 4 datasets that have both, found 3" in few_note(results.iloc[:3], None)
 
 
+def test_rows_with_the_same_images_are_one_dataset() -> None:
+    """Four rows of the grid, two of them of the same images: three datasets, so that no correlation is given, and that is told."""
+    results = _results().iloc[:4]
+    names = results["cell"].tolist()
+    results = results.assign(images_of=[*names[:3], names[0]])
+    assert judged_datasets(results)["dataset"].tolist() == names[:3]
+    assert len(looks_rows(results)) == 4
+    assert "it needs 4 datasets that have both, found 3" in few_note(results, None)
+    assert few_note(results.assign(images_of=names), _correlations()) == ""
+
+
 def test_the_figure_shows_every_pair_and_every_dataset() -> None:
     drawn = looks_figures.looks(_results(), _correlations())
     assert drawn is not None

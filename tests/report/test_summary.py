@@ -67,10 +67,11 @@ def test_what_is_not_there_is_not_told() -> None:
 
 
 def test_every_verdict_has_words() -> None:
-    numbers = itertools.product((-0.1, 0.1, None), (0.001, 0.9), (0.001, 0.9), (0.001, 0.9), ("patients", "both"))
+    ends = [(-0.005, 0.005), (-0.005, 0.02), (-0.02, 0.02), (None, None)]
+    numbers = itertools.product((-0.1, 0.1, None), (0.001, 0.9), ends, ("patients", "both"))
     given = set()
-    for mean, p, equivalent, harmless, covers in numbers:
-        difference = {"mean": mean, "covers": covers, "p_equivalent": equivalent, "p_noninferior": harmless}
+    for mean, p, interval, covers in numbers:
+        difference = {"mean": mean, "covers": covers, "margin": 0.01, "ci95": list(interval)}
         given.add(verdict(difference, p, more_is_better=True))  # type: ignore[arg-type]
     assert given == set(_VERDICTS)
 
