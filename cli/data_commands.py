@@ -93,6 +93,8 @@ def phantom(
 ) -> None:
     """Make a dataset of simulated hearts in CAMUS's layout: images, masks, cfg files, splits.
 
+    The cfg files state the heart's own ejection fraction; CAMUS's convention gives 6 to 11 points less.
+
     Example: echosynth phantom ./phantom --patients 40 --seed 1
     """
     from echo_synth.folders import check_target
