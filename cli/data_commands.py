@@ -107,8 +107,19 @@ def phantom(
     write_phantom(out, patients, seed, release, settings, overwrite, workers)
     done(
         f"{patients} phantom patients in {out}",
-        f"next: echosynth convert-camus {typed(out)} --dataset-id 501 --split {typed(out / 'database_split')}",
+        f"next: echosynth convert-camus {typed(out)} --dataset-id {_free_id()} --split {typed(out / 'database_split')}",
     )
+
+
+def _free_id() -> int:
+    """An id for the conversion to come: 501, or the next one that is free; 501 too where all are taken, which convert-camus then says."""
+    from echo_synth.data import nnunet_raw
+    from echo_synth.errors import DataError
+
+    try:
+        return nnunet_raw.next_free_id(501)
+    except DataError:
+        return 501
 
 
 def make_maps(

@@ -234,8 +234,8 @@ def target(
     path = nnunet_folder("nnUNet_raw") / f"Dataset{dataset_id:03d}_{name}"
     taken = existing(dataset_id) or [p for p in being_made(dataset_id) if p != path]
     if taken and not (overwrite and taken == [path]):
-        hint = "pass --overwrite to replace it, or choose" if taken == [path] else "choose"
-        raise ExistsError(f"dataset id {dataset_id} is taken by {taken[0]}; {hint} another {option}")
+        hint = ", or pass --overwrite to replace that dataset" if taken == [path] else ""
+        raise ExistsError(f"dataset id {dataset_id} is taken by {taken[0]}; choose another {option}{hint}")
     check_target(path, made_by, overwrite, inputs, choice)
     return path
 

@@ -498,4 +498,4 @@ def test_what_a_command_says_comes_next_works(shell: Shell, capsys: pytest.Captu
     with pytest.raises(SystemExit):
         entry.main()
     following = capsys.readouterr().out.rpartition("next: echosynth ")[2].splitlines()[0]
-    assert shell.type(following.replace("--dataset-id 501", "--dataset-id 502"))[0] == 0
+    assert shell.type(following)[0] == 0
