@@ -208,17 +208,15 @@ def _say_how_long(planned: Sweep, device: str, status: bool, dry_run: bool) -> E
 
 
 def _show(planned: Sweep) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+    from cli.cells_table import print_cells
     from echo_synth.report.sweep_rows import MONEY
 
     numbers = {"dice_lv_endo": "Dice LV endo", "accuracy": "Accuracy", "seconds_per_image": "s an image"}
     if planned.price is not None:
         numbers[MONEY] = "price of 1000"
-    table = Table("Cell", "Stages", *numbers.values(), title=planned.workspace.out.name)
+    rows = [["Cell", "Stages", *numbers.values()]]
     for cell in planned.cells:
         row = planned.results.row(cell)
         shown = [f"{row[k]:.3g}" if row.get(k) is not None else "–" for k in numbers]
-        table.add_row(cell.name, str(row["state"]), *shown)
-    Console().print(table)
+        rows.append([cell.name, str(row["state"]), *shown])
+    print_cells(rows, planned.workspace.out.name)
