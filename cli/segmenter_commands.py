@@ -56,7 +56,9 @@ def train_segmenter(
 
     dataset, device = nnunet_raw.find(dataset_id), training_device(device)
     settings = segmenter.SegmenterSettings(epochs, iterations, seed, flip)
+    nnunet.check_trainer(trainer)
     start = segmenter.read_initial(init, dataset) if init else None
+    segmenter.check_training(dataset, trainer, settings.environment(), start)
     resolved = begin(
         "train-segmenter",
         {
@@ -69,7 +71,6 @@ def train_segmenter(
         },
         dry_run,
     )
-    segmenter.check_training(dataset, trainer, settings.environment(), start)
     if not nnunet.is_planned(dataset_id):
         say(f"planning and preprocessing {dataset.name}")
         segmenter.prepare(dataset, trainer)
@@ -103,6 +104,8 @@ def predict_segmenter(
 
     dataset, device = nnunet_raw.find(dataset_id), training_device(device)
     target = out or home() / "predictions" / f"{dataset.name}__{trainer}"
+    if dry_run:  # else predict_segmenter does
+        segmenter.check_prediction(dataset, trainer, images, target, overwrite)
     resolved = begin(
         "predict-segmenter",
         {

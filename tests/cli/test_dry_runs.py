@@ -1,0 +1,28 @@
+"""What a run refuses, its dry run refuses too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.classifier_commands import train_classifier
+from cli.segmenter_commands import predict_segmenter, train_segmenter
+from echo_synth.data import nnunet_raw
+from echo_synth.errors import DataError, RunError
+
+
+def test_an_unknown_trainer_is_refused(home: Path) -> None:
+    with pytest.raises(RunError, match="--trainer foo: not a trainer"):
+        train_segmenter(501, trainer="foo", device="cpu", dry_run=True)
+
+
+def test_a_segmenter_that_was_not_trained_is_refused(home: Path) -> None:
+    images = nnunet_raw.find(501).path / "imagesTs"
+    with pytest.raises(RunError, match="missing; run 'echosynth train-segmenter"):
+        predict_segmenter(501, images, trainer="nnUNetTrainerEchoSynth_smoke", device="cpu", dry_run=True)
+
+
+def test_a_raw_dataset_is_no_classification_folder(home: Path) -> None:
+    with pytest.raises(DataError, match="name a classification folder, not a raw dataset"):
+        train_classifier(nnunet_raw.find(501).path, device="cpu", dry_run=True)
