@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import typer
 
 from cli.classifier_commands import train_classifier
 from cli.segmenter_commands import predict_segmenter, train_segmenter
@@ -26,3 +28,10 @@ def test_a_segmenter_that_was_not_trained_is_refused(home: Path) -> None:
 def test_a_raw_dataset_is_no_classification_folder(home: Path) -> None:
     with pytest.raises(DataError, match="name a classification folder, not a raw dataset"):
         train_classifier(nnunet_raw.find(501).path, device="cpu", dry_run=True)
+
+
+def test_a_segmenter_is_estimated(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        train_segmenter(501, trainer="nnUNetTrainerEchoSynth_cpu", device="cpu", dry_run=True)
+    said = capsys.readouterr().err
+    assert re.search(r"^estimate: about [\d.]+ (min|h).*, [\d.]+ .iB of disk, .* \(a guess, from ", said, re.M), said
