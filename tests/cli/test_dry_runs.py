@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from cli.classifier_commands import train_classifier
 from cli.segmenter_commands import predict_segmenter, train_segmenter
 from echo_synth.data import nnunet_raw
 from echo_synth.errors import DataError, RunError
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_an_unknown_trainer_is_refused(home: Path) -> None:
@@ -35,3 +39,20 @@ def test_a_segmenter_is_estimated(home: Path, capsys: pytest.CaptureFixture[str]
         train_segmenter(501, trainer="nnUNetTrainerEchoSynth_cpu", device="cpu", dry_run=True)
     said = capsys.readouterr().err
     assert re.search(r"^estimate: about [\d.]+ (min|h).*, [\d.]+ .iB of disk, .* \(a guess, from ", said, re.M), said
+
+
+def test_a_sweep_tells_its_estimate_below_the_settings(home: Path, tmp_path: Path) -> None:
+    both = subprocess.run(
+        [sys.executable, "-m", "cli.main", "sweep", "smoke.yaml", "--out", str(tmp_path / "s"), "--dry-run"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    ).stdout
+    below = both.rpartition("\n}\n")[2]
+    assert below.startswith("estimate: about ")
+    assert both.count("estimate: about ") == 2
+    assert ", the bundled weights" in both
+    assert "newest" not in both
+    assert "FutureWarning" not in both
