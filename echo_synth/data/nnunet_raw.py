@@ -192,7 +192,8 @@ def find(dataset_id: int, option: str = "--dataset-id") -> RawDataset:
     if not folders:
         have = ", ".join(p.name for p in sorted(raw.glob("Dataset*"))) or "none"
         raise DataError(
-            f"no Dataset{dataset_id:03d}_* in {raw} (there: {have}); run 'echosynth convert-camus' first, or 'convert'"
+            f"no Dataset{dataset_id:03d}_* in {raw} (there: {have}); run 'echosynth convert-camus' first, or 'convert', "
+            f"or 'echosynth generate' for a synthetic one, or give {option} an id of 'echosynth list datasets'"
         )
     if len(folders) > 1:
         raise DataError(f"{raw}: {folders[0].name} and {folders[1].name} share an id; rename one")
