@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from cli.classifier_commands import train_classifier
+from cli.demo import demo
 from cli.segmenter_commands import predict_segmenter, train_segmenter
 from echo_synth.data import nnunet_raw
 from echo_synth.errors import DataError, RunError
@@ -56,3 +57,13 @@ def test_a_sweep_tells_its_estimate_below_the_settings(home: Path, tmp_path: Pat
     assert ", the bundled weights" in both
     assert "newest" not in both
     assert "FutureWarning" not in both
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(1, "about 3.7 min"), (8, "about 8 min")])
+def test_the_demo_promises_no_less_than_it_needs(
+    minutes: float, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("echo_synth.experiment.demo._LEAST_SHARE", 0.02)  # tests.short makes it less
+    with pytest.raises(typer.Exit):
+        demo(tmp_path / "demo", minutes, dry_run=True)
+    assert expected in capsys.readouterr().err
