@@ -10,7 +10,7 @@ import typer
 
 from cli.as_json import Json, print_report
 from cli.common import begin, done, say
-from cli.options import Device, DryRun
+from cli.options import PRICE_HELP, Device, DryRun
 
 if TYPE_CHECKING:
     from echo_synth.estimate import Estimate
@@ -66,7 +66,7 @@ def sweep(
         float | None,
         typer.Option(
             min=0,
-            help="Price of an hour of the machine: adds the price of 1000 images to table and figures; with --benchmark of one GPU or core.",
+            help=f"{PRICE_HELP} Adds the price of 1000 images to table and figures.",
         ),
     ] = None,
     precision: Annotated[
