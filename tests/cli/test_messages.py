@@ -110,7 +110,7 @@ SCENES = [
         "convert: same name",
         (),
         "convert-camus {phantom} --dataset-id 501 --name PHANTOM",
-        "pass --overwrite to replace it, or choose another --dataset-id",
+        "choose another --dataset-id, or pass --overwrite to replace that dataset",
         ("convert-camus {phantom} --dataset-id 501 --name PHANTOM --overwrite",),
     ),
     Scene(
