@@ -72,7 +72,8 @@ def check_pictures(images: Path) -> Subject:
     """
     subject = subject_of_pictures(images)
     train, val = (_picture_files(images / split, subject) for split in ("train", "val"))
-    check_patients_apart(*([path.stem for path, _ in files] for files in (train, val)), subject, "val")
+    names, others = ([path.stem for path, _ in files] for files in (train, val))
+    check_patients_apart(names, others, subject, "val")
     labels = {label for _, label in train}
     if len(labels) < len(subject.views):
         lacking = next(view for label, view in enumerate(subject.views) if label not in labels)
