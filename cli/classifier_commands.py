@@ -46,6 +46,7 @@ def train_classifier(
 
     if init is not None and weights is not None:
         raise typer.BadParameter(f"'{init}'; --weights is given too: expected one of them", param_hint="--init")
+    classifier.check_pictures(images)
     preset = specs.classifier()
     device = training_device(device)
     precision = resolve_precision(precision, device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,8 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         _refuse_empty(args)
-        with _readable():
+        typed = list(args)  # parsing takes them away
+        with _readable(typed):
             rest = super().parse_args(ctx, args)
         for parameter in () if ctx.resilient_parsing else self.params:
             value = ctx.params.get(parameter.name or "")
@@ -88,13 +89,25 @@ def tell_interrupted() -> None:
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
-    """Usage errors that repeat what was typed do so up to a length."""
+def _readable(args: Sequence[str] = ()) -> Iterator[None]:
+    """Usage errors show the value that was typed for the option they refuse, and repeat it up to a length."""
     try:
         yield
     except _UsageError as e:
-        e.message = shortened(e.message)
+        value = _value_of(getattr(getattr(e, "param", None), "opts", ()), args)
+        shown = f"'{_shown(value)}'; " if value is not None and value not in e.message else ""
+        e.message = shown + shortened(e.message)
         raise
+
+
+def _value_of(names: Sequence[str], args: Sequence[str]) -> str | None:
+    """What was typed for the option of these names; None where it was not."""
+    found = None
+    for word, following in zip(args, [*args[1:], None], strict=True):
+        name, equals, given = word.partition("=")
+        if name.startswith("-") and name in names:
+            found = given if equals else following
+    return found
 
 
 def _refuse_empty(args: list[str]) -> None:

@@ -48,10 +48,13 @@ def parse_numbers(option: str, text: str) -> list[int]:
     return numbers
 
 
-def begin(command: str, settings: Mapping[str, Any], dry_run: bool) -> dict[str, Any]:
+def begin(command: str, settings: Mapping[str, Any], dry_run: bool, last: Sequence[str] = ()) -> dict[str, Any]:
     """Print the resolved settings (with a dry run only) and return them ready for settings.json.
 
     They are one JSON object on standard output, whatever else a dry run says.
+
+    Args:
+        last: lines for the person watching, below the settings of a dry run.
 
     Raises typer.Exit(0) after printing when `dry_run`.
     """
@@ -62,7 +65,8 @@ def begin(command: str, settings: Mapping[str, Any], dry_run: bool) -> dict[str,
         import json
 
         typer.echo(json.dumps(resolved, indent=2, ensure_ascii=False))
-        say("dry run: nothing was written")
+        for line in (*last, "dry run: nothing was written"):
+            say(line)
         raise typer.Exit(0)
     return resolved
 

@@ -20,6 +20,7 @@ from cli.options import (
     SomePatients,
     Workers,
 )
+from echo_synth.progress import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,4 +119,4 @@ def _convert(
 def _told(table: pd.DataFrame, title: str) -> tuple[str, ...]:
     per_split = table["split"].value_counts()
     parts = ", ".join(f"{per_split.get(s, 0)} {s}" for s in ("train", "val", "test"))
-    return (f"{title}: {len(table)} images of {table['patient'].nunique()} patients: {parts}",)
+    return (f"{title}: {counted(len(table), 'image')} of {counted(table['patient'].nunique(), 'patient')}: {parts}",)

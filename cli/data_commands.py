@@ -20,6 +20,7 @@ from cli.options import (
     SomePatients,
     Workers,
 )
+from echo_synth.progress import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -75,7 +76,7 @@ def convert_camus(
         say(note)
     per_split = table["split"].value_counts()
     done(
-        f"{len(table)} cases of {table['patient'].nunique()} patients: "
+        f"{counted(len(table), 'case')} of {counted(table['patient'].nunique(), 'patient')}: "
         + ", ".join(f"{per_split.get(s, 0)} {s}" for s in ("train", "val", "test")),
         f"nnU-Net raw dataset: {target}",
         f"classification folder: {folder}",
@@ -93,6 +94,8 @@ def phantom(
 ) -> None:
     """Make a dataset of simulated hearts in CAMUS's layout: images, masks, cfg files, splits.
 
+    The cfg files state the heart's own ejection fraction; CAMUS's convention gives 6 to 11 points less.
+
     Example: echosynth phantom ./phantom --patients 40 --seed 1
     """
     from echo_synth.folders import check_target
@@ -104,9 +107,20 @@ def phantom(
     )
     write_phantom(out, patients, seed, release, settings, overwrite, workers)
     done(
-        f"{patients} phantom patients in {out}",
-        f"next: echosynth convert-camus {typed(out)} --dataset-id 501 --split {typed(out / 'database_split')}",
+        f"{counted(patients, 'phantom patient')} in {out}",
+        f"next: echosynth convert-camus {typed(out)} --dataset-id {_free_id()} --split {typed(out / 'database_split')}",
     )
+
+
+def _free_id() -> int:
+    """An id for the conversion to come: 501, or the next one that is free; 501 too where all are taken, which convert-camus then says."""
+    from echo_synth.data import nnunet_raw
+    from echo_synth.errors import DataError
+
+    try:
+        return nnunet_raw.next_free_id(501)
+    except DataError:
+        return 501
 
 
 def make_maps(
@@ -136,11 +150,14 @@ def make_maps(
     """
     from echo_synth import specs
     from echo_synth.data import nnunet_raw
+    from echo_synth.data.card import KEY
     from echo_synth.data.maps import MADE_BY, check_recipe, make_maps, select_sources
     from echo_synth.folders import check_target
     from echo_synth.home import maps as maps_home
 
     dataset = nnunet_raw.find(dataset_id)
+    if KEY in nnunet_raw.describe(dataset):
+        say(f"{dataset.name} is synthetic: its labels are condition maps already, and are deformed a second time")
     spec = specs.maps(recipe).model_copy(update={"repeats": repeats} if repeats else {})
     check_recipe(dataset.subject, spec)
     folder = out or maps_home() / dataset.name
@@ -160,7 +177,7 @@ def make_maps(
             say(
                 f"{len(swapped)} patient(s) have a negative ejection fraction by their masks ({swapped[0]}): are ED and ES swapped?"
             )
-    done(f"{len(index)} condition maps of {len(sources)} masks in {folder}")
+    done(f"{counted(len(index), 'condition map')} of {counted(len(sources), 'mask')} in {folder}")
 
 
 def mix_datasets(

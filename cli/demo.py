@@ -34,12 +34,13 @@ def demo(
 
     check_results(out.absolute(), "demo", ("report.html",), overwrite=True)  # run again, it goes on
 
+    work = Demo(out.absolute(), minutes, seed)
     if dry_run:
-        say(f"estimate: about {minutes:g} min on two cores, 1 GiB of disk, 3 GiB of memory")
+        say(f"estimate: about {round(work.expected_minutes, 1):g} min on two cores, 1 GiB of disk, 3 GiB of memory")
     settings = begin("demo", {"out": out.absolute(), "minutes": minutes, "seed": seed}, dry_run)
     say(
         "EchoSynth demo: every stage on simulated hearts, small and quick; the numbers show that the chain runs, not how good it can be"
     )
-    seconds = Demo(out.absolute(), minutes, seed).run(settings, say)
+    seconds = work.run(settings, say)
     done(*(f"{name}: {format_seconds(s)}" for name, s in seconds.items()))
     done(f"total: {format_seconds(sum(seconds.values()))}", f"report: {out / 'report.html'}")

@@ -100,6 +100,7 @@ def generate(
 
     Example: echosynth generate --model edm-l64 --nfe 100
     """
+    from echo_synth import specs
     from echo_synth.generation import physics
     from echo_synth.generation.request import Generation, plan_from, refuse_other_subject, sampler_for
     from echo_synth.generation.shards import parse_shard
@@ -121,6 +122,7 @@ def generate(
         _refuse_for_bmode({"--nfe": nfe, "--checkpoint": checkpoint, "--vae": vae, **chosen_ways})
         _render(maps, count, seed, dataset_id, classification, part, processes, dry_run)
         return
+    specs.diffusion_model(model)
     if nfe is None:
         raise typer.BadParameter("missing; expected the network's evaluations an image, e.g. 20", param_hint="--nfe")
     check_solver(solver if solver != "auto" else "heun")

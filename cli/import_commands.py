@@ -9,6 +9,7 @@ import typer
 
 from cli.common import begin, done, one_of, say
 from cli.options import DryRun, Overwrite, Workers
+from echo_synth.progress import counted
 
 if TYPE_CHECKING:
     from echo_synth.data.nnunet_raw import RawDataset
@@ -132,7 +133,7 @@ def import_images(
     for note in plan.notes:
         say(note)
     done(
-        f"{len(made)} images of {made['patient'].nunique()} patients; labels read as {meaning.name}",
+        f"{counted(len(made), 'image')} of {counted(made['patient'].nunique(), 'patient')}; labels read as {meaning.name}",
         f"nnU-Net raw dataset: {target}",
         f"classification folder: {pictures}",
     )

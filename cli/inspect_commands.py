@@ -60,9 +60,10 @@ def fit_prior(
     if as_json:
         print_report("fit-prior", folder, PRIOR_FILES, result)
         return
-    for fit in (*result["maximum_likelihood"], result["grid_search"], result["paper"]):
+    fits = [("maximum likelihood", fit) for fit in result["maximum_likelihood"]]
+    for way, fit in (*fits, ("grid search", result["grid_search"]), ("the paper's", result["paper"])):
         numbers = ", ".join(f"{k} {v:.4g}" for k, v in fit["parameters"].items())
-        say(f"{fit['name']:9} {numbers}: log-likelihood {fit['log_likelihood']:.4f}, KS {fit['ks']:.4f}")
+        say(f"{fit['name']:9} {way:18} {numbers}: log-likelihood {fit['log_likelihood']:.4f}, KS {fit['ks']:.4f}")
     done(
         f"Γ prior: shape {result['alpha']:.4g}, rate {result['beta']:.4g} ({method})",
         f"wrote {folder}/gamma_prior.json and .png",

@@ -51,6 +51,9 @@ DrawingPrecision = Annotated[
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out, or the newest unfinished one.")]
+PRICE_HELP = (
+    "Price of an hour of what draws, in any currency: of one GPU or core with a benchmark, else of the whole machine."
+)
 SOLVER_HELP = "heun, euler, dpmpp-2m, unipc, or ddpm (ancestral)."
 Model = Annotated[str, typer.Option(help="sdm, ve, vp, edm, edm-l128 or edm-l64.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Run folder; default: the newest, else the bundled weights.")]

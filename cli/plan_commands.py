@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.as_json import Json, print_json
-from cli.options import Model
+from cli.options import PRICE_HELP, Model
 
 
 def register(app: typer.Typer) -> None:
@@ -28,9 +28,7 @@ def plan(
     benchmark: Annotated[
         Path, typer.Option(help="Result folder of 'echosynth benchmark', run on the same kind of GPU or core.")
     ] = Path("benchmark"),
-    price: Annotated[
-        float | None, typer.Option(min=0, help="Price of an hour of one GPU, or of one core, in any currency.")
-    ] = None,
+    price: Annotated[float | None, typer.Option(min=0, help=PRICE_HELP)] = None,
     like: Annotated[
         int | None, typer.Option(help="Id of a dataset that has the expected bytes per image; default: 66 kB.")
     ] = None,

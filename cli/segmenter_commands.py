@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.common import begin, done, say, say_how_long
 from cli.options import DatasetId, Device, DryRun, Overwrite
+
+if TYPE_CHECKING:
+    from echo_synth.data.nnunet_raw import RawDataset
 
 
 def register(app: typer.Typer) -> None:
@@ -56,7 +59,12 @@ def train_segmenter(
 
     dataset, device = nnunet_raw.find(dataset_id), training_device(device)
     settings = segmenter.SegmenterSettings(epochs, iterations, seed, flip)
+    nnunet.check_trainer(trainer)
     start = segmenter.read_initial(init, dataset) if init else None
+    segmenter.check_training(dataset, trainer, settings.environment(), start)
+    images = segmenter.training_images(trainer, settings)
+    if dry_run:
+        _say_guess(dataset, trainer, images, device)
     resolved = begin(
         "train-segmenter",
         {
@@ -69,14 +77,25 @@ def train_segmenter(
         },
         dry_run,
     )
-    segmenter.check_training(dataset, trainer, settings.environment(), start)
     if not nnunet.is_planned(dataset_id):
         say(f"planning and preprocessing {dataset.name}")
         segmenter.prepare(dataset, trainer)
-    images = segmenter.training_images(trainer, settings)
     say_how_long(lambda: segmenter.estimate_segmenter(dataset, trainer, settings, device), images, dry_run=False)
     folder = segmenter.train_segmenter(dataset, trainer, settings, device, resolved, start)
     done(f"weights: {folder / nnunet.FINAL}", f"nnU-Net's output: {segmenter.log_file(dataset, trainer)}")
+
+
+def _say_guess(dataset: RawDataset, trainer: str, seen: int, device: str) -> None:
+    """What a dry run can tell: a training step is measured once the dataset is planned, which a dry run does not do."""
+    from echo_synth.data import nnunet_raw
+    from echo_synth.estimate import format_bytes
+    from echo_synth.experiment.estimate import guess_segmenter
+    from echo_synth.progress import format_seconds
+
+    expected = guess_segmenter(trainer, seen, nnunet_raw.training_count(dataset), device)
+    disk, memory = format_bytes(expected.disk_bytes), format_bytes(expected.memory_bytes)
+    needs = f"about {format_seconds(expected.seconds)}, {disk} of disk, {memory} of memory"
+    say(f"estimate: {needs} (a guess, from what an image took on another machine)")
 
 
 def predict_segmenter(
@@ -103,6 +122,8 @@ def predict_segmenter(
 
     dataset, device = nnunet_raw.find(dataset_id), training_device(device)
     target = out or home() / "predictions" / f"{dataset.name}__{trainer}"
+    if dry_run:  # else predict_segmenter does
+        segmenter.check_prediction(dataset, trainer, images, target, overwrite)
     resolved = begin(
         "predict-segmenter",
         {

@@ -10,7 +10,7 @@ import typer
 
 from cli.as_json import Json, print_report
 from cli.common import begin, done, say
-from cli.options import Device, DryRun
+from cli.options import PRICE_HELP, Device, DryRun
 
 if TYPE_CHECKING:
     from echo_synth.estimate import Estimate
@@ -66,7 +66,7 @@ def sweep(
         float | None,
         typer.Option(
             min=0,
-            help="Price of an hour of the machine: adds the price of 1000 images to table and figures; with --benchmark of one GPU or core.",
+            help=f"{PRICE_HELP} Adds the price of 1000 images to table and figures.",
         ),
     ] = None,
     precision: Annotated[
@@ -111,23 +111,13 @@ def sweep(
     planned = replace(plan_sweep(experiment, folder, wanted, device, say), price=price, throughput=throughput)
     check_contents(folder, planned.inputs)
     expected = _say_how_long(planned, device, status, dry_run)
-    states = {
-        c.name: {"state": planned.workspace.state(c), "stages": [s.folder for s in c.stages]} for c in planned.chosen
-    }
     settings = begin(
         "sweep",
-        {
-            "spec": experiment,
-            "out": folder,
-            "maps": planned.inputs.maps,
-            "fingerprints": planned.inputs.fingerprints,
-            "contents": planned.inputs.contents,
-            "device": device,
-            **({"cluster": cluster, "job": asdict(limits)} if cluster else {}),
-            "cells": states,
-            **({"estimate": asdict(expected)} if dry_run and expected else {}),
-        },
+        _settings(planned, device)
+        | ({"cluster": cluster, "job": asdict(limits)} if cluster else {})
+        | ({"estimate": asdict(expected)} if dry_run and expected else {}),
         dry_run,
+        [f"estimate: {expected}"],
     )
     try:
         if not status:
@@ -147,6 +137,21 @@ def sweep(
         say(f"seconds of an image: of one process, {throughput.folder}, {machine_in_words(throughput.machine)}")
     wrote = [f"results: {folder / 'results.csv'}", *planned.results.notes()] if begun else []
     done(*wrote, *([f"figures: {', '.join(figures)}"] if figures else []))
+
+
+def _settings(planned: Sweep, device: str) -> dict[str, object]:
+    """What settings.json says, and a dry run prints."""
+    inputs, workspace = planned.inputs, planned.workspace
+    cells = {c.name: {"state": workspace.state(c), "stages": [s.folder for s in c.stages]} for c in planned.chosen}
+    return {
+        "spec": planned.spec,
+        "out": workspace.out,
+        "maps": inputs.maps,
+        "fingerprints": inputs.fingerprints,
+        "contents": inputs.contents,
+        "device": device,
+        "cells": cells,
+    }
 
 
 def _in_ways(experiment: SweepSpec, precision: str | None, compiled: bool) -> SweepSpec:
@@ -190,7 +195,9 @@ def _price(
     for line in cost.lines():
         say(line)
     names = [c.name for c in cells]
-    begin("sweep", {"spec": experiment, "out": folder, "cells": names, "cost": cost.as_dict()}, dry_run=True)
+    begin(
+        "sweep", {"spec": experiment, "out": folder, "cells": names, "cost": cost.as_dict()}, True, list(cost.lines())
+    )
 
 
 def _say_how_long(planned: Sweep, device: str, status: bool, dry_run: bool) -> Estimate | None:
@@ -208,18 +215,15 @@ def _say_how_long(planned: Sweep, device: str, status: bool, dry_run: bool) -> E
 
 
 def _show(planned: Sweep) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
+    from cli.cells_table import print_cells
     from echo_synth.report.sweep_rows import MONEY
 
     numbers = {"dice_lv_endo": "Dice LV endo", "accuracy": "Accuracy", "seconds_per_image": "s an image"}
     if planned.price is not None:
         numbers[MONEY] = "price of 1000"
-    table = Table("Cell", "Stages", *numbers.values(), title=Text(planned.workspace.out.name))
+    rows = [["Cell", "Stages", *numbers.values()]]
     for cell in planned.cells:
         row = planned.results.row(cell)
         shown = [f"{row[k]:.3g}" if row.get(k) is not None else "–" for k in numbers]
-        table.add_row(Text(cell.name), str(row["state"]), *shown)
-    Console().print(table)
+        rows.append([cell.name, str(row["state"]), *shown])
+    print_cells(rows, planned.workspace.out.name)

@@ -15,6 +15,7 @@ from typing import Any
 from echo_synth import specs
 from echo_synth.errors import EchoSynthError
 from echo_synth.estimate import format_bytes
+from echo_synth.files import listed
 from echo_synth.home import NNUNET_FOLDERS, home, nnunet_folder, plugin_folder
 from echo_synth.parallel import available_cores, available_memory
 
@@ -176,8 +177,20 @@ def _weights() -> Iterator[Finding]:
             yield Finding(f"bundled {model}", OK, f"{run.hash()}, trained on phantoms")
         except EchoSynthError as e:
             yield Finding(f"bundled {model}", BROKEN, str(e).splitlines()[0], "install the package again")
-    for model in diffusion_models():
-        newest = newest_run(model)
-        found = f"{newest.folder} ({newest.hash()})" if newest else "no finished run of yours"
-        mend = "" if newest else f"echosynth train --model {model} --dataset-id 501"
-        yield Finding(f"trained {model}", OK if newest else MISSING, found, mend)
+    trained = {model: run for model in diffusion_models() if (run := newest_run(model))}
+    for model, newest in trained.items():
+        yield Finding(f"trained {model}", OK, f"{newest.folder} ({newest.hash()})")
+    if not trained:
+        yield Finding("trained models", OK, "none yet (optional)", _first_step())
+
+
+def _first_step() -> str:
+    """The command that a training of one's own begins with."""
+    from echo_synth.runs.find import newest_run
+
+    datasets = [path.name for path in listed(nnunet_folder("nnUNet_raw"), "Dataset[0-9][0-9][0-9]_*") if path.is_dir()]
+    if not datasets:
+        return "to train: echosynth convert-camus FOLDER --dataset-id 501, of CAMUS or of 'echosynth phantom'"
+    own = f"--dataset-id {int(datasets[0][7:10])}"
+    step = "train --model edm-l64" if newest_run("gamma-vae-64") else "train-vae --model gamma-vae-64"
+    return f"to train: echosynth {step} {own}"

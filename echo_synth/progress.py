@@ -22,6 +22,11 @@ _QUIET_SECONDS = 2.0
 _PLAIN_SECONDS = 20.0
 
 
+def counted(number: int, what: str) -> str:
+    """'1 patient', '4 patients'."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def format_seconds(seconds: float) -> str:
     """'42 s', '3 min 05 s', '2 h 07 min', '3 days 4 h'; what is below zero counts as 0 s."""
     if not math.isfinite(seconds):

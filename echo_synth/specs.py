@@ -6,6 +6,7 @@ Every unknown key is an error that names the nearest known one.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, get_args, overload
@@ -300,10 +301,7 @@ def maps(recipe: str = "paper") -> MapSpec:
 @cache
 def model(name: str) -> VaeSpec | DiffusionSpec:
     """Preset of one model. Raises SpecError that names the nearest known model."""
-    known = {p.stem for p in (root() / "presets/models").glob("*.yaml")}
-    if name not in known:
-        near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
-        raise SpecError(f"unknown model '{name}', did you mean '{near[0]}'? Known: {', '.join(sorted(known))}")
+    _check_known(name, sorted(p.stem for p in (root() / "presets/models").glob("*.yaml")))
     relative = f"presets/models/{name}.yaml"
     data = read_yaml(root() / relative)
     kind = VaeSpec if isinstance(data, dict) and data.get("kind") == "vae" else DiffusionSpec
@@ -311,8 +309,16 @@ def model(name: str) -> VaeSpec | DiffusionSpec:
     return _validated(adapter, kind, data, f"data_specs/{relative}")
 
 
+def _check_known(name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+        raise SpecError(f"unknown model '{name}', did you mean '{near[0]}'? Known: {', '.join(known)}")
+
+
 def diffusion_model(name: str) -> DiffusionSpec:
     """Preset of a diffusion model. Raises SpecError for anything else."""
+    if name not in VAE_MODELS:
+        _check_known(name, DIFFUSION_MODELS)
     spec = model(name)
     if not isinstance(spec, DiffusionSpec):
         raise SpecError(f"'{name}' is a VAE; expected one of {', '.join(DIFFUSION_MODELS)}")
@@ -321,6 +327,8 @@ def diffusion_model(name: str) -> DiffusionSpec:
 
 def vae_model(name: str) -> VaeSpec:
     """Preset of a Γ-VAE. Raises SpecError for anything else."""
+    if name not in DIFFUSION_MODELS:
+        _check_known(name, VAE_MODELS)
     spec = model(name)
     if not isinstance(spec, VaeSpec):
         raise SpecError(f"'{name}' is a diffusion model; expected one of {', '.join(VAE_MODELS)}")

@@ -12,8 +12,9 @@ import tomllib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,6 +63,9 @@ def _links(page: Path) -> Iterator[tuple[str, str]]:
 def test_links_lead_somewhere(page: Path) -> None:
     for path, anchor in _links(page):
         target = (page.parent / path).resolve() if path else page
+        assert path != "tutorial.md", (
+            f"{page}: link {NOTEBOOK.name}, which is in the repository; the site leads to its page"
+        )
         if target.parent == DOCS and target.name in MADE:
             target = DOCS / MADE[target.name]  # a page of the site that is made of this file
             assert page.is_relative_to(DOCS), f"{page}: {path} is there on the site alone"
@@ -107,6 +111,21 @@ def test_the_site_takes_nothing_from_other_hosts() -> None:
         assert "//" not in (DOCS / file).read_text(encoding="utf-8").replace("// ", "")
     levels = [level for checks in site["validation"].values() for level in checks.values()]
     assert set(levels) == {"warn"}  # and strict makes errors of them
+
+
+def test_the_site_leads_the_notebooks_link_to_its_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = ModuleType("mkdocs.structure.files")  # of what builds the site, which need not be installed
+    monkeypatch.setattr(files, "File", object, raising=False)
+    monkeypatch.setattr(files, "Files", object, raising=False)
+    for module in (ModuleType("mkdocs"), ModuleType("mkdocs.structure"), files):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    found = spec_from_file_location("site_pages", DOCS / "recipes/site_pages.py")
+    assert found is not None
+    assert found.loader is not None
+    hook = module_from_spec(found)
+    found.loader.exec_module(hook)
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="index.md"))
+    assert hook.on_page_markdown("[a](tutorial.ipynb) [b](faq.md)", page) == "[a](tutorial.md) [b](faq.md)"
 
 
 def _public() -> list[tuple[str, str]]:

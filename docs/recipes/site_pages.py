@@ -29,11 +29,13 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links out of docs/ lead to the site's page of that file, or become plain text."""
+    """Links out of docs/, and to the notebook, lead to the site's page of that file, or become plain text."""
     depth = page.file.src_uri.count("/")
 
     def inside(match: re.Match[str]) -> str:
         text, address, anchor = match[1], match[2], match[3] or ""
+        if address == NOTEBOOK and not depth:
+            return f"[{text}](tutorial.md{anchor})"
         up = "../" * (depth + 1)
         if not address.startswith(up):
             return match[0]

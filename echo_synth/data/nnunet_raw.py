@@ -192,7 +192,8 @@ def find(dataset_id: int, option: str = "--dataset-id") -> RawDataset:
     if not folders:
         have = ", ".join(p.name for p in sorted(raw.glob("Dataset*"))) or "none"
         raise DataError(
-            f"no Dataset{dataset_id:03d}_* in {raw} (there: {have}); run 'echosynth convert-camus' first, or 'convert'"
+            f"no Dataset{dataset_id:03d}_* in {raw} (there: {have}); run 'echosynth convert-camus' first, or 'convert', "
+            f"or 'echosynth generate' for a synthetic one, or give {option} an id of 'echosynth list datasets'"
         )
     if len(folders) > 1:
         raise DataError(f"{raw}: {folders[0].name} and {folders[1].name} share an id; rename one")
@@ -234,8 +235,8 @@ def target(
     path = nnunet_folder("nnUNet_raw") / f"Dataset{dataset_id:03d}_{name}"
     taken = existing(dataset_id) or [p for p in being_made(dataset_id) if p != path]
     if taken and not (overwrite and taken == [path]):
-        hint = "pass --overwrite to replace it, or choose" if taken == [path] else "choose"
-        raise ExistsError(f"dataset id {dataset_id} is taken by {taken[0]}; {hint} another {option}")
+        hint = ", or pass --overwrite to replace that dataset" if taken == [path] else ""
+        raise ExistsError(f"dataset id {dataset_id} is taken by {taken[0]}; choose another {option}{hint}")
     check_target(path, made_by, overwrite, inputs, choice)
     return path
 

@@ -25,6 +25,7 @@ from echo_synth.device import to_device
 from echo_synth.errors import DataError, RunError
 from echo_synth.estimate import Estimate, measured_seconds
 from echo_synth.files import listed
+from echo_synth.home import classification
 from echo_synth.runs.description import ClassifierDescription, InitialWeights, build_model, describe_classifier
 from echo_synth.runs.folder import ClassifierRun, file_hash, open_run
 from echo_synth.runs.start import start_run
@@ -63,15 +64,44 @@ def subject_of_pictures(images: Path) -> Subject:
     return subject
 
 
+def check_pictures(images: Path) -> Subject:
+    """What a classification folder shows, without reading a pixel.
+
+    Raises DataError when it shows one view alone, a split has no images or training none of a view, a name is no case's, or both
+    splits have images of one patient.
+    """
+    subject = subject_of_pictures(images)
+    train, val = (_picture_files(images / split, subject) for split in ("train", "val"))
+    names, others = ([path.stem for path, _ in files] for files in (train, val))
+    check_patients_apart(names, others, subject, "val")
+    labels = {label for _, label in train}
+    if len(labels) < len(subject.views):
+        lacking = next(view for label, view in enumerate(subject.views) if label not in labels)
+        raise DataError(
+            f"{images / 'train' / lacking}: no images; expected {' and '.join(subject.views)} to learn from"
+        )
+    return subject
+
+
+def _picture_files(folder: Path, subject: Subject) -> list[tuple[Path, int]]:
+    """Files of a split with the numbers of their views. Raises DataError when there are none."""
+    files = [(path, label) for label, view in enumerate(subject.views) for path in listed(folder / view, "*.png")]
+    if not files:
+        expected = " and ".join(f"{folder}/{v}/*.png" for v in subject.views)
+        raise DataError(
+            f"{folder}: no images; expected {expected}; name a classification folder, not a raw dataset "
+            f"(by default they are in {classification()})"
+        )
+    return files
+
+
 def read_pictures(folder: Path, resolution: int, subject: Subject | None = None) -> Pictures:
     """All FOLDER/VIEW/*.png of the views of `subject`, by default 2CH and 4CH, on a square grid.
 
     Raises DataError when there are none, or one is unreadable.
     """
     subject = subject or heart()
-    files = [(path, label) for label, view in enumerate(subject.views) for path in listed(folder / view, "*.png")]
-    if not files:
-        raise DataError(f"{folder}: no images; expected {' and '.join(f'{folder}/{v}/*.png' for v in subject.views)}")
+    files = _picture_files(folder, subject)
     pixels = np.empty((len(files), resolution, resolution), np.uint8)
     for i, (path, _) in enumerate(files):
         pixels[i] = resize_grey(read_grey_png(path), (resolution, resolution))
@@ -86,21 +116,13 @@ def patient_of(name: str, subject: Subject) -> str:
         raise DataError(f"{name}.png: {e}; rename the images of the classification folder so") from None
 
 
-def check_patients_apart(train: Pictures, other: Pictures, what: str) -> None:
-    """Raise DataError when a patient is in both sets."""
-    shared = {patient_of(n, train.subject) for n in train.names} & {patient_of(n, other.subject) for n in other.names}
+def check_patients_apart(train: Sequence[str], other: Sequence[str], subject: Subject, what: str) -> None:
+    """Raise DataError when images of both sets, given by their names, are of one patient."""
+    shared = {patient_of(name, subject) for name in train} & {patient_of(name, subject) for name in other}
     if shared:
         raise DataError(
             f"{sorted(shared)[0]} and {len(shared) - 1} more are in train and in {what}; splits must not share patients"
         )
-
-
-def _check_views(folder: Path, pictures: Pictures) -> None:
-    """Raise DataError when there is nothing to tell apart."""
-    classes, views = set(pictures.classes.tolist()), pictures.subject.views
-    if len(classes) < len(views):
-        lacking = next(view for label, view in enumerate(views) if label not in classes)
-        raise DataError(f"{folder / lacking}: no images; expected {' and '.join(views)} to learn from")
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -187,10 +209,8 @@ def train_classifier(
         RunError: the run to be resumed was started with other settings or other images.
         HeldError: another process trains in `folder`.
     """
-    side, subject = settings.resolution, subject_of_pictures(images)
+    side, subject = settings.resolution, check_pictures(images)
     train, val = (read_pictures(images / split, side, subject) for split in ("train", "val"))
-    check_patients_apart(train, val, "val")
-    _check_views(images / "train", train)
     description = describe_classifier(settings.architecture, side, subject.views).model_copy(
         update={"trained_on": images.resolve().name}
     )

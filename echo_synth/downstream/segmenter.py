@@ -20,8 +20,8 @@ from echo_synth.downstream import nnunet
 from echo_synth.downstream.weights import Weights, check_weights, fingerprint, read_weights, start_from
 from echo_synth.errors import DataError, ExistsError, RunError
 from echo_synth.estimate import Estimate
-from echo_synth.files import check_writable, listed, write_json
-from echo_synth.folders import mark, new_folder
+from echo_synth.files import listed, write_json
+from echo_synth.folders import check_target, mark, new_folder
 from echo_synth.home import nnunet_folder
 from echo_synth.records import read_json_as
 
@@ -261,6 +261,28 @@ def check_images(files: Sequence[Path], size: tuple[int, int] | None) -> None:
             )
 
 
+def check_prediction(
+    dataset: RawDataset, trainer: str, images: Path | Sequence[Path], out: Path, overwrite: bool
+) -> list[Path]:
+    """The images that `predict_segmenter` is to segment, each of which was read; raises as it does, and writes nothing."""
+    nnunet.check_trainer(trainer)
+    folder = nnunet.trained_folder(dataset.id, trainer)
+    files = images_in(images)
+    if not (folder / nnunet.FINAL).is_file():
+        command = f"echosynth train-segmenter --dataset-id {dataset.id} --trainer {trainer}"
+        raise RunError(f"{folder / nnunet.FINAL}: missing; run '{command}' first")
+    trained_on = nnunet.trained_content(folder)
+    if trained_on is not None and trained_on != nnunet.content_of(dataset):
+        raise RunError(
+            f"{folder} was trained on other images, labels, shares or splits than {dataset.name} has now; remove it and train again"
+        )
+    check_weights(folder / nnunet.FINAL)
+    check_images(files, nnunet.image_size(folder))
+    inputs = [images] if isinstance(images, Path) else []
+    check_target(out.absolute(), "predict-segmenter", overwrite, inputs, "another --out")
+    return files
+
+
 def predict_segmenter(
     dataset_id: int,
     trainer: str,
@@ -284,21 +306,8 @@ def predict_segmenter(
         RunError: not trained to the end, or on other images than the dataset holds now.
         ExistsError: `out` exists and may not be replaced.
     """
-    nnunet.check_trainer(trainer)
     dataset = nnunet_raw.find(dataset_id)
-    folder = nnunet.trained_folder(dataset_id, trainer)
-    files = images_in(images)
-    if not (folder / nnunet.FINAL).is_file():
-        command = f"echosynth train-segmenter --dataset-id {dataset_id} --trainer {trainer}"
-        raise RunError(f"{folder / nnunet.FINAL}: missing; run '{command}' first")
-    trained_on = nnunet.trained_content(folder)
-    if trained_on is not None and trained_on != nnunet.content_of(dataset):
-        raise RunError(
-            f"{folder} was trained on other images, labels, shares or splits than {dataset.name} has now; remove it and train again"
-        )
-    check_weights(folder / nnunet.FINAL)
-    check_images(files, nnunet.image_size(folder))
-    check_writable(out.absolute().parent)
+    files = check_prediction(dataset, trainer, images, out, overwrite)
     inputs = [images] if isinstance(images, Path) else []
     with new_folder(out.absolute(), "predict-segmenter", overwrite, inputs) as target:
         nnunet.predict(dataset_id, trainer, files, target, log_file(dataset, trainer), device)

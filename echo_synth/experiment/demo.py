@@ -91,6 +91,11 @@ class Demo:
         ]
 
     @property
+    def expected_minutes(self) -> float:
+        """About how long it takes on two cores: not less than what the shortest trainings leave."""
+        return max(self.minutes, _FIXED_MINUTES + _LEAST_SHARE * (_FULL_MINUTES - _FIXED_MINUTES))
+
+    @property
     def _share(self) -> float:
         """Of the full training lengths."""
         return max(_LEAST_SHARE, (self.minutes - _FIXED_MINUTES) / (_FULL_MINUTES - _FIXED_MINUTES))

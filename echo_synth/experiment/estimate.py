@@ -52,11 +52,16 @@ def classifier_images(spec: SweepSpec, stage: Stage) -> int:
 
 def estimate_segmenter(spec: SweepSpec, stage: Stage, device: str) -> Estimate:
     """Of training a segmenter, from what an image took elsewhere."""
-    budget = nnunet.trainer_budget(str(stage.config["trainer"]))
+    return guess_segmenter(str(stage.config["trainer"]), segmenter_images(stage), images_of(spec, stage), device)
+
+
+def guess_segmenter(trainer: str, seen: int, cases: int, device: str) -> Estimate:
+    """Of planning for and training a segmenter that sees `seen` images, repeats counted, of a dataset of `cases`; nothing is measured."""
+    budget = nnunet.trainer_budget(trainer)
     each = _SEGMENTER_SECONDS[budget.network] * budget.width**2
     faster = GPU_FACTOR if device.startswith("cuda") else 1.0
-    seconds = 4 * _START_SECONDS + each * segmenter_images(stage) / faster
-    return Estimate(seconds, images_of(spec, stage) * _PREPARED_BYTES + 0.2 * _GIBIBYTE, 3 * _GIBIBYTE)
+    seconds = 4 * _START_SECONDS + each * seen / faster
+    return Estimate(seconds, cases * _PREPARED_BYTES + 0.2 * _GIBIBYTE, 3 * _GIBIBYTE)
 
 
 @dataclass(frozen=True)

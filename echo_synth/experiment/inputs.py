@@ -15,7 +15,7 @@ from echo_synth.data.maps import MapFolder, open_maps
 from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.data.subject import need_heart
 from echo_synth.downstream import nnunet
-from echo_synth.errors import DataError, LeakageError, SpecError
+from echo_synth.errors import DataError, LeakageError, RunError, SpecError
 from echo_synth.experiment.spec import ModelGrid, SweepSpec
 from echo_synth.experiment.stages import OWN_IDS, imported_name
 from echo_synth.files import read_json
@@ -86,7 +86,7 @@ def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInp
         chosen = {(row, nfe): _solver(row, grid, run, nfe, known) for nfe in grid.nfe}
         levels |= {key: text for key, choice in chosen.items() if (text := choice.shown())}
         solvers |= {key: "auto" if key in levels else choice.solver for key, choice in chosen.items()}
-        say(f"{row}: {run.folder}{'' if grid.checkpoint else ', the newest run of ' + model}")
+        say(f"{row}: {run.folder}{'' if grid.checkpoint else _why(run, model)}")
     contents = {"real": content_of(real.path), "maps": checksums.content_hash(maps, ("settings.json", MARKER))}
     return SweepInputs(real, maps, checkpoints, fingerprints, solvers, levels, contents)
 
@@ -144,7 +144,23 @@ def _imported(dataset_id: int, real: RawDataset) -> str:
 
 
 def _run_of(model: str, grid: ModelGrid) -> DiffusionRun:
-    return find_diffusion(model, home() / grid.checkpoint if grid.checkpoint else None)
+    try:
+        return find_diffusion(model, home() / grid.checkpoint if grid.checkpoint else None)
+    except RunError as e:
+        raise RunError(
+            f"{e}\nTo estimate the cost before there are weights: 'echosynth sweep SPEC --dry-run --benchmark DIR'"
+        ) from None
+
+
+def _is_bundled(run: DiffusionRun) -> bool:
+    return run.folder.is_relative_to(specs.root())
+
+
+def _why(run: DiffusionRun, model: str) -> str:
+    """Why a run was taken that the sweep's file does not name."""
+    return (
+        ", the bundled weights, trained on simulated patients" if _is_bundled(run) else f", the newest run of {model}"
+    )
 
 
 def _weights_hash(run: DiffusionRun, model: str) -> str:
@@ -165,8 +181,8 @@ def _check_maps(maps: MapFolder, real: RawDataset, held_out: set[str]) -> None:
 
 def _check_run(run: DiffusionRun, real: RawDataset, held_out: set[str], say: Callable[[str], None]) -> None:
     """Nobody whom `real` holds out may have trained the generator, as far as its data can be found."""
-    if run.folder.is_relative_to(specs.root()):
-        return  # bundled: simulated people, whose dataset's name may be taken by another here
+    if _is_bundled(run):
+        return  # simulated people, whose dataset's name may be taken by another here
     known = training_data_of(run.folder)
     if known is not None:  # the patients themselves, whatever has become of that dataset since
         refuse_test_patients(known.patients, held_out, f"training data of {run.folder} ({known.dataset})")

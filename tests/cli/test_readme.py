@@ -18,7 +18,7 @@ BUNDLED_VAE = ROOT / "data_specs/bundled/gamma-vae-64"
 SETTING_UP = ("git clone ", "make ", "python3 -m venv ", "uv pip install ")
 # Appended to what README says, by how the command begins; of an option given twice the last one counts.
 SHORTER = {
-    "generate --model edm-l64 --nfe 4": "--count 1",
+    "generate --model edm-l64 --nfe 10": "--count 1",
     "make-maps": "--repeats 1",
     "train-vae": "--images 10 --batch 5",
     "train": f"--images 4 --batch 4 --copies 1 --vae {BUNDLED_VAE}",  # one of 4 images has no latents to learn

@@ -201,3 +201,5 @@ def test_two_datasets_of_one_id_do_not_begin_at_once(camus: Path) -> None:
         nnunet_raw.check_alone(target)
         assert nnunet_raw.next_free_id(510) == 511
     assert nnunet_raw.being_made(510) == []
+    with pytest.raises(ExistsError, match="; choose another --dataset-id, or pass --overwrite"):
+        nnunet_raw.target(510, "A", False, convert.MADE_BY)

@@ -65,7 +65,7 @@ def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
 def test_names_that_are_no_cases_are_named(tmp_path: Path) -> None:
     pictures = classifier.read_pictures(_pictures(tmp_path, names="echo_{}_{}") / "train", 32)
     with pytest.raises(DataError, match=r"echo_1_2CH\.png: .*rename the images"):
-        classifier.check_patients_apart(pictures, pictures, "val")
+        classifier.check_patients_apart(pictures.names, pictures.names, pictures.subject, "val")
 
 
 def test_images_are_changed_where_the_network_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

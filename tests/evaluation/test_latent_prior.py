@@ -73,6 +73,9 @@ def test_the_command_writes_what_training_reads(home: Path, tmp_path: Path, caps
     assert alpha > 0
     assert beta > 0
     assert (tmp_path / "p/gamma_prior.png").read_bytes()[:4] == b"\x89PNG"
+    fit_prior(501, out=tmp_path / "q")
+    said = capsys.readouterr().err
+    assert [way for way in ("maximum likelihood", "grid search", "the paper's") if f"gamma     {way}" not in said] == []
     (tmp_path / "bad.json").write_text(json.dumps({"alpha": -1, "beta": 2}))
     with pytest.raises(DataError, match="expected a positive number"):
         latent_prior.read_prior(tmp_path / "bad.json")

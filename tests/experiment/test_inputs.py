@@ -10,7 +10,7 @@ import pytest
 
 from echo_synth import checksums, specs
 from echo_synth.data import nnunet_raw
-from echo_synth.errors import DataError, LeakageError, SpecError
+from echo_synth.errors import DataError, LeakageError, RunError, SpecError
 from echo_synth.experiment.inputs import check_contents, find_inputs
 from echo_synth.experiment.spec import SweepSpec
 from echo_synth.files import read_json, write_json
@@ -115,3 +115,14 @@ def test_other_pixels_under_the_same_names_are_refused(what: str, home: Path, tm
         checksums.record(changed)
         with pytest.raises(DataError, match=f"{changed}: has other images or masks .* choose another --out"):
             check_contents(out, find_inputs(_spec_with_maps(maps)))
+
+
+def test_it_says_when_the_weights_are_the_bundled_ones(home: Path) -> None:
+    said: list[str] = []
+    find_inputs(SweepSpec.model_validate(GRID | {"models": {"edm-l64": {"nfe": [1]}}}), said.append)
+    assert any(line.endswith(", the bundled weights, trained on simulated patients") for line in said)
+
+
+def test_where_weights_are_missing_a_benchmark_is_named(home: Path) -> None:
+    with pytest.raises(RunError, match=r"no run of edm-l128 .*\n.*--dry-run --benchmark DIR"):
+        find_inputs(SweepSpec.model_validate(GRID | {"models": {"edm-l128": {"nfe": [1]}}}))
