@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def _needed(columns: Sequence[Sequence[str]]) -> int:
@@ -25,13 +26,13 @@ def print_cells(rows: Sequence[Sequence[str]], title: str, console: Console | No
     shown = len(columns)
     while shown > 2 and _needed(columns[:shown]) > console.width:
         shown -= 1
-    table = Table(title=title)
+    table = Table(title=Text(title))  # names may hold brackets, which rich would take for colours
     for column in columns[:shown]:
         table.add_column(column[0], overflow="fold", no_wrap=False)
     if _needed(columns[:shown]) <= console.width:
         table.columns[0].min_width = max(map(len, columns[0]))
     for row in rows[1:]:
-        table.add_row(*row[:shown])
+        table.add_row(*(Text(cell) for cell in row[:shown]))
     console.print(table)
     if shown < len(columns):
         left_out = ", ".join(column[0] for column in columns[shown:])
