@@ -58,13 +58,12 @@ def scores(table: pd.DataFrame) -> Figure | None:
     if not shown:
         return None
     # One below the other: side by side they are too small on a phone.
-    figure, axes = plt.subplots(len(shown), 1, figsize=(6.4, 3.6 * len(shown)), squeeze=False)
+    figure, axes = plt.subplots(len(shown), 1, figsize=(6.4, 3.6 * len(shown)), squeeze=False, layout="constrained")
     for axis, (key, label) in zip(axes[:, 0], shown.items(), strict=True):
         _against_nfe(axis, table, key)
         axis.set_ylabel(label)
         axis.spines[["top", "right"]].set_visible(False)
     _legend(axes[0, 0])
-    figure.tight_layout()
     return figure
 
 
@@ -129,11 +128,10 @@ def cost_front(table: pd.DataFrame) -> Figure | None:
     shown = {key: points for key in _COSTED if (points := _costs(table, key)) is not None}
     if not shown:
         return None
-    figure, axes = plt.subplots(len(shown), 1, figsize=(6.4, 4.2 * len(shown)), squeeze=False)
+    figure, axes = plt.subplots(len(shown), 1, figsize=(6.4, 4.2 * len(shown)), squeeze=False, layout="constrained")
     for axis, (key, points) in zip(axes[:, 0], shown.items(), strict=True):
         _front(axis, table, key, points)
     _legend(axes[0, 0])
-    figure.tight_layout()
     return figure
 
 
