@@ -5,6 +5,7 @@ Diffusion models see geometric changes alone, the Γ-VAE also changes of grey le
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -50,7 +51,9 @@ def warp(image: Tensor, matrices: Tensor, mode: str) -> Tensor:
     `mode` is "bilinear" for grey levels and "nearest" for labels.
     """
     # Trainings augment within autocast, whose bf16 would place pixels up to 0.6 pixels beside where they belong.
-    with torch.autocast(image.device.type, enabled=False):
+    device = image.device.type
+    known = torch.amp.is_autocast_available(device)
+    with torch.autocast(device, enabled=False) if known else nullcontext():
         grid = F.affine_grid(matrices.to(image), list(image.shape), align_corners=False)
         return F.grid_sample(image, grid, mode=mode, padding_mode="zeros", align_corners=False)
 

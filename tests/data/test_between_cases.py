@@ -17,15 +17,17 @@ from echo_synth.data.image2d import Image2D
 from echo_synth.data.nifti import read_image
 from echo_synth.data.pair import upright
 from echo_synth.errors import DataError, ExistsError
-from echo_synth.phantom.dataset import write_phantom
 
 
 @pytest.fixture
-def camus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Twelve phantom patients: 9 train, 1 val, 2 test, or so."""
+def camus(phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Five phantom patients of four images, which a test may spoil: three train, one validates, one is held out."""
     monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path / "home"))
-    write_phantom(tmp_path / "ph", 12, 0, "nifti", {}, workers=1)
-    return tmp_path / "ph"
+    folder = Path(shutil.copytree(phantom, tmp_path / "ph"))
+    for name, numbers in {"training": (1, 2, 3), "validation": (4,), "testing": (5,)}.items():
+        patients = "".join(f"patient{n:04d}\n" for n in numbers)
+        (folder / "database_split" / f"subgroup_{name}.txt").write_text(patients)
+    return folder
 
 
 def _converted(source: Path, dataset_id: int = 501, **given: object) -> tuple[nnunet_raw.RawDataset, list[str]]:
@@ -51,7 +53,7 @@ def test_images_turned_by_another_tool_are_turned_back_as_their_headers_say(camu
         deep = nib.Nifti1Image(np.asarray(image.dataobj)[..., None], image.affine)  # type: ignore[attr-defined]
         nib.save(nib.as_closest_canonical(deep), path)
     turned, notes = _converted(camus, 502)
-    assert any("48 image(s) were turned upright as their headers say" in n for n in notes)
+    assert any("20 image(s) were turned upright as their headers say" in n for n in notes)
     for row in straight.cases().itertuples():
         for at in ("image_path", "label_path"):
             one, other = (read_image(getattr(d, at)(row.case, row.split)) for d in (straight, turned))
