@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from echo_synth.data.camus import some_of
 from echo_synth.data.image2d import Image2D
 from echo_synth.errors import DataError
 
-_SHOWN = 3
 _CAVITY = 1  # nnU-Net label
 
 
@@ -75,7 +75,7 @@ def _same_images(cases: Sequence[Seen]) -> Iterator[str]:
                 "be trained on; remove one of them, or put both patients on one side of the split"
             )
     if several:
-        names = _some(" and ".join(c.case for c in group[:2]) for group in several)
+        names = some_of([" and ".join(c.case for c in group[:2]) for group in several])
         yield f"{len(several)} image(s) belong to more than one patient: {names}"
 
 
@@ -91,7 +91,7 @@ def _swapped_phases(cases: Sequence[Seen]) -> Iterator[str]:
             swapped.append(patient)
     if swapped:
         yield (
-            f"the cavity of {len(swapped)} patient(s) is larger at ES than at ED in every view: {_some(swapped)}; "
+            f"the cavity of {len(swapped)} patient(s) is larger at ES than at ED in every view: {some_of(swapped)}; "
             "are the two phases swapped?"
         )
 
@@ -100,7 +100,7 @@ def _directions(cases: Sequence[Seen], followed: bool) -> Iterator[str]:
     ways = [c.direction for c in cases if c.direction is not None]
     turned = [c.case for c in cases if c.direction is not None and not _is_upright(c.direction)]
     if followed and turned:
-        yield f"{len(turned)} image(s) were turned upright as their headers say: {_some(turned)}"
+        yield f"{len(turned)} image(s) were turned upright as their headers say: {some_of(turned)}"
     elif not followed and len(set(ways)) > 1:
         yield (
             f"headers state {len(set(ways))} different directions of rows and columns, which are not followed; "
@@ -111,8 +111,3 @@ def _directions(cases: Sequence[Seen], followed: bool) -> Iterator[str]:
 def _is_upright(direction: tuple[int, ...]) -> bool:
     columns_and_rows: NDArray[np.int_] = np.reshape(direction, (-1, 2))[:2]
     return bool((columns_and_rows == np.eye(2, dtype=int)).all())
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:_SHOWN]) + (", …" if len(listed) > _SHOWN else "")

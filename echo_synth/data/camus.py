@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -172,12 +172,12 @@ def assign_splits(
     unlisted = sorted(on_disk - set(of_patient))
     if absent and not allow_missing:
         raise DataError(
-            f"{source} lists {len(absent)} patient(s) that are not on disk ({_some(absent)}); "
+            f"{source} lists {len(absent)} patient(s) that are not on disk ({some_of(absent)}); "
             f"pass --allow-missing to go on without them, or {otherwise}"
         )
     if unlisted and not allow_missing:
         raise DataError(
-            f"{len(unlisted)} patient(s) on disk are in no list of {source} ({_some(unlisted)}); "
+            f"{len(unlisted)} patient(s) on disk are in no list of {source} ({some_of(unlisted)}); "
             f"pass --allow-missing to leave them out, or {otherwise}"
         )
     if not on_disk & set(of_patient):
@@ -222,5 +222,6 @@ def choose_some(split_of: Mapping[str, str], count: int) -> dict[str, str]:
     return {p: split for p, split in split_of.items() if p in chosen}
 
 
-def _some(names: list[str]) -> str:
+def some_of(names: Sequence[str]) -> str:
+    """The first three of `names`, for a message."""
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

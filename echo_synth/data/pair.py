@@ -61,7 +61,10 @@ def upright(image: Image2D) -> Image2D:
 
 def check_black(path: Path, pixels: NDArray[np.generic], remedy: str) -> None:
     """Raise DataError, which names `path` and ends with `remedy`, where the sector would fill the whole frame: no pixel beside it is 0."""
-    if sector_mask(pixels).all():
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    if (edge > 0).all() and sector_mask(
+        pixels
+    ).all():  # black at an edge is beside the sector: nearly always, and quickly seen
         raise DataError(
             f"{path}: no black (0) surrounds the sector, its darkest grey level is {pixels.min():g}; {remedy}"
         )
