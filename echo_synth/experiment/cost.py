@@ -14,6 +14,7 @@ from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.errors import DataError, SpecError
 from echo_synth.estimate import IMAGE_BYTES, format_bytes
 from echo_synth.experiment.measured import Basis, Machine, Throughput
+from echo_synth.progress import counted
 
 Kind = Literal["gpu", "cpu"]
 _FILES_AN_IMAGE = 3  # image, label, picture
@@ -171,8 +172,7 @@ def _sizes(folder: Path) -> Iterator[int]:
 
 def machine_in_words(machine: Machine) -> str:
     """'NVIDIA H100, size tiny, bf16, batch 8'; of a CPU with the threads of a process."""
-    plural = "" if machine.threads == 1 else "s"
-    threads = f"{machine.threads} thread{plural}" if machine.accelerator == "cpu" and machine.threads else ""
+    threads = counted(machine.threads, "thread") if machine.accelerator == "cpu" and machine.threads else ""
     size = f"size {machine.size}" if machine.size else "a size that it does not tell"
     return ", ".join(
         filter(
