@@ -21,6 +21,7 @@ from echo_synth.errors import RunError
 from echo_synth.generation.compiled import compile_parts
 from echo_synth.generation.int8 import round_convolutions
 from echo_synth.generation.ways import check_ways
+from echo_synth.generation.winograd import save_multiplications
 from echo_synth.sampling import sample
 from echo_synth.sampling.ode import Draw
 from echo_synth.vae.codec import build_codec
@@ -78,7 +79,8 @@ class ImageGenerator:
         vae: decoder of its latents, or None for models on pixels.
         device: where to compute.
         precision: of the network's weights, as `drawing_precision` gives it; steps are taken in float64.
-        fast: channels-last layout, fused attention, SPADE modulations once per map; False is the plain way, for comparison.
+        fast: channels-last layout, fused attention, SPADE modulations once per map, in float32 on a CPU fewer multiplications in
+            large convolutions; False is the plain way, for comparison.
         modulation_bytes: memory for modulations that are kept during a trajectory; on a GPU at most half of what is free there.
         compiled: pass network and decoder through torch.compile, see `compile_parts`. Use one batch size: each
             other size is compiled again.
@@ -105,6 +107,8 @@ class ImageGenerator:
         self.denoiser = denoiser.to(device).to(memory_format=layout)
         if precision in INT8:
             round_convolutions(self.denoiser.network)
+        elif fast and self.dtype == torch.float32 and device == "cpu" and not compiled:
+            save_multiplications(self.denoiser.network)
         cast_network(self.denoiser.network, self.dtype)
         decoder = vae.to(device).to(memory_format=layout).to(self.dtype) if vae else None
         self.resolution = denoiser.network.resolution
