@@ -98,7 +98,7 @@ def sweep(
     from echo_synth.device import training_device
     from echo_synth.experiment.cluster import JobLimits
     from echo_synth.experiment.cost import machine_in_words
-    from echo_synth.experiment.inputs import check_contents
+    from echo_synth.experiment.inputs import check_contents, check_sizes
     from echo_synth.experiment.results import FILES
     from echo_synth.experiment.sweep import plan_sweep
     from echo_synth.files import write_json
@@ -110,6 +110,8 @@ def sweep(
     check_results(folder, "sweep", FILES, overwrite=True)  # its own give way as cells are done
     planned = replace(plan_sweep(experiment, folder, wanted, device, say), price=price, throughput=throughput)
     check_contents(folder, planned.inputs)
+    if throughput is not None:
+        check_sizes(planned.inputs, throughput)
     expected = _say_how_long(planned, device, status, dry_run)
     settings = begin(
         "sweep",

@@ -16,6 +16,7 @@ from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.data.subject import need_heart
 from echo_synth.downstream import nnunet
 from echo_synth.errors import DataError, LeakageError, RunError, SpecError
+from echo_synth.experiment.measured import Throughput
 from echo_synth.experiment.spec import ModelGrid, SweepSpec
 from echo_synth.experiment.stages import OWN_IDS, imported_name
 from echo_synth.files import read_json
@@ -39,6 +40,7 @@ class SweepInputs:
         fingerprints: of imported datasets, of the real data ("real"), the maps ("maps"), the trainer ("trainer"), and of the weights of each row.
         solvers: by row and NFE, "auto" resolved; it stays where a run's own noise levels come with it.
         levels: those noise levels, as text.
+        sizes: of the network of each row.
         contents: hashes of all files of the real data and of the maps, None where their SHA256SUMS is missing; see `check_contents`.
     """
 
@@ -49,6 +51,7 @@ class SweepInputs:
     solvers: dict[tuple[str, int], str]
     levels: dict[tuple[str, int], str] = field(default_factory=dict)
     contents: Mapping[str, str | None] = field(default_factory=dict)
+    sizes: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInputs:
@@ -76,19 +79,32 @@ def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInp
     checkpoints: dict[str, Path] = {}
     solvers: dict[tuple[str, int], str] = {}
     levels: dict[tuple[str, int], str] = {}
+    sizes: dict[str, str] = {}
     for row, grid in spec.models.items():
         model = spec.model_of(row)
         run = _run_of(model, grid)
         _check_run(run, real, held_out, say)
         fingerprints[row] = _weights_hash(run, model)
         checkpoints[fingerprints[row]] = run.folder
+        sizes[row] = run.description.size
         known = specs.diffusion_model(model).solvers
         chosen = {(row, nfe): _solver(row, grid, run, nfe, known) for nfe in grid.nfe}
         levels |= {key: text for key, choice in chosen.items() if (text := choice.shown())}
         solvers |= {key: "auto" if key in levels else choice.solver for key, choice in chosen.items()}
         say(f"{row}: {run.folder}{'' if grid.checkpoint else _why(run, model)}")
     contents = {"real": content_of(real.path), "maps": checksums.content_hash(maps, ("settings.json", MARKER))}
-    return SweepInputs(real, maps, checkpoints, fingerprints, solvers, levels, contents)
+    return SweepInputs(real, maps, checkpoints, fingerprints, solvers, levels, contents, sizes)
+
+
+def check_sizes(inputs: SweepInputs, throughput: Throughput) -> None:
+    """Raise SpecError where a benchmark is of another size than the networks that draw: its seconds would be false by far."""
+    measured = throughput.machine.size
+    for row, size in inputs.sizes.items():
+        if measured is not None and size != measured:
+            raise SpecError(
+                f"--benchmark {throughput.folder}: measured size {measured}, models.{row} draws with size {size}; "
+                f"measure with 'echosynth benchmark --size {size}'"
+            )
 
 
 def check_contents(out: Path, inputs: SweepInputs) -> None:

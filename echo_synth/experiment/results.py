@@ -51,7 +51,8 @@ class Results:
         spec: the experiment.
         cells: all of its cells, done or not.
         workspace: where their stages are.
-        price: an hour of what draws, for a column with the money; None: no such column.
+        price: an hour of what draws, for a column with the money: of the whole machine, with `throughput` of one GPU or core
+            such as it was measured on; None: no such column.
         throughput: a benchmark that tells the seconds of models instead of their drawing, which shared its machine
             with whatever else ran; None: as drawing took.
     """
@@ -139,7 +140,7 @@ class Results:
             seconds = self._seconds_per_image(cell)
             row["seconds_per_image"] = seconds
             if self.price is not None and seconds is not None:
-                row[MONEY] = 1000 * seconds / 3600 * self.price
+                row[MONEY] = self._money(cell, seconds, self.price)
         if evaluated is not None and self.workspace.done(evaluated):
             row |= metric_columns(read_metrics(self.workspace.result(evaluated) / "metrics.json"))
             row["covers"] = PATIENTS  # a row is one training; comparisons of repeats know both
@@ -152,6 +153,13 @@ class Results:
         if self.throughput is None or cell.columns["kind"] != "synthetic":
             return self.workspace.seconds_per_image(cell.stages[0])
         return self.throughput.speed(str(cell.columns["model"]), int(cell.columns["nfe"] or 1)).seconds
+
+    def _money(self, cell: Cell, seconds: float, price: float) -> float | None:
+        """Of 1000 images at so many seconds each; None where the price is of a GPU or core, and physics drew on the whole machine."""
+        if self.throughput is None:
+            return 1000 * seconds / 3600 * price
+        known = cell.columns["kind"] == "synthetic"
+        return 1000 * seconds / 3600 * price * self.throughput.machine.units if known else None
 
     def per_case(self, cell: Cell) -> pd.DataFrame | None:
         """per_case.csv of the held-out images, once the cell has it."""

@@ -11,7 +11,8 @@ import pytest
 from echo_synth import checksums, specs
 from echo_synth.data import nnunet_raw
 from echo_synth.errors import DataError, LeakageError, RunError, SpecError
-from echo_synth.experiment.inputs import check_contents, find_inputs
+from echo_synth.experiment.inputs import check_contents, check_sizes, find_inputs
+from echo_synth.experiment.measured import Machine, Throughput
 from echo_synth.experiment.spec import SweepSpec
 from echo_synth.files import read_json, write_json
 from echo_synth.runs.data import TrainingData, write_training_data
@@ -126,3 +127,14 @@ def test_it_says_when_the_weights_are_the_bundled_ones(home: Path) -> None:
 def test_where_weights_are_missing_a_benchmark_is_named(home: Path) -> None:
     with pytest.raises(RunError, match=r"no run of edm-l128 .*\n.*--dry-run --benchmark DIR"):
         find_inputs(SweepSpec.model_validate(GRID | {"models": {"edm-l128": {"nfe": [1]}}}))
+
+
+def test_a_benchmark_of_another_size_is_refused(home: Path) -> None:
+    """Seconds of size paper were shown as those of a network of size tiny."""
+    inputs = find_inputs(SweepSpec.model_validate(GRID | {"models": {"edm-l64": {"nfe": [1]}}}))
+    for size in ("tiny", None):
+        check_sizes(inputs, Throughput(Path("b"), Machine(size=size), {}))
+    with pytest.raises(
+        SpecError, match=r"--benchmark b: measured size paper, models.edm-l64 draws with size tiny; .*--size tiny"
+    ):
+        check_sizes(inputs, Throughput(Path("b"), Machine(size="paper"), {}))

@@ -9,6 +9,7 @@ import pytest
 
 from echo_synth.evaluation.rank_correlation import FEWEST
 from echo_synth.experiment.cells import build_cells
+from echo_synth.experiment.cost import fleet_of, plan_dataset
 from echo_synth.experiment.measured import Machine, Throughput
 from echo_synth.experiment.results import Results
 from echo_synth.experiment.spec import SweepSpec
@@ -110,7 +111,28 @@ def test_seconds_of_models_come_from_a_benchmark_where_one_is_given(tmp_path: Pa
             9.0 if cell.columns["kind"] == "bmode" else measured.speed("edm-l64", int(cell.columns["nfe"])).seconds
         )
         assert table.loc[cell.name, "seconds_per_image"] == pytest.approx(expected)
-        assert table.loc[cell.name, "money_per_1000_images"] == pytest.approx(expected)
+        money = table.loc[cell.name, "money_per_1000_images"]
+        if cell.columns["kind"] == "bmode":  # whole machines have no price here
+            assert pd.isna(money)
+        else:
+            assert money == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("accelerator", "threads", "units"), [("cpu", 4, 4), ("cpu", None, 1), ("cuda", 4, 1)])
+def test_a_process_on_several_cores_costs_all_of_them(
+    accelerator: str, threads: int | None, units: int, tmp_path: Path
+) -> None:
+    """As `plan` and `--dry-run` count them; the column had the price of one core."""
+    spec = SweepSpec.model_validate(GRID)
+    cells = build_cells(spec, FINGERPRINTS)
+    workspace = runner_in(tmp_path).workspace
+    cell = next(c for c in cells if c.name == "edm-l64_nfe5_seed0")
+    write_json(workspace.folder(cell.stages[0]) / "done.json", {"seconds_per_image": 9.0})
+    machine = Machine.model_validate({"accelerator": accelerator, "threads": threads})
+    measured = Throughput(Path(), machine, {"edm-l64": [(5, 1.8), (20, 7.2)]})
+    told = Results(spec, cells, workspace, 2.0, measured).row(cell)["money_per_1000_images"]
+    planned = plan_dataset(1000, "edm-l64", 5, fleet_of(None, None, 2.0, machine), measured)
+    assert told == pytest.approx(planned.money) == pytest.approx(1.0 * units)
 
 
 _JUDGED = {
