@@ -97,8 +97,9 @@ def sweep(
 
     from echo_synth.device import training_device
     from echo_synth.experiment.cluster import JobLimits
+    from echo_synth.experiment.contents import check_contents
     from echo_synth.experiment.cost import machine_in_words
-    from echo_synth.experiment.inputs import check_contents, check_sizes
+    from echo_synth.experiment.inputs import check_sizes
     from echo_synth.experiment.results import FILES
     from echo_synth.experiment.sweep import plan_sweep
     from echo_synth.files import write_json
@@ -143,6 +144,8 @@ def sweep(
 
 def _settings(planned: Sweep, device: str) -> dict[str, object]:
     """What settings.json says, and a dry run prints."""
+    from echo_synth.experiment.contents import contents_known
+
     inputs, workspace = planned.inputs, planned.workspace
     cells = {c.name: {"state": workspace.state(c), "stages": [s.folder for s in c.stages]} for c in planned.chosen}
     return {
@@ -151,6 +154,7 @@ def _settings(planned: Sweep, device: str) -> dict[str, object]:
         "maps": inputs.maps,
         "fingerprints": inputs.fingerprints,
         "contents": inputs.contents,
+        "known_contents": contents_known(workspace.out, inputs),
         "device": device,
         "cells": cells,
     }

@@ -19,7 +19,6 @@ from echo_synth.errors import DataError, LeakageError, RunError, SpecError
 from echo_synth.experiment.measured import Throughput
 from echo_synth.experiment.spec import ModelGrid, SweepSpec
 from echo_synth.experiment.stages import OWN_IDS, imported_name
-from echo_synth.files import read_json
 from echo_synth.folders import MARKER
 from echo_synth.generation.solver_choice import SolverChoice, choose_solver
 from echo_synth.generation.sources import newest_maps, vae_run
@@ -41,7 +40,8 @@ class SweepInputs:
         solvers: by row and NFE, "auto" resolved; it stays where a run's own noise levels come with it.
         levels: those noise levels, as text.
         sizes: of the network of each row.
-        contents: hashes of all files of the real data and of the maps, None where their SHA256SUMS is missing; see `check_contents`.
+        contents: what fingerprints leave out, see `contents.check_contents`: hashes of all files of the real data ("real") and of
+            the maps ("maps"), None where their SHA256SUMS is missing, and of the texture that each row draws with.
     """
 
     real: RawDataset
@@ -80,11 +80,12 @@ def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInp
     solvers: dict[tuple[str, int], str] = {}
     levels: dict[tuple[str, int], str] = {}
     sizes: dict[str, str] = {}
+    contents = {"real": content_of(real.path), "maps": checksums.content_hash(maps, ("settings.json", MARKER))}
     for row, grid in spec.models.items():
         model = spec.model_of(row)
         run = _run_of(model, grid)
         _check_run(run, real, held_out, say)
-        fingerprints[row] = _weights_hash(run, model)
+        fingerprints[row], contents[row] = weights_hash(run, model), texture_of(run, model)
         checkpoints[fingerprints[row]] = run.folder
         sizes[row] = run.description.size
         known = specs.diffusion_model(model).solvers
@@ -92,7 +93,6 @@ def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInp
         levels |= {key: text for key, choice in chosen.items() if (text := choice.shown())}
         solvers |= {key: "auto" if key in levels else choice.solver for key, choice in chosen.items()}
         say(f"{row}: {run.folder}{'' if grid.checkpoint else _why(run, model)}")
-    contents = {"real": content_of(real.path), "maps": checksums.content_hash(maps, ("settings.json", MARKER))}
     return SweepInputs(real, maps, checkpoints, fingerprints, solvers, levels, contents, sizes)
 
 
@@ -104,29 +104,6 @@ def check_sizes(inputs: SweepInputs, throughput: Throughput) -> None:
             raise SpecError(
                 f"--benchmark {throughput.folder}: measured size {measured}, models.{row} draws with size {size}; "
                 f"measure with 'echosynth benchmark --size {size}'"
-            )
-
-
-def check_contents(out: Path, inputs: SweepInputs) -> None:
-    """Raise DataError where the real data or the maps have other pixels than when the sweep in `out` was begun.
-
-    Stages are named by the hash of cases.csv and index.parquet, which changed masks need not change; what is done would be
-    taken for theirs.
-    """
-    file = out / "settings.json"
-    if not file.is_file():
-        return
-    before = read_json(file)
-    then, named = (before.get(key) if isinstance(before, dict) else None for key in ("contents", "fingerprints"))
-    if not isinstance(then, dict) or not isinstance(named, dict):
-        return  # of an earlier version
-    for name, what in (("real", inputs.real.path), ("maps", inputs.maps)):
-        now = inputs.contents.get(name)
-        same_name = named.get(name) == inputs.fingerprints[name]  # else the stages are others too
-        if then.get(name) and now and same_name and then[name] != now:
-            raise DataError(
-                f"{what}: has other images or masks than when the sweep in {out} was begun (content {then[name]!s:.20}, now {now}); "
-                "what is done there is of the former ones; choose another --out"
             )
 
 
@@ -179,10 +156,16 @@ def _why(run: DiffusionRun, model: str) -> str:
     )
 
 
-def _weights_hash(run: DiffusionRun, model: str) -> str:
+def weights_hash(run: DiffusionRun, model: str) -> str:
     """Hash of the weights that draw, the Γ-VAE's included."""
     vae = vae_run(run, specs.diffusion_model(model).vae, None)
     return run.hash() + (vae.hash() if vae else "")
+
+
+def texture_of(run: DiffusionRun, model: str) -> str:
+    """Hash of the texture that `generate` adds to the images, "none" where it adds none."""
+    vae = vae_run(run, specs.diffusion_model(model).vae, None)
+    return (vae.texture_hash() if vae else None) or "none"
 
 
 def _check_maps(maps: MapFolder, real: RawDataset, held_out: set[str]) -> None:

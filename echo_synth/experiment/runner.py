@@ -10,6 +10,7 @@ from pathlib import Path
 
 from echo_synth.errors import EchoSynthError, RunError
 from echo_synth.experiment.commands import Command, StageCommands
+from echo_synth.experiment.contents import check_unchanged
 from echo_synth.experiment.shell import last_line, run_command
 from echo_synth.experiment.stages import Cell, Stage, StageKind, in_order
 from echo_synth.experiment.workspace import Workspace
@@ -79,7 +80,8 @@ class Runner:
 
         Two processes that need the same stage take turns: the second finds it done.
 
-        Raises RunError with the log's name when a command fails, HeldError when another process took the stage over.
+        Raises RunError with the log's name when a command fails, HeldError when another process took the stage over, DataError
+        when an input is not what it was when the sweep was planned.
         """
         for needed in stage.needs.values():
             self.run(needed)
@@ -89,6 +91,7 @@ class Runner:
                 _link(dataset, self.workspace.folder(stage))
             if self.workspace.done(stage):
                 return
+            check_unchanged(stage, self.commands.inputs)
             start = time.monotonic()
             for command in self.commands.of(stage):
                 held.check()

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from echo_synth import checksums, specs
+from echo_synth import specs
 from echo_synth.data import nnunet_raw
-from echo_synth.errors import DataError, LeakageError, RunError, SpecError
-from echo_synth.experiment.inputs import check_contents, check_sizes, find_inputs
+from echo_synth.errors import LeakageError, RunError, SpecError
+from echo_synth.experiment.inputs import check_sizes, find_inputs
 from echo_synth.experiment.measured import Machine, Throughput
 from echo_synth.experiment.spec import SweepSpec
 from echo_synth.files import read_json, write_json
@@ -93,29 +93,6 @@ def test_weights_that_saw_held_out_patients_are_refused(home: Path, tmp_path: Pa
 def test_real_data_may_not_have_an_id_that_sweeps_use(home: Path) -> None:
     with pytest.raises(SpecError, match="real: 601: sweeps give this id to images of their own"):
         find_inputs(SweepSpec.model_validate(GRID | {"real": 601}))
-
-
-@pytest.mark.parametrize("what", ["real", "maps"])
-def test_other_pixels_under_the_same_names_are_refused(what: str, home: Path, tmp_path: Path) -> None:
-    """cases.csv and index.parquet, which name the stages, stay as they are where only masks are drawn anew."""
-    raw, maps = tmp_path / "raw", tmp_path / "maps"
-    dataset = nnunet_raw.find(501).path
-    shutil.copytree(dataset, raw / dataset.name)
-    shutil.copytree(home / "maps" / "Dataset501_PHANTOM", maps)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("nnUNet_raw", str(raw))
-        inputs = find_inputs(_spec_with_maps(maps))
-        out = tmp_path / "sweep"
-        out.mkdir()
-        check_contents(out, inputs)  # nothing was begun
-        write_json(out / "settings.json", {"contents": inputs.contents, "fingerprints": inputs.fingerprints})
-        check_contents(out, inputs)
-        changed = raw / dataset.name if what == "real" else maps
-        first = sorted(changed.rglob("*.nii.gz") if what == "real" else changed.glob("*.png"))[0]
-        first.write_bytes(first.read_bytes() + b"x")
-        checksums.record(changed)
-        with pytest.raises(DataError, match=f"{changed}: has other images or masks .* choose another --out"):
-            check_contents(out, find_inputs(_spec_with_maps(maps)))
 
 
 def test_it_says_when_the_weights_are_the_bundled_ones(home: Path) -> None:
