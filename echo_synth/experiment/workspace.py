@@ -13,6 +13,7 @@ from echo_synth.claims import Claim, claim, lock_beside
 from echo_synth.data import nnunet_raw
 from echo_synth.data.facts import pictures_of
 from echo_synth.data.nnunet_raw import RawDataset
+from echo_synth.errors import DataError
 from echo_synth.experiment.stages import DERIVED_ID, DRAWN_ID, DRAWN_KINDS, IMPORTED, Cell, Stage, StageKind
 from echo_synth.files import write_json
 from echo_synth.generation.timing import seconds_per_image
@@ -98,8 +99,23 @@ class Workspace:
         return DRAWN_ID if kind in DRAWN_KINDS else DERIVED_ID
 
     def drawn(self, data: Stage) -> RawDataset:
-        """The dataset that a data stage of one of DRAWN_KINDS drew."""
-        return RawDataset(next(self.folder(data).glob(f"Dataset{DRAWN_ID}_*")))
+        """The dataset that a data stage of one of DRAWN_KINDS drew. Raises DataError where it was removed."""
+        return RawDataset(self._one(data, f"Dataset{DRAWN_ID}_*"))
+
+    def is_drawn(self, data: Stage) -> bool:
+        """Whether a data stage is done and its images are still there."""
+        return self.done(data) and any(self.folder(data).glob(f"Dataset{DRAWN_ID}_*"))
+
+    def _one(self, stage: Stage, pattern: str) -> Path:
+        """What fits `pattern` in a stage's folder. Raises DataError where it was removed."""
+        found = next(self.folder(stage).glob(pattern), None)
+        if found is None:
+            raise DataError(f"{self.folder(stage)}: no {pattern} there; {self.again(stage)}")
+        return found
+
+    def again(self, stage: Stage) -> str:
+        """What to do where results of a stage that is done are missing or damaged."""
+        return f"delete the folder {self.folder(stage)}, and the same sweep makes it again"
 
     def images(self, data: Stage) -> Path:
         """Classification folder of a data stage."""
@@ -120,8 +136,8 @@ class Workspace:
         return self.folder(stage) / "result"
 
     def trained(self, segmenter: Stage) -> Path:
-        """nnU-Net's folder of the fold that a segmenter stage trained."""
-        return next((self.folder(segmenter) / "results").glob(f"Dataset*/{segmenter.config['trainer']}__*/fold_0"))
+        """nnU-Net's folder of the fold that a segmenter stage trained. Raises DataError where it was removed."""
+        return self._one(segmenter, f"results/Dataset*/{segmenter.config['trainer']}__*/fold_0")
 
     def classifier_run(self, classifier: Stage) -> Path:
         return self.folder(classifier) / "run"

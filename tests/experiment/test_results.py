@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from echo_synth.errors import DataError
 from echo_synth.evaluation.rank_correlation import FEWEST
 from echo_synth.experiment.cells import build_cells
 from echo_synth.experiment.cost import fleet_of, plan_dataset
@@ -257,3 +258,49 @@ def test_a_sweep_that_does_not_ask_for_quality_leaves_what_it_left(tmp_path: Pat
     scores = [f"{score}{end}" for score in ("dice_lv_endo", "accuracy") for end in ("", "_low", "_high")]
     assert sorted(pd.read_csv(tmp_path / "results.csv").columns) == sorted([*columns, *scores])
     assert "look" not in build(tmp_path).partition("<body>")[2].lower()
+
+
+def test_settings_are_whole_numbers_in_the_table(tmp_path: Path) -> None:
+    """An imported cell has no seed; the others' became floats, of which six digits were written."""
+    cells = {"real": {"kind": "real"}, "sdm": {"kind": "imported", "dataset": 650}}
+    seeds = [20240101, 20240102, 2**63 - 1]
+    spec = SweepSpec.model_validate(GRID | {"seeds": seeds, "count": 1_000_000, "cells": cells})
+    built = build_cells(spec, FINGERPRINTS | {"dataset 650": "c"})
+    Results(spec, built, runner_in(tmp_path).workspace).write_table()
+    table = pd.read_csv(tmp_path / "results.csv", dtype=str).set_index("cell")
+    assert [table.loc[f"edm-l64_nfe5_seed{s}", "seed"] for s in seeds] == [str(s) for s in seeds]
+    assert pd.isna(table.loc["sdm", "seed"])
+    assert set(table["count"].dropna()) == {"1000000"}
+    assert len(read_sweep_results(tmp_path / "results.csv")) == len(built)
+
+
+def test_images_that_were_removed_keep_no_results_back(tmp_path: Path) -> None:
+    """Of a finished sweep whose images made room for others; it ended in a RuntimeError."""
+    spec = SweepSpec.model_validate(GRID)
+    cells = build_cells(spec, FINGERPRINTS)
+    workspace = runner_in(tmp_path).workspace
+    drawn = cells[1].stages[0]
+    for stage in (drawn, *cells[1].stages[1:2]):
+        write_json(workspace.folder(stage) / "done.json", {"seconds_per_image": 1.0})
+    Results(spec, cells, workspace).publish()
+    assert (tmp_path / "results.csv").is_file()
+    with pytest.raises(
+        DataError, match=f"{workspace.folder(drawn)}: no Dataset601_. there; delete the folder .* makes it again"
+    ):
+        workspace.drawn(drawn)
+    with pytest.raises(DataError, match=r"no results/Dataset.*fold_0 there; delete the folder"):
+        workspace.trained(cells[1].stages[1])
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "per_case.csv"])
+def test_a_damaged_result_says_how_to_make_it_again(name: str, tmp_path: Path) -> None:
+    spec = SweepSpec.model_validate(GRID)
+    cells = build_cells(spec, FINGERPRINTS)
+    results = Results(spec, cells, runner_in(tmp_path).workspace)
+    stage = cells[0].stages[-1]
+    folder = results.workspace.folder(stage)
+    write_json(folder / "done.json", {})
+    write_json(results.workspace.result(stage) / "metrics.json", {})
+    (results.workspace.result(stage) / name).write_text("{ half of it")
+    with pytest.raises(DataError, match=rf"{name}.*; delete the folder {folder}, and the same sweep makes it again"):
+        results.scores_of("real") if name == "per_case.csv" else results.publish()
