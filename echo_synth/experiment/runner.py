@@ -92,12 +92,13 @@ class Runner:
             if self.workspace.done(stage):
                 return
             check_unchanged(stage, self.commands.inputs)
-            start = time.monotonic()
+            first, start = not self.workspace.log(stage).exists(), time.monotonic()
             for command in self.commands.of(stage):
                 held.check()
                 self._execute(command, stage)
             held.check()
-            self.workspace.finish(stage, time.monotonic() - start)
+            # Of a stage that was cut off, the last attempt did only what was left.
+            self.workspace.finish(stage, time.monotonic() - start if first else None)
 
     def _execute(self, command: Command, stage: Stage) -> None:
         """One command, its output appended to the stage's log."""

@@ -23,21 +23,22 @@ from echo_synth.records import read_json_as
 _DONE = "done.json"
 
 
-class _Done(BaseModel):
+class Done(BaseModel):
     """Of a done.json, what is read again."""
 
     seconds: float | None = None
     seconds_per_image: float | None = None
+    config: dict[str, str | int | float | None] = {}
 
 
-def read_seconds(out: Path, kind: StageKind) -> list[float]:
-    """What the stages of a kind that are done below the sweep's folder `out` took; empty where none is.
+def read_done(out: Path, kind: StageKind) -> list[Done]:
+    """The stages of a kind that are done below the sweep's folder `out` and know what they took; empty where none is.
 
     Raises DataError for a damaged record.
     """
     files = sorted((out / "work").glob(f"{kind}-*/{_DONE}"))
-    records = [read_json_as(_Done, file, "echosynth sweep") for file in files]
-    return [r.seconds for r in records if r.seconds]
+    records = [read_json_as(Done, file, "echosynth sweep") for file in files]
+    return [r for r in records if r.seconds]
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class Workspace:
     def done(self, stage: Stage) -> bool:
         return (self.folder(stage) / _DONE).is_file()
 
-    def finish(self, stage: Stage, took: float) -> None:
-        """Mark a stage as done, with the seconds it took; for drawn data, also with what an image took."""
+    def finish(self, stage: Stage, took: float | None) -> None:
+        """Mark a stage as done, with the seconds it took, None if unknown; for drawn data, also with what an image took."""
         drawn = stage.config.get("kind") in ("synthetic", "bmode")
         seconds = seconds_per_image(self.drawn(stage).path) if drawn else None
         record = {"kind": stage.kind, "config": dict(stage.config), "seconds_per_image": seconds, "seconds": took}
@@ -77,8 +78,8 @@ class Workspace:
         """As it was measured when the stage, which is done, ended."""
         return self._record(stage).seconds_per_image
 
-    def _record(self, stage: Stage) -> _Done:
-        return read_json_as(_Done, self.folder(stage) / _DONE, "echosynth sweep")
+    def _record(self, stage: Stage) -> Done:
+        return read_json_as(Done, self.folder(stage) / _DONE, "echosynth sweep")
 
     def hold(self, stage: Stage) -> AbstractContextManager[Claim]:
         """The stage's folder, claimed beside it (its commands claim what is inside); waits for as long as another has it."""
