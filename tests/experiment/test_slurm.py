@@ -183,6 +183,13 @@ def test_states_with_and_without_accounting(slurm: Path) -> None:
     assert job_states({"5_0": "n"}) is None
 
 
+@pytest.mark.parametrize("state", ["RUNNING", "PENDING", "UNKNOWN"])
+def test_a_job_that_only_accounting_takes_for_running_is_lost(slurm: Path, state: str) -> None:
+    """The controller lost its state; accounting never learns the end, and the sweep waited for ever."""
+    (slurm / "accounted").write_text(f"5|{state}|n\n")
+    assert job_states({"5": "n"}) == {}
+
+
 class _Job:
     """A job that leaves its result when told to."""
 
