@@ -135,3 +135,12 @@ def test_status_refuses_a_benchmark_that_lacks_a_model(
     assert _run(f"sweep smoke.yaml --status --benchmark {folder}", monkeypatch) == 1
     assert "--models edm-l64" in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("models", ["edm-l64,edm-l64", "edm-l64,"])
+def test_a_benchmark_measures_each_model_once(
+    models: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it left of one that is there twice, plan refused."""
+    assert _run(f"benchmark --models {models} --dry-run", monkeypatch) == 1
+    assert f"--models {models}: expected each model once" in capsys.readouterr().err
