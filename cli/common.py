@@ -38,13 +38,15 @@ def one_of(option: str, value: str, known: Sequence[T]) -> T:
 
 
 def parse_numbers(option: str, text: str) -> list[int]:
-    """Positive integers of "5,10,20". Raises typer.BadParameter (exit code 2) that names the option."""
+    """Positive integers of "5,10,20", each once. Raises typer.BadParameter (exit code 2) that names the option."""
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
         numbers = []
     if not numbers or min(numbers) < 1:
         raise typer.BadParameter(f"'{text}'; expected positive numbers such as 5,10,20", param_hint=option)
+    if len(set(numbers)) < len(numbers):
+        raise typer.BadParameter(f"'{text}'; expected each number once", param_hint=option)
     return numbers
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from echo_synth.experiment.measured import Throughput
     from echo_synth.experiment.spec import SweepSpec
     from echo_synth.experiment.sweep import Sweep
+
+
+_HOURS, _RESTARTS = 24.0, 3  # of a job, where nobody asks for others
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +45,7 @@ def sweep(
         str | None, typer.Option(help="Submit cells as jobs: local (on the GPUs of this machine) or slurm.")
     ] = None,
     gpus: Annotated[int, typer.Option(min=0, help="With --cluster: GPUs per cell.")] = 0,
-    hours: Annotated[float, typer.Option(min=0.1, help="With --cluster: time limit per cell, hours.")] = 24.0,
+    hours: Annotated[float, typer.Option(min=0.1, help="With --cluster: time limit per cell, hours.")] = _HOURS,
     partition: Annotated[str | None, typer.Option(help="With --cluster slurm: partition.")] = None,
     cpus: Annotated[int | None, typer.Option(min=1, help="With --cluster slurm: cores per cell.")] = None,
     mem: Annotated[float | None, typer.Option(min=0.1, help="With --cluster slurm: memory per cell, GiB.")] = None,
@@ -55,7 +59,7 @@ def sweep(
     ] = None,
     restarts: Annotated[
         int, typer.Option(min=0, help="With --cluster slurm: how often a cell that reaches --hours is queued again.")
-    ] = 3,
+    ] = _RESTARTS,
     benchmark: Annotated[
         Path | None,
         typer.Option(
@@ -91,14 +95,18 @@ def sweep(
     experiment = _in_ways(experiment, precision, compiled)
     folder = (out or home() / "sweeps" / spec.stem).absolute()
     wanted = [n.strip() for n in only.split(",")] if only else None
+    for_slurm = {"cpus": cpus, "mem": mem, "partition": partition, "account": account, "qos": qos}
+    for_slurm |= {"constraint": constraint, "at-once": at_once, "restarts": restarts if restarts != _RESTARTS else None}
+    _check_job_options(cluster, {"gpus": gpus or None, "hours": hours if hours != _HOURS else None}, for_slurm)
     throughput = _measured(experiment, benchmark, status, dry_run)
     if dry_run and (throughput is not None or price is not None):
         _price(experiment, wanted, throughput, price, folder)
 
     from echo_synth.device import training_device
     from echo_synth.experiment.cluster import JobLimits
+    from echo_synth.experiment.contents import check_contents
     from echo_synth.experiment.cost import machine_in_words
-    from echo_synth.experiment.inputs import check_contents
+    from echo_synth.experiment.inputs import check_sizes
     from echo_synth.experiment.results import FILES
     from echo_synth.experiment.sweep import plan_sweep
     from echo_synth.files import write_json
@@ -110,6 +118,8 @@ def sweep(
     check_results(folder, "sweep", FILES, overwrite=True)  # its own give way as cells are done
     planned = replace(plan_sweep(experiment, folder, wanted, device, say), price=price, throughput=throughput)
     check_contents(folder, planned.inputs)
+    if throughput is not None:
+        check_sizes(planned.inputs, throughput)
     expected = _say_how_long(planned, device, status, dry_run)
     settings = begin(
         "sweep",
@@ -139,8 +149,19 @@ def sweep(
     done(*wrote, *([f"figures: {', '.join(figures)}"] if figures else []))
 
 
+def _check_job_options(cluster: str | None, of_jobs: Mapping[str, object], of_slurm: Mapping[str, object]) -> None:
+    """Raise typer.BadParameter for an option of jobs that would change nothing: without jobs, or where they are not Slurm's."""
+    needed = "--cluster" if cluster is None else "--cluster slurm"
+    useless = {} if cluster == "slurm" else of_slurm if cluster else {**of_jobs, **of_slurm}
+    for name, value in useless.items():
+        if value is not None:
+            raise typer.BadParameter(f"{value}; expected with {needed} only", param_hint=f"--{name}")
+
+
 def _settings(planned: Sweep, device: str) -> dict[str, object]:
     """What settings.json says, and a dry run prints."""
+    from echo_synth.experiment.contents import contents_known
+
     inputs, workspace = planned.inputs, planned.workspace
     cells = {c.name: {"state": workspace.state(c), "stages": [s.folder for s in c.stages]} for c in planned.chosen}
     return {
@@ -149,6 +170,7 @@ def _settings(planned: Sweep, device: str) -> dict[str, object]:
         "maps": inputs.maps,
         "fingerprints": inputs.fingerprints,
         "contents": inputs.contents,
+        "known_contents": contents_known(workspace.out, inputs),
         "device": device,
         "cells": cells,
     }

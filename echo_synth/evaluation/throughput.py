@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from echo_synth import specs
 from echo_synth.data.nifti import write_image
 from echo_synth.diffusion.denoiser import Guided
+from echo_synth.errors import SpecError
 from echo_synth.generation.engine import ImageGenerator, SamplerSettings, default_settings
 from echo_synth.generation.ways import check_ways
 from echo_synth.runs.description import build_model, describe_diffusion, describe_vae
@@ -51,8 +52,11 @@ class BenchmarkPlan:
     device: str
 
     def check(self) -> None:
-        """Raise SpecError for a model or size that there is not, or ways that do not go together, before anything is timed."""
+        """Raise SpecError for a model or size that there is not, a model that is there twice, or ways that do not go together, before
+        anything is timed."""
         check_ways(self.precision, self.compiled)
+        if "" in self.models or len(set(self.models)) < len(self.models):
+            raise SpecError(f"--models {','.join(self.models)}: expected each model once, with one comma between them")
         for name in self.models:
             specs.diffusion_model(name)
             describe_diffusion(name, self.size, None)

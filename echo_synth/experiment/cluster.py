@@ -8,6 +8,7 @@ from typing import Protocol
 
 from echo_synth.errors import RunError
 from echo_synth.experiment.runner import Runner
+from echo_synth.experiment.slurm_watch import SubmittedJob, last_words
 from echo_synth.experiment.stages import Cell
 
 
@@ -16,7 +17,7 @@ class JobLimits:
     """What a job may use, and what it says of itself to Slurm.
 
     Attributes:
-        hours: until it is stopped.
+        hours: until it is stopped; of a job for several cells, so many for each.
         gpus: of its own.
         partition, account, qos, constraint: of Slurm; None: the site's default.
         cpus: cores; None: the site's default, often one.
@@ -41,10 +42,8 @@ class JobLimits:
         return round(self.hours * 60)
 
 
-class Job(Protocol):
+class Job(SubmittedJob, Protocol):
     """A submitted job."""
-
-    job_id: str
 
     def exception(self) -> BaseException | None:
         """Waits for the end; what the job raised, or None."""
@@ -74,18 +73,31 @@ def submit_here(runner: Runner, cells: Sequence[Cell], limits: JobLimits) -> lis
         raise RunError(f"--gpus {gpus}: this machine has {gpu_count()}; ask for as many or fewer")
     jobs: list[Job] = []
     for k in range(min(workers, len(cells))):
+        share = cells[k::workers]
         executor = submitit.LocalExecutor(folder=runner.workspace.out / "jobs")
-        executor.update_parameters(timeout_min=limits.minutes, gpus_per_node=gpus)
+        executor.update_parameters(timeout_min=limits.minutes * len(share), gpus_per_node=gpus)
         executor.update_parameters(visible_gpus=list(range(k * gpus, (k + 1) * gpus)))
-        jobs.append(executor.submit(runner.run_cells, cells[k::workers]))
+        jobs.append(executor.submit(runner.run_cells, share))
     return jobs
 
 
-def wait(jobs: Sequence[Job], after_each: Callable[[], object]) -> None:
-    """Until all have ended; `after_each` is called when one has."""
+def wait(jobs: Sequence[Job], after_each: Callable[[], object]) -> list[str]:
+    """Until all have ended; `after_each` is called when one has. Returns what kept jobs from their end, in plain words."""
+    problems = []
     for job in jobs:
-        job.exception()
+        error = job.exception()
+        if error is not None:
+            problems.append(f"job {job.job_id}: {_in_words(error)}; its output is in {job.paths.stdout}")
         after_each()
+    return problems
+
+
+def _in_words(error: BaseException) -> str:
+    from submitit.core.utils import FailedJobError
+
+    if "timed-out" in str(error):
+        return "it took longer than --hours for each of its cells"
+    return last_words(str(error)) if isinstance(error, FailedJobError) else "it was killed before it left a result"
 
 
 def gpu_count() -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 from echo_synth import specs
 from echo_synth.data.maps import open_maps
 from echo_synth.downstream import nnunet
 from echo_synth.downstream.classifier import ClassifierSettings, estimate_classifier
-from echo_synth.estimate import Estimate
+from echo_synth.estimate import IMAGE_BYTES, Estimate
 from echo_synth.experiment.inputs import SweepInputs
 from echo_synth.experiment.spec import SweepSpec
 from echo_synth.experiment.stages import Cell, Stage, StageKind, in_order
@@ -21,7 +20,7 @@ from echo_synth.generation.manifest import plan_images
 from echo_synth.generation.sources import choose_model
 
 _START_SECONDS = 15.0  # of a command: libraries, reading
-_RENDERING_SECONDS = 0.1  # of an image by physics, on one core
+_WITHOUT_NETWORK_SECONDS = {"bmode": 0.1, "noise": 0.04}  # of an image, on one core
 _GIBIBYTE = float(1 << 30)
 # One training image of a segmenter at full width, forward and back: measured on two cores of 2.5 GHz.
 _SEGMENTER_SECONDS = {"subpixel": 1.3, "pooled": 1.0, "planned": 5.0}
@@ -40,8 +39,10 @@ def segmenter_images(stage: Stage) -> int:
 
 
 def images_of(spec: SweepSpec, stage: Stage) -> int:
-    """Images in the dataset that a stage needs, as far as its row says; else as many as the sweep's datasets have."""
-    data = stage.needs.get("data")
+    """Images in the dataset that a stage makes or needs, as far as its row says (of one made of another: in that one); else as many
+    as the sweep's datasets have."""
+    data = stage if stage.kind == "data" else stage.needs.get("data")
+    data = data.needs.get("base", data) if data else None
     return max(1, int((data.config.get("count") if data else None) or spec.count))
 
 
@@ -82,9 +83,10 @@ class SweepEstimator:
         """What is left to do of `cells`: seconds and disk in all, memory of the largest stage."""
         stages = in_order([s for cell in cells for s in cell.stages])
         pending = [s for s in stages if not self.workspace.done(s)]
-        measured = self._measured([s for s in stages if self.workspace.done(s)])
         known: dict[str, Estimate] = {}
-        parts = [self._stage(s, measured, known) for s in pending]
+        kinds = {s.kind for s in pending}
+        pace = self._pace([s for s in stages if s.kind in kinds and self.workspace.done(s)], known)
+        parts = [self._stage(s, pace, known) for s in pending]
         return Estimate(
             sum(p.seconds for p in parts),
             sum(p.disk_bytes for p in parts),
@@ -98,13 +100,16 @@ class SweepEstimator:
         evaluations = sum(int(d.get("count") or 0) * int(d.get("nfe") or 0) for d in data)
         return evaluations < 1000 and sum(segmenter_images(s) for s in stages if s.kind == "segmenter") < 1000
 
-    def _measured(self, done: Sequence[Stage]) -> Mapping[StageKind, float]:
-        """Mean seconds of finished stages by kind; drawing is left out, whose stages differ."""
-        kinds = {s.kind for s in done} - {"data"}
-        seconds = {kind: [t for s in done if s.kind == kind and (t := self.workspace.seconds(s))] for kind in kinds}
-        return {kind: fmean(values) for kind, values in seconds.items() if values}
+    def _pace(self, done: Sequence[Stage], known: dict[str, Estimate]) -> Mapping[StageKind, float]:
+        """What finished stages took, by kind, as a share of what they were estimated to take; drawing is left out, which is measured."""
+        took: dict[StageKind, list[tuple[float, float]]] = {}
+        for stage in done:
+            seconds = self.workspace.seconds(stage) if stage.kind != "data" else None
+            if seconds:
+                took.setdefault(stage.kind, []).append((seconds, self._stage(stage, {}, known).seconds))
+        return {kind: sum(s for s, _ in pairs) / sum(e for _, e in pairs) for kind, pairs in took.items()}
 
-    def _stage(self, stage: Stage, measured: Mapping[StageKind, float], known: dict[str, Estimate]) -> Estimate:
+    def _stage(self, stage: Stage, pace: Mapping[StageKind, float], known: dict[str, Estimate]) -> Estimate:
         by_kind: Mapping[StageKind, Callable[[Stage], Estimate]] = {
             "data": self._data,
             "segmenter": self._segmenter,
@@ -113,15 +118,19 @@ class SweepEstimator:
             "predict": self._held_out,
             "evaluate": self._held_out,
         }
-        same = f"{stage.kind} {sorted((k, str(v)) for k, v in stage.config.items() if k not in ('seed', 'maps'))}"
+        settings = sorted((k, str(v)) for k, v in stage.config.items() if k not in ("seed", "maps"))
+        same = f"{stage.kind} {settings} {images_of(self.spec, stage)}"
         if same not in known:
             known[same] = by_kind[stage.kind](stage)
-        return replace(known[same], seconds=measured.get(stage.kind, known[same].seconds))
+        return replace(known[same], seconds=known[same].seconds * pace.get(stage.kind, 1.0))
 
     def _data(self, stage: Stage) -> Estimate:
         config = stage.config
-        if config["kind"] == "bmode":
-            return replace(_CHEAP, seconds=_START_SECONDS + _RENDERING_SECONDS * int(config["count"] or 1))
+        images = images_of(self.spec, stage)
+        if each := _WITHOUT_NETWORK_SECONDS.get(str(config["kind"])):
+            return replace(_CHEAP, seconds=_START_SECONDS + each * images, disk_bytes=float(images * IMAGE_BYTES))
+        if config["kind"] == "filtered":  # a segmenter reads all images of its base
+            return replace(_CHEAP, seconds=2 * _START_SECONDS + _HELD_OUT_SECONDS["predict"] * images)
         if config["kind"] != "synthetic":
             return _CHEAP
         checkpoint = self.inputs.checkpoints[str(config["weights"])]

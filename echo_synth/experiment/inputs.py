@@ -16,9 +16,9 @@ from echo_synth.data.nnunet_raw import RawDataset
 from echo_synth.data.subject import need_heart
 from echo_synth.downstream import nnunet
 from echo_synth.errors import DataError, LeakageError, RunError, SpecError
+from echo_synth.experiment.measured import Throughput
 from echo_synth.experiment.spec import ModelGrid, SweepSpec
 from echo_synth.experiment.stages import OWN_IDS, imported_name
-from echo_synth.files import read_json
 from echo_synth.folders import MARKER
 from echo_synth.generation.solver_choice import SolverChoice, choose_solver
 from echo_synth.generation.sources import newest_maps, vae_run
@@ -39,7 +39,9 @@ class SweepInputs:
         fingerprints: of imported datasets, of the real data ("real"), the maps ("maps"), the trainer ("trainer"), and of the weights of each row.
         solvers: by row and NFE, "auto" resolved; it stays where a run's own noise levels come with it.
         levels: those noise levels, as text.
-        contents: hashes of all files of the real data and of the maps, None where their SHA256SUMS is missing; see `check_contents`.
+        sizes: of the network of each row.
+        contents: what fingerprints leave out, see `contents.check_contents`: hashes of all files of the real data ("real") and of
+            the maps ("maps"), None where their SHA256SUMS is missing, and of the texture that each row draws with.
     """
 
     real: RawDataset
@@ -49,6 +51,7 @@ class SweepInputs:
     solvers: dict[tuple[str, int], str]
     levels: dict[tuple[str, int], str] = field(default_factory=dict)
     contents: Mapping[str, str | None] = field(default_factory=dict)
+    sizes: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInputs:
@@ -76,41 +79,31 @@ def find_inputs(spec: SweepSpec, say: Callable[[str], None] = print) -> SweepInp
     checkpoints: dict[str, Path] = {}
     solvers: dict[tuple[str, int], str] = {}
     levels: dict[tuple[str, int], str] = {}
+    sizes: dict[str, str] = {}
+    contents = {"real": content_of(real.path), "maps": checksums.content_hash(maps, ("settings.json", MARKER))}
     for row, grid in spec.models.items():
         model = spec.model_of(row)
         run = _run_of(model, grid)
         _check_run(run, real, held_out, say)
-        fingerprints[row] = _weights_hash(run, model)
+        fingerprints[row], contents[row] = weights_hash(run, model), texture_of(run, model)
         checkpoints[fingerprints[row]] = run.folder
+        sizes[row] = run.description.size
         known = specs.diffusion_model(model).solvers
         chosen = {(row, nfe): _solver(row, grid, run, nfe, known) for nfe in grid.nfe}
         levels |= {key: text for key, choice in chosen.items() if (text := choice.shown())}
         solvers |= {key: "auto" if key in levels else choice.solver for key, choice in chosen.items()}
         say(f"{row}: {run.folder}{'' if grid.checkpoint else _why(run, model)}")
-    contents = {"real": content_of(real.path), "maps": checksums.content_hash(maps, ("settings.json", MARKER))}
-    return SweepInputs(real, maps, checkpoints, fingerprints, solvers, levels, contents)
+    return SweepInputs(real, maps, checkpoints, fingerprints, solvers, levels, contents, sizes)
 
 
-def check_contents(out: Path, inputs: SweepInputs) -> None:
-    """Raise DataError where the real data or the maps have other pixels than when the sweep in `out` was begun.
-
-    Stages are named by the hash of cases.csv and index.parquet, which changed masks need not change; what is done would be
-    taken for theirs.
-    """
-    file = out / "settings.json"
-    if not file.is_file():
-        return
-    before = read_json(file)
-    then, named = (before.get(key) if isinstance(before, dict) else None for key in ("contents", "fingerprints"))
-    if not isinstance(then, dict) or not isinstance(named, dict):
-        return  # of an earlier version
-    for name, what in (("real", inputs.real.path), ("maps", inputs.maps)):
-        now = inputs.contents.get(name)
-        same_name = named.get(name) == inputs.fingerprints[name]  # else the stages are others too
-        if then.get(name) and now and same_name and then[name] != now:
-            raise DataError(
-                f"{what}: has other images or masks than when the sweep in {out} was begun (content {then[name]!s:.20}, now {now}); "
-                "what is done there is of the former ones; choose another --out"
+def check_sizes(inputs: SweepInputs, throughput: Throughput) -> None:
+    """Raise SpecError where a benchmark is of another size than the networks that draw: its seconds would be false by far."""
+    measured = throughput.machine.size
+    for row, size in inputs.sizes.items():
+        if measured is not None and size != measured:
+            raise SpecError(
+                f"--benchmark {throughput.folder}: measured size {measured}, models.{row} draws with size {size}; "
+                f"measure with 'echosynth benchmark --size {size}'"
             )
 
 
@@ -163,10 +156,16 @@ def _why(run: DiffusionRun, model: str) -> str:
     )
 
 
-def _weights_hash(run: DiffusionRun, model: str) -> str:
+def weights_hash(run: DiffusionRun, model: str) -> str:
     """Hash of the weights that draw, the Γ-VAE's included."""
     vae = vae_run(run, specs.diffusion_model(model).vae, None)
     return run.hash() + (vae.hash() if vae else "")
+
+
+def texture_of(run: DiffusionRun, model: str) -> str:
+    """Hash of the texture that `generate` adds to the images, "none" where it adds none."""
+    vae = vae_run(run, specs.diffusion_model(model).vae, None)
+    return (vae.texture_hash() if vae else None) or "none"
 
 
 def _check_maps(maps: MapFolder, real: RawDataset, held_out: set[str]) -> None:

@@ -37,6 +37,11 @@ class Machine(BaseModel):
     precision: str | None = Field(default=None, max_length=40)
     batch: int = Field(default=1, ge=1, le=65_536)
 
+    @property
+    def units(self) -> int:
+        """GPUs or cores that one process takes: what a price of one GPU or core is multiplied by."""
+        return self.threads or 1 if self.accelerator == "cpu" else 1
+
 
 @dataclass(frozen=True)
 class Speed:

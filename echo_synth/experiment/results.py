@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from echo_synth.data.nifti import read_pixels
 from echo_synth.data.nnunet_raw import RawDataset
+from echo_synth.errors import DataError
 from echo_synth.evaluation.looks import looks_of
 from echo_synth.evaluation.statistics import Resampling
 from echo_synth.experiment.cells import repeats_of
@@ -22,7 +23,7 @@ from echo_synth.experiment.comparisons import compare_cells
 from echo_synth.experiment.looks import correlate_looks, judged_images
 from echo_synth.experiment.measured import Throughput
 from echo_synth.experiment.spec import SweepSpec
-from echo_synth.experiment.stages import Cell
+from echo_synth.experiment.stages import Cell, Stage
 from echo_synth.experiment.workspace import Workspace
 from echo_synth.files import write_bytes, write_text
 from echo_synth.report import figures, looks_figures, looks_tables, sweep_figures
@@ -30,7 +31,9 @@ from echo_synth.report.reading import read_correlations, read_metrics, read_qual
 from echo_synth.report.sweep_rows import MONEY
 from echo_synth.report.tables import PATIENTS
 
+T = TypeVar("T")
 Row = dict[str, str | int | float | None]
+_WHOLE = ("seed", "count", "nfe", "patients", "dataset", "epochs", "segmenter_seed")  # columns of settings
 FILES = (
     "results.csv",
     "comparisons.csv",
@@ -51,7 +54,8 @@ class Results:
         spec: the experiment.
         cells: all of its cells, done or not.
         workspace: where their stages are.
-        price: an hour of what draws, for a column with the money; None: no such column.
+        price: an hour of what draws, for a column with the money: of the whole machine, with `throughput` of one GPU or core
+            such as it was measured on; None: no such column.
         throughput: a benchmark that tells the seconds of models instead of their drawing, which shared its machine
             with whatever else ran; None: as drawing took.
     """
@@ -71,10 +75,13 @@ class Results:
 
     def write_table(self) -> pd.DataFrame:
         """results.csv: a row a cell, done or not. Returns the table."""
-        table = pd.DataFrame([self.row(c) for c in self.cells])
+        rows = [self.row(c) for c in self.cells]
+        table = pd.DataFrame(rows)
         if judged := judged_images(self.cells, self.workspace):
             table["images_of"] = table["cell"].map(judged)
-        write_text(self.workspace.out / "results.csv", table.to_csv(index=False, float_format="%.6g"))
+        # Whole numbers as such where some cells have none: as floats two seeds of eight digits would look the same.
+        whole = {n: ["" if r.get(n) is None else str(r[n]) for r in rows] for n in _WHOLE if n in table}
+        write_text(self.workspace.out / "results.csv", table.assign(**whole).to_csv(index=False, float_format="%.6g"))
         return table
 
     def write_looks(self, table: pd.DataFrame) -> list[str]:
@@ -139,13 +146,20 @@ class Results:
             seconds = self._seconds_per_image(cell)
             row["seconds_per_image"] = seconds
             if self.price is not None and seconds is not None:
-                row[MONEY] = 1000 * seconds / 3600 * self.price
+                row[MONEY] = self._money(cell, seconds, self.price)
         if evaluated is not None and self.workspace.done(evaluated):
-            row |= metric_columns(read_metrics(self.workspace.result(evaluated) / "metrics.json"))
+            row |= metric_columns(self._read(read_metrics, evaluated, "metrics.json"))
             row["covers"] = PATIENTS  # a row is one training; comparisons of repeats know both
         if judged is not None and self.workspace.done(judged):
-            row |= looks_of(read_quality(self.workspace.result(judged) / "quality.json"))
+            row |= looks_of(self._read(read_quality, judged, "quality.json"))
         return row
+
+    def _read(self, reader: Callable[[Path], T], stage: Stage, name: str) -> T:
+        """What a stage that is done left. Raises DataError that tells how to make it again."""
+        try:
+            return reader(self.workspace.result(stage) / name)
+        except DataError as e:
+            raise DataError(f"{e}; {self.workspace.again(stage)}") from None
 
     def _seconds_per_image(self, cell: Cell) -> float | None:
         """Of a cell whose images are drawn. Physics is no model, and no benchmark measures it."""
@@ -153,13 +167,20 @@ class Results:
             return self.workspace.seconds_per_image(cell.stages[0])
         return self.throughput.speed(str(cell.columns["model"]), int(cell.columns["nfe"] or 1)).seconds
 
+    def _money(self, cell: Cell, seconds: float, price: float) -> float | None:
+        """Of 1000 images at so many seconds each; None where the price is of a GPU or core, and physics drew on the whole machine."""
+        if self.throughput is None:
+            return 1000 * seconds / 3600 * price
+        known = cell.columns["kind"] == "synthetic"
+        return 1000 * seconds / 3600 * price * self.throughput.machine.units if known else None
+
     def per_case(self, cell: Cell) -> pd.DataFrame | None:
         """per_case.csv of the held-out images, once the cell has it."""
         evaluated = cell.stage("evaluate")
         if evaluated is None or not self.workspace.done(evaluated):
             return None
         file = self.workspace.result(evaluated) / "per_case.csv"
-        return read_scores(file) if file.is_file() else None
+        return self._read(read_scores, evaluated, file.name) if file.is_file() else None
 
     def scores_of(self, name: str) -> pd.DataFrame | None:
         """per_case.csv of a cell, or of all that repeat it, once all are done: with columns generator_seed and segmenter_seed."""
@@ -199,7 +220,7 @@ class Results:
         for cell in self.cells:
             data, columns = cell.stages[0], cell.columns
             of_grid = columns["kind"] == "synthetic" and columns["seed"] == self.spec.seeds[0]
-            if of_grid and self.workspace.done(data):
+            if of_grid and self.workspace.is_drawn(data):  # images may have been removed to make room
                 yield (str(columns["row"]), int(columns["nfe"] or 0)), self.workspace.drawn(data)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from echo_synth.errors import EchoSynthError, RunError
 from echo_synth.experiment.commands import Command, StageCommands
+from echo_synth.experiment.contents import check_unchanged
 from echo_synth.experiment.shell import last_line, run_command
 from echo_synth.experiment.stages import Cell, Stage, StageKind, in_order
 from echo_synth.experiment.workspace import Workspace
@@ -79,7 +80,8 @@ class Runner:
 
         Two processes that need the same stage take turns: the second finds it done.
 
-        Raises RunError with the log's name when a command fails, HeldError when another process took the stage over.
+        Raises RunError with the log's name when a command fails, HeldError when another process took the stage over, DataError
+        when an input is not what it was when the sweep was planned.
         """
         for needed in stage.needs.values():
             self.run(needed)
@@ -89,12 +91,14 @@ class Runner:
                 _link(dataset, self.workspace.folder(stage))
             if self.workspace.done(stage):
                 return
-            start = time.monotonic()
+            check_unchanged(stage, self.commands.inputs)
+            first, start = not self.workspace.log(stage).exists(), time.monotonic()
             for command in self.commands.of(stage):
                 held.check()
                 self._execute(command, stage)
             held.check()
-            self.workspace.finish(stage, time.monotonic() - start)
+            # Of a stage that was cut off, the last attempt did only what was left.
+            self.workspace.finish(stage, time.monotonic() - start if first else None)
 
     def _execute(self, command: Command, stage: Stage) -> None:
         """One command, its output appended to the stage's log."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from echo_synth.claims import claim, lock_beside
 from echo_synth.errors import RunError
 from echo_synth.experiment.cluster import JobLimits, need_submitit
 from echo_synth.experiment.cluster_job import CellJob
@@ -86,18 +88,30 @@ class SlurmSweep:
                 "start the sweep where SLURM is, or use --cluster local"
             )
         pending = [c for c in cells if self.runner.workspace.state(c) != "done"]
-        jobs = self._in_queue(pending)
-        new = [c for c in pending if c.name not in jobs]
-        if jobs:
-            self.say(f"in the queue already: {', '.join(f'{c} (job {j.job_id})' for c, j in jobs.items())}")
-        if new:
-            jobs |= self._submit(new)
-            self.say(f"submitted: {', '.join(f'{c.name} (job {jobs[c.name].job_id})' for c in new)}")
-        numbers = sorted({job.job_id.partition("_")[0] for job in jobs.values()})
+        known = self._hand_in(pending)
+        numbers = sorted({k.job.partition("_")[0] for k in known.values()})
         saved = f"the jobs go on by themselves (to end them: scancel {' '.join(numbers)})"
         with resume_hint(continue_with(), saved):
-            names = {known.job: known.name for cell, known in self._known().items() if cell in jobs}
-            return Watch(jobs, names, self.say, after_each).run()
+            names = {k.job: k.name for k in known.values()}
+            return Watch(self._jobs(known), names, self.say, after_each).run()
+
+    def _hand_in(self, pending: Sequence[Cell]) -> dict[str, _Known]:
+        """The jobs of cells: those in the queue already, and new ones. Commands that do so at once take turns, or both would submit all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with claim(lock_beside(self._record), wait=math.inf):
+            known = self._in_queue(pending)
+            if known:
+                self.say(f"in the queue already: {', '.join(f'{c} (job {k.job})' for c, k in known.items())}")
+            new = [c for c in pending if c.name not in known]
+            if new:
+                known |= self._submit(new)
+                self.say(f"submitted: {', '.join(f'{c.name} (job {known[c.name].job})' for c in new)}")
+        return known
+
+    def _jobs(self, known: Mapping[str, _Known]) -> dict[str, SubmittedJob]:
+        import submitit
+
+        return {cell: submitit.SlurmJob(self.folder, k.job) for cell, k in known.items()}
 
     @property
     def _record(self) -> Path:
@@ -106,22 +120,16 @@ class SlurmSweep:
     def _known(self) -> dict[str, _Known]:
         return read_json_as(dict[str, _Known], self._record, "echosynth sweep") if self._record.is_file() else {}
 
-    def _in_queue(self, cells: Sequence[Cell]) -> dict[str, SubmittedJob]:
+    def _in_queue(self, cells: Sequence[Cell]) -> dict[str, _Known]:
         """Jobs of an earlier command that wait or run, and do what these cells still ask for."""
-        import submitit
-
         by_name = {c.name: c for c in cells}
         known = {c: k for c, k in self._known().items() if c in by_name and k.ends_with == _last(by_name[c])}
         states = job_states({k.job: k.name for k in known.values()})
         if states is None:
             raise RunError("--cluster slurm: squeue gets no answer from Slurm's controller; try again when it answers")
-        return {
-            cell: submitit.SlurmJob(self.folder, k.job)
-            for cell, k in known.items()
-            if k.job in states and not states[k.job].ended
-        }
+        return {cell: k for cell, k in known.items() if k.job in states and not states[k.job].ended}
 
-    def _submit(self, cells: Sequence[Cell]) -> dict[str, SubmittedJob]:
+    def _submit(self, cells: Sequence[Cell]) -> dict[str, _Known]:
         import submitit
         from submitit.core.utils import FailedJobError
 
@@ -136,7 +144,7 @@ class SlurmSweep:
         _drop_namesakes(jobs, before)
         new = {c.name: _Known(job=j.job_id, ends_with=_last(c), name=name) for c, j in zip(cells, jobs, strict=True)}
         write_json(self._record, {name: known.model_dump() for name, known in (self._known() | new).items()})
-        return {c.name: j for c, j in zip(cells, jobs, strict=True)}
+        return new
 
 
 def job_name(sweep: str) -> str:

@@ -57,9 +57,13 @@ def job_states(jobs: Mapping[str, str]) -> dict[str, JobState] | None:
 
 
 def _accounted(jobs: Mapping[str, str]) -> dict[str, JobState]:
-    """What accounting has kept; nothing where there is none."""
+    """How jobs have ended that left the queue, as accounting has kept it; nothing where there is none.
+
+    A job that still runs or waits there, but is not in the queue, was lost with its controller: accounting shows it so for ever.
+    """
     numbers = sorted({job.partition("_")[0] for job in jobs})
-    return _read(_ask(["sacct", "-n", "-X", "-P", "-o", "JobID,State,JobName", "-j", ",".join(numbers)]) or "", jobs)
+    kept = _read(_ask(["sacct", "-n", "-X", "-P", "-o", "JobID,State,JobName", "-j", ",".join(numbers)]) or "", jobs)
+    return {job: state for job, state in kept.items() if state.ended}
 
 
 def _read(answer: str, jobs: Mapping[str, str]) -> dict[str, JobState]:

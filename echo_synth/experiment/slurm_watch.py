@@ -125,10 +125,10 @@ def _raised(job: SubmittedJob) -> str | None:
     text = str(error)
     if "timed-out" in text:
         return f"job {job.job_id}: did not fit into --hours, and was queued again as often as --restarts allows"
-    return f"job {job.job_id}: {_last_words(text)}; its output is in {job.paths.stdout}"
+    return f"job {job.job_id}: {last_words(text)}; its output is in {job.paths.stdout}"
 
 
-def _last_words(text: str) -> str:
+def last_words(text: str) -> str:
     """The line of a traceback that names the error, without its module."""
     lines = [
         line

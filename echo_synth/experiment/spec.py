@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,8 +11,18 @@ from pydantic import AfterValidator, Field, StringConstraints
 from echo_synth import specs
 from echo_synth.errors import SpecError
 from echo_synth.specs import Strict
-from echo_synth.yaml_file import read_yaml
+from echo_synth.yaml_file import YamlValue, read_yaml
 
+# What decides a cell beside the grid, by its kind, besides the epochs of its segmenter.
+SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
+    "real": ("patients",),
+    "bmode": ("count",),
+    "noise": ("count",),
+    "mix": ("base", "share", "patients"),
+    "filtered": ("base", "low_agreement"),
+    "pretrain": ("base", "patients"),
+    "imported": ("dataset",),
+}
 # Fingerprints of a sweep's inputs have these names beside those of the rows.
 RESERVED_ROWS = ("real", "maps", "trainer")
 
@@ -160,14 +171,20 @@ def read_sweep(path: Path) -> SweepSpec:
 
     Raises SpecError for a missing file, an unknown key, value or model, or a row with a reserved name.
     """
-    file = path if path.exists() else _preset(path)
-    spec = specs.validate(SweepSpec, read_yaml(file), str(file))
+    file = path if path.exists() and not path.is_dir() else _preset(path)
+    content = read_yaml(file)
+    _check_names(content, str(file))
+    spec = specs.validate(SweepSpec, content, str(file))
     assert isinstance(spec, SweepSpec)
+    _check_numbers(content, str(file))
+    if not spec.models and not spec.cells:
+        raise SpecError(f"{file}: models, cells: both are empty; expected at least one cell")
     for name in spec.models:
         specs.diffusion_model(spec.model_of(name))
         if name in RESERVED_ROWS:
             raise SpecError(f"{file}: models.{name}: the name is taken; choose another for the row")
     for name, cell in spec.cells.items():
+        _check_used(cell, f"{file}: cells.{name}")
         if (cell.kind == "imported") != (cell.dataset is not None):
             raise SpecError(
                 f"{file}: cells.{name}.dataset: {cell.dataset}; expected an id with kind imported, none with others"
@@ -175,6 +192,35 @@ def read_sweep(path: Path) -> SweepSpec:
     if spec.segmenter and spec.segmenter.seeds and spec.segmenter.seed is not None:
         raise SpecError(f"{file}: segmenter: seed and seeds; expected one of them")
     return spec
+
+
+def _check_names(content: YamlValue, place: str) -> None:
+    """Raise SpecError for a name that YAML reads as something else: no is false, 2024-01-01 a date, 1 a number."""
+    for name, value in content.items() if isinstance(content, dict) else ():
+        if not isinstance(name, str):
+            raise SpecError(
+                f"{place}: the name {name} is read as {type(name).__name__}; expected text: put it between quotes"
+            )
+        _check_names(value, f"{place}{'.' if ': ' in place else ': '}{name}")
+
+
+def _check_numbers(content: YamlValue, place: str, name: str = "") -> None:
+    """Raise SpecError for true or false where a number is expected: YAML reads yes, no, on and off so, and they would count as 1 and 0."""
+    if isinstance(content, bool) and name != "compile":
+        raise SpecError(f"{place}: {str(content).lower()} (also written yes, no, on, off); expected a number")
+    parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for part, value in parts:
+        _check_numbers(value, f"{place}{'.' if name else ': '}{part}", str(part))
+
+
+def _check_used(cell: ExtraCell, place: str) -> None:
+    """Raise SpecError for a setting that cells of this kind do not have: it would change nothing."""
+    settings = ("kind", "epochs", *SETTINGS_OF[cell.kind])
+    unused = sorted(cell.model_fields_set - {"dataset"} - set(settings))
+    if unused and getattr(cell, unused[0]) is not None:
+        raise SpecError(
+            f"{place}.{unused[0]}: {getattr(cell, unused[0])}; a cell of kind {cell.kind} has none, but {', '.join(settings)}"
+        )
 
 
 def _preset(path: Path) -> Path:

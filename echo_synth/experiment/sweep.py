@@ -62,15 +62,15 @@ class Sweep:
 
         Raises RunError that names the cells that failed, and why as far as their jobs did not tell themselves.
         """
+        ended: list[str] = []
         if cluster == "slurm":
             problems = SlurmSweep(self.runner, limits, say).run(self.chosen, self.results.publish)
         else:
             jobs = submit_here(self.runner, self.chosen, limits)
             say(f"{len(jobs)} jobs: {', '.join(j.job_id for j in jobs)}")
-            wait(jobs, self.results.publish)
-            problems = {}
+            problems, ended = {}, wait(jobs, self.results.publish)
         unfinished = [c.name for c in self.chosen if self.workspace.state(c) != "done"]
-        told = [f"{cell}: {problem}" for cell, problem in problems.items() if cell in unfinished]
+        told = [*ended, *(f"{cell}: {problem}" for cell, problem in problems.items() if cell in unfinished)]
         self._raise_failed(unfinished, "; ".join([*told, f"their logs are in {self.workspace.out / 'jobs'}"]))
 
     def _raise_failed(self, failed: Sequence[str], remedy: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from echo_synth.errors import EchoSynthError
 from echo_synth.estimate import format_bytes
 from echo_synth.experiment.cells import build_cells, choose_cells
 from echo_synth.experiment.cost import (
@@ -23,10 +24,11 @@ from echo_synth.experiment.estimate import GPU_FACTOR, classifier_images, estima
 from echo_synth.experiment.measured import Machine, Throughput
 from echo_synth.experiment.spec import SweepSpec
 from echo_synth.experiment.stages import DRAWN_KINDS, Cell, Stage, StageKind, imported_name, in_order
-from echo_synth.experiment.workspace import read_seconds
+from echo_synth.experiment.workspace import Done, read_done
 
 # Of one image on two cores of 2.5 GHz, where no training of the sweep has ended yet.
 _CLASSIFIER_SECONDS = 0.5
+_CORES = 2
 _CLASSIFIER_BYTES = 325e6  # weights and training state
 _HELD_OUT_SECONDS = 300.0  # of predicting, of evaluating and of judging some hundred images, start included
 _RENDERING_SECONDS = 0.1  # of an image without a network, on one core
@@ -89,7 +91,7 @@ class SweepCost:
         unit = self.fleet.unit
         for p in self.parts:
             yield f"  {p.count:3d} {p.name}: {format_hours(p.hours * self.fleet.each)}, {format_bytes(p.bytes)} ({p.known})"
-        yield f"{self.datasets} synthetic datasets and all that is trained on them: {self.device_hours:,.0f} {unit} hours, {format_bytes(sum(p.bytes for p in self.parts))}"
+        yield f"{self.datasets} synthetic datasets and all that is trained on them: {self.device_hours:,.1f} {unit} hours, {format_bytes(sum(p.bytes for p in self.parts))}"
         yield f"money: {format_money(self.money, self.fleet.price, unit)}"
         yield f"drawing measured on {machine_in_words(self.machine)}"
 
@@ -122,11 +124,10 @@ def price_sweep(
     stages = in_order([s for c in cells for s in c.stages])
     drawn = [s for s in stages if s.kind == "data" and s.config["kind"] in DRAWN_KINDS]
     parts = list(_drawing(drawn, throughput, fleet, footprint))
-    device = "cuda" if fleet.kind == "gpu" else "cpu"
     for kind, name in TRAININGS.items():
         of_kind = [s for s in stages if s.kind == kind]
         if of_kind:
-            parts.append(_training(name, of_kind, spec, device, read_seconds(out, kind)))
+            parts.append(_training(name, of_kind, spec, fleet, read_done(out, kind)))
     return SweepCost(sum(s.config["kind"] == "synthetic" for s in drawn), parts, fleet, throughput.machine)
 
 
@@ -144,29 +145,41 @@ def _drawing(drawn: Sequence[Stage], throughput: Throughput, fleet: Fleet, footp
     others = [s for s in drawn if s.config["kind"] != "synthetic"]
     if others:
         images = sum(int(s.config["count"] or 1) for s in others)
-        seconds = images * _RENDERING_SECONDS
+        seconds = images * _RENDERING_SECONDS / fleet.each
         yield Part(
             "datasets without a network", len(others), seconds / 3600, images * footprint.image_bytes, "a rough figure"
         )
 
 
-def _training(name: str, stages: Sequence[Stage], spec: SweepSpec, device: str, measured: Sequence[float]) -> Part:
-    """Stages of one kind: as long as those of the sweep that have ended, else roughly."""
-    guesses = [_guess(s, spec, device) for s in stages]
-    disk = sum(g[1] for g in guesses)
-    if measured:
-        known = f"as {len(measured)} of this sweep took"
-        return Part(name, len(stages), len(stages) * fmean(measured) / 3600, disk, known)
-    known = "a guess: none of this sweep has ended yet"
-    return Part(name, len(stages), sum(g[0] for g in guesses) / 3600, disk, known)
+def _training(name: str, stages: Sequence[Stage], spec: SweepSpec, fleet: Fleet, done: Sequence[Done]) -> Part:
+    """Stages of one kind: at the pace of those of the sweep that have ended, whose settings may be others, else roughly."""
+    guesses = [_guess(s, spec, fleet) for s in stages]
+    hours, disk = sum(g[0] for g in guesses) / 3600, sum(g[1] for g in guesses)
+    if not done:
+        return Part(name, len(stages), hours, disk, "a guess: none of this sweep has ended yet")
+    usual = fmean(g[0] for g in guesses)
+    # Of an earlier version, or of a trainer that is not there any more, as if it were one of those to come.
+    guessed = [_guess_done(record, stages[0].kind, spec, fleet) or usual for record in done]
+    pace = sum(record.seconds or 0.0 for record in done) / sum(guessed)
+    return Part(name, len(stages), hours * pace, disk, f"as {len(done)} of this sweep took")
 
 
-def _guess(stage: Stage, spec: SweepSpec, device: str) -> tuple[float, float]:
-    """Seconds and bytes of a stage that trains, predicts or evaluates."""
+def _guess_done(record: Done, kind: StageKind, spec: SweepSpec, fleet: Fleet) -> float | None:
+    """Seconds that a stage which has ended would have been guessed to take; None where its record does not tell enough."""
+    try:
+        return _guess(Stage(kind, record.config), spec, fleet)[0]
+    except (EchoSynthError, KeyError):
+        return None
+
+
+def _guess(stage: Stage, spec: SweepSpec, fleet: Fleet) -> tuple[float, float]:
+    """Seconds and bytes of a stage that trains, predicts or evaluates, on one GPU or the cores of one process."""
+    device = "cuda" if fleet.kind == "gpu" else "cpu"
+    cores = _CORES / fleet.each if fleet.kind == "cpu" else 1.0  # seconds are those of two cores
     if stage.kind == "segmenter":
         estimate = estimate_segmenter(spec, stage, device)
-        return estimate.seconds, estimate.disk_bytes
+        return estimate.seconds * cores, estimate.disk_bytes
     if stage.kind == "classifier":
         faster = GPU_FACTOR if device == "cuda" else 1.0
-        return classifier_images(spec, stage) * _CLASSIFIER_SECONDS / faster, _CLASSIFIER_BYTES
-    return _HELD_OUT_SECONDS, 5e6
+        return classifier_images(spec, stage) * _CLASSIFIER_SECONDS / faster * cores, _CLASSIFIER_BYTES
+    return _HELD_OUT_SECONDS * cores, 5e6

@@ -13,9 +13,9 @@ def grid(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def all_real(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of real data with all of its patients, whatever the cells are named, a row a repeat."""
+    """Rows of real data with all of its patients, whatever the cells are named, a row a repeat; trained as the grid's where some are."""
     real = table[table["kind"] == "real"]
-    return real[real["patients"].isna()] if "patients" in real else real
+    return _as_the_grid(real[real["patients"].isna()] if "patients" in real else real)
 
 
 def all_noise(table: pd.DataFrame) -> pd.DataFrame:
@@ -29,6 +29,12 @@ def all_bmode(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _largest(table: pd.DataFrame, kind: str) -> pd.DataFrame:
-    rows = table[table["kind"] == kind]
+    rows = _as_the_grid(table[table["kind"] == kind])
     known = "count" in rows and rows["count"].notna().any()
     return rows[rows["count"] == rows["count"].max()] if known else rows
+
+
+def _as_the_grid(rows: pd.DataFrame) -> pd.DataFrame:
+    """Those without epochs of their own, whose segmenters trained as long as the grid's; all where there is none."""
+    usual = rows[rows["epochs"].isna()] if "epochs" in rows else rows
+    return usual if len(usual) else rows

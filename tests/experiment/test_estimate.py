@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from echo_synth.downstream.classifier import ClassifierSettings
+from echo_synth.estimate import Estimate
 from echo_synth.experiment.estimate import SweepEstimator
 from echo_synth.experiment.spec import SweepSpec
 from echo_synth.experiment.sweep import Sweep, plan_sweep
@@ -58,3 +60,42 @@ def test_what_is_done_takes_nothing_and_tells_what_the_rest_takes(home: Path, tm
 def test_short_sweeps_are_not_measured(count: int, small: bool, home: Path, tmp_path: Path) -> None:
     planned, estimator = _planned({"segmenter": None, "count": count}, tmp_path)
     assert estimator.is_small(planned.chosen) == small
+
+
+def test_each_dataset_counts_with_its_own_images(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classifiers took as long as that of the first cell, images without a network no disk, and filtering no time."""
+
+    def trained(settings: ClassifierSettings) -> Estimate:
+        return Estimate(float(settings.training.images), 0.0, 0.0)
+
+    monkeypatch.setattr("echo_synth.experiment.estimate.estimate_classifier", trained)
+    few, many = ({"kind": "noise", "count": count} for count in (100, 20_000))
+    plain: dict[str, object] = {"models": {}, "segmenter": None, "classifier": {"epochs": 1}}
+
+    def of(cells: dict[str, object], changes: dict[str, object] | None = None) -> Estimate:
+        planned, estimator = _planned(plain | {"cells": cells} | (changes or {}), tmp_path)
+        return estimator.of(planned.chosen)
+
+    both = of({"few": few, "many": many})
+    assert both == of({"many": many, "few": few})
+    assert both.seconds == pytest.approx(of({"few": few}).seconds + of({"many": many}).seconds)
+    assert both.seconds > 20_100
+    assert both.disk_bytes > 20_100 * 60_000
+    read = {"real": {"kind": "real"}, "many": many, "kept": {"kind": "filtered", "base": "many"}}
+    segmenter = {"segmenter": {"trainer": "nnUNetTrainerEchoSynth_cpu"}, "classifier": None, "reference": "real"}
+    unread = read | {"kept": {"kind": "mix", "base": "many"}}
+    assert of(read, segmenter).seconds > of(unread, segmenter).seconds + 10_000
+
+
+def test_a_longer_training_takes_longer_than_a_finished_short_one(home: Path, tmp_path: Path) -> None:
+    """The mean of those that had ended was taken, whatever their length."""
+    cells = {"short": {"kind": "real", "epochs": 1}, "long": {"kind": "real", "epochs": 100}}
+    trainer = {"trainer": "nnUNetTrainerEchoSynth_cpu"}
+    planned, estimator = _planned({"models": {}, "cells": cells, "segmenter": trainer}, tmp_path)
+    short, long = planned.cells
+    guessed = estimator.of([long]).seconds
+    stage = short.stage("segmenter")
+    assert stage is not None
+    planned.workspace.folder(stage).mkdir(parents=True)
+    write_json(planned.workspace.folder(stage) / "done.json", {"seconds": estimator.of([short]).seconds})
+    assert guessed / 2 < estimator.of([long, short]).seconds < 4 * guessed

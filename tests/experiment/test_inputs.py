@@ -8,10 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from echo_synth import checksums, specs
+from echo_synth import specs
 from echo_synth.data import nnunet_raw
-from echo_synth.errors import DataError, LeakageError, RunError, SpecError
-from echo_synth.experiment.inputs import check_contents, find_inputs
+from echo_synth.errors import LeakageError, RunError, SpecError
+from echo_synth.experiment.inputs import check_sizes, find_inputs
+from echo_synth.experiment.measured import Machine, Throughput
 from echo_synth.experiment.spec import SweepSpec
 from echo_synth.files import read_json, write_json
 from echo_synth.runs.data import TrainingData, write_training_data
@@ -94,29 +95,6 @@ def test_real_data_may_not_have_an_id_that_sweeps_use(home: Path) -> None:
         find_inputs(SweepSpec.model_validate(GRID | {"real": 601}))
 
 
-@pytest.mark.parametrize("what", ["real", "maps"])
-def test_other_pixels_under_the_same_names_are_refused(what: str, home: Path, tmp_path: Path) -> None:
-    """cases.csv and index.parquet, which name the stages, stay as they are where only masks are drawn anew."""
-    raw, maps = tmp_path / "raw", tmp_path / "maps"
-    dataset = nnunet_raw.find(501).path
-    shutil.copytree(dataset, raw / dataset.name)
-    shutil.copytree(home / "maps" / "Dataset501_PHANTOM", maps)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("nnUNet_raw", str(raw))
-        inputs = find_inputs(_spec_with_maps(maps))
-        out = tmp_path / "sweep"
-        out.mkdir()
-        check_contents(out, inputs)  # nothing was begun
-        write_json(out / "settings.json", {"contents": inputs.contents, "fingerprints": inputs.fingerprints})
-        check_contents(out, inputs)
-        changed = raw / dataset.name if what == "real" else maps
-        first = sorted(changed.rglob("*.nii.gz") if what == "real" else changed.glob("*.png"))[0]
-        first.write_bytes(first.read_bytes() + b"x")
-        checksums.record(changed)
-        with pytest.raises(DataError, match=f"{changed}: has other images or masks .* choose another --out"):
-            check_contents(out, find_inputs(_spec_with_maps(maps)))
-
-
 def test_it_says_when_the_weights_are_the_bundled_ones(home: Path) -> None:
     said: list[str] = []
     find_inputs(SweepSpec.model_validate(GRID | {"models": {"edm-l64": {"nfe": [1]}}}), said.append)
@@ -126,3 +104,14 @@ def test_it_says_when_the_weights_are_the_bundled_ones(home: Path) -> None:
 def test_where_weights_are_missing_a_benchmark_is_named(home: Path) -> None:
     with pytest.raises(RunError, match=r"no run of edm-l128 .*\n.*--dry-run --benchmark DIR"):
         find_inputs(SweepSpec.model_validate(GRID | {"models": {"edm-l128": {"nfe": [1]}}}))
+
+
+def test_a_benchmark_of_another_size_is_refused(home: Path) -> None:
+    """Seconds of size paper were shown as those of a network of size tiny."""
+    inputs = find_inputs(SweepSpec.model_validate(GRID | {"models": {"edm-l64": {"nfe": [1]}}}))
+    for size in ("tiny", None):
+        check_sizes(inputs, Throughput(Path("b"), Machine(size=size), {}))
+    with pytest.raises(
+        SpecError, match=r"--benchmark b: measured size paper, models.edm-l64 draws with size tiny; .*--size tiny"
+    ):
+        check_sizes(inputs, Throughput(Path("b"), Machine(size="paper"), {}))

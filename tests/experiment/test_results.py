@@ -7,8 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from echo_synth.errors import DataError
 from echo_synth.evaluation.rank_correlation import FEWEST
 from echo_synth.experiment.cells import build_cells
+from echo_synth.experiment.cost import fleet_of, plan_dataset
 from echo_synth.experiment.measured import Machine, Throughput
 from echo_synth.experiment.results import Results
 from echo_synth.experiment.spec import SweepSpec
@@ -110,7 +112,28 @@ def test_seconds_of_models_come_from_a_benchmark_where_one_is_given(tmp_path: Pa
             9.0 if cell.columns["kind"] == "bmode" else measured.speed("edm-l64", int(cell.columns["nfe"])).seconds
         )
         assert table.loc[cell.name, "seconds_per_image"] == pytest.approx(expected)
-        assert table.loc[cell.name, "money_per_1000_images"] == pytest.approx(expected)
+        money = table.loc[cell.name, "money_per_1000_images"]
+        if cell.columns["kind"] == "bmode":  # whole machines have no price here
+            assert pd.isna(money)
+        else:
+            assert money == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("accelerator", "threads", "units"), [("cpu", 4, 4), ("cpu", None, 1), ("cuda", 4, 1)])
+def test_a_process_on_several_cores_costs_all_of_them(
+    accelerator: str, threads: int | None, units: int, tmp_path: Path
+) -> None:
+    """As `plan` and `--dry-run` count them; the column had the price of one core."""
+    spec = SweepSpec.model_validate(GRID)
+    cells = build_cells(spec, FINGERPRINTS)
+    workspace = runner_in(tmp_path).workspace
+    cell = next(c for c in cells if c.name == "edm-l64_nfe5_seed0")
+    write_json(workspace.folder(cell.stages[0]) / "done.json", {"seconds_per_image": 9.0})
+    machine = Machine.model_validate({"accelerator": accelerator, "threads": threads})
+    measured = Throughput(Path(), machine, {"edm-l64": [(5, 1.8), (20, 7.2)]})
+    told = Results(spec, cells, workspace, 2.0, measured).row(cell)["money_per_1000_images"]
+    planned = plan_dataset(1000, "edm-l64", 5, fleet_of(None, None, 2.0, machine), measured)
+    assert told == pytest.approx(planned.money) == pytest.approx(1.0 * units)
 
 
 _JUDGED = {
@@ -235,3 +258,49 @@ def test_a_sweep_that_does_not_ask_for_quality_leaves_what_it_left(tmp_path: Pat
     scores = [f"{score}{end}" for score in ("dice_lv_endo", "accuracy") for end in ("", "_low", "_high")]
     assert sorted(pd.read_csv(tmp_path / "results.csv").columns) == sorted([*columns, *scores])
     assert "look" not in build(tmp_path).partition("<body>")[2].lower()
+
+
+def test_settings_are_whole_numbers_in_the_table(tmp_path: Path) -> None:
+    """An imported cell has no seed; the others' became floats, of which six digits were written."""
+    cells = {"real": {"kind": "real"}, "sdm": {"kind": "imported", "dataset": 650}}
+    seeds = [20240101, 20240102, 2**63 - 1]
+    spec = SweepSpec.model_validate(GRID | {"seeds": seeds, "count": 1_000_000, "cells": cells})
+    built = build_cells(spec, FINGERPRINTS | {"dataset 650": "c"})
+    Results(spec, built, runner_in(tmp_path).workspace).write_table()
+    table = pd.read_csv(tmp_path / "results.csv", dtype=str).set_index("cell")
+    assert [table.loc[f"edm-l64_nfe5_seed{s}", "seed"] for s in seeds] == [str(s) for s in seeds]
+    assert pd.isna(table.loc["sdm", "seed"])
+    assert set(table["count"].dropna()) == {"1000000"}
+    assert len(read_sweep_results(tmp_path / "results.csv")) == len(built)
+
+
+def test_images_that_were_removed_keep_no_results_back(tmp_path: Path) -> None:
+    """Of a finished sweep whose images made room for others; it ended in a RuntimeError."""
+    spec = SweepSpec.model_validate(GRID)
+    cells = build_cells(spec, FINGERPRINTS)
+    workspace = runner_in(tmp_path).workspace
+    drawn = cells[1].stages[0]
+    for stage in (drawn, *cells[1].stages[1:2]):
+        write_json(workspace.folder(stage) / "done.json", {"seconds_per_image": 1.0})
+    Results(spec, cells, workspace).publish()
+    assert (tmp_path / "results.csv").is_file()
+    with pytest.raises(
+        DataError, match=f"{workspace.folder(drawn)}: no Dataset601_. there; delete the folder .* makes it again"
+    ):
+        workspace.drawn(drawn)
+    with pytest.raises(DataError, match=r"no results/Dataset.*fold_0 there; delete the folder"):
+        workspace.trained(cells[1].stages[1])
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "per_case.csv"])
+def test_a_damaged_result_says_how_to_make_it_again(name: str, tmp_path: Path) -> None:
+    spec = SweepSpec.model_validate(GRID)
+    cells = build_cells(spec, FINGERPRINTS)
+    results = Results(spec, cells, runner_in(tmp_path).workspace)
+    stage = cells[0].stages[-1]
+    folder = results.workspace.folder(stage)
+    write_json(folder / "done.json", {})
+    write_json(results.workspace.result(stage) / "metrics.json", {})
+    (results.workspace.result(stage) / name).write_text("{ half of it")
+    with pytest.raises(DataError, match=rf"{name}.*; delete the folder {folder}, and the same sweep makes it again"):
+        results.scores_of("real") if name == "per_case.csv" else results.publish()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from echo_synth.errors import RunError
+from echo_synth.experiment.commands import StageCommands
 from echo_synth.experiment.runner import Runner, _link
 from echo_synth.experiment.shell import inherited_environment
 from echo_synth.experiment.stages import Cell, Stage
@@ -115,3 +116,19 @@ def test_links_follow_data_that_was_moved(tmp_path: Path) -> None:
         _link(tmp_path / place / "Dataset501_X", folder)
         assert (folder / "Dataset501_X").resolve() == (tmp_path / place / "Dataset501_X").resolve()
     assert [f.name for f in folder.iterdir()] == ["Dataset501_X"]
+
+
+def test_what_a_stage_took_is_unknown_where_it_was_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A segmenter that was killed near its end took minutes the second time; estimates believed it took no longer in all."""
+    runner = runner_in(tmp_path)
+    monkeypatch.setattr(StageCommands, "of", lambda *_: [["list"]])
+    stages = [Stage("segmenter", {"kind": name}) for name in ("whole", "cut")]
+    monkeypatch.setattr("echo_synth.experiment.runner.run_command", lambda *_: 1)
+    with pytest.raises(RunError):
+        runner.run(stages[1])
+    monkeypatch.setattr("echo_synth.experiment.runner.run_command", lambda *_: 0)
+    for stage in stages:
+        runner.run(stage)
+    took = [runner.workspace.seconds(stage) for stage in stages]
+    assert took[0] is not None
+    assert took[1] is None

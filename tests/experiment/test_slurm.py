@@ -8,10 +8,12 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from echo_synth.claims import lock_beside
 from echo_synth.errors import DataError, RunError
 from echo_synth.experiment import shell, slurm_watch
 from echo_synth.experiment.cluster import JobLimits
@@ -85,7 +87,7 @@ def test_jobs_that_are_in_the_queue_are_not_submitted_again(slurm: Path, tmp_pat
     (slurm / "states/5_0").write_text("RUNNING|echosynth-sweep-0|None")
     (slurm / "states/5_1").write_text("RUNNING|echosynth-sweep-0|None")
     sweep = SlurmSweep(runner, JobLimits(), said.append)
-    assert {cell: job.job_id for cell, job in sweep._in_queue([first, second]).items()} == {"c0": "5_0"}
+    assert {cell: known.job for cell, known in sweep._in_queue([first, second]).items()} == {"c0": "5_0"}
     for other in ("TIMEOUT|echosynth-sweep-0|TimeLimit", "RUNNING|of somebody else|None", "RUNNING||None"):
         (slurm / "states/5_0").write_text(other)
         assert sweep._in_queue([first, second]) == {}, other
@@ -96,6 +98,31 @@ def test_jobs_that_are_in_the_queue_are_not_submitted_again(slurm: Path, tmp_pat
     (jobs / "jobs.json").write_text(json.dumps(record))
     with pytest.raises(DataError, match=r"jobs\.json"):
         sweep._in_queue([first])
+
+
+def test_two_commands_at_once_submit_a_cell_once(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second looks into the queue only when the first has written down what it submitted."""
+    sweep = SlurmSweep(runner_in(tmp_path / "sweep"), JobLimits(), lambda line: None)
+    cells, events = _cells(1), list[str]()
+    lock = lock_beside(tmp_path / "sweep/jobs/jobs.json")
+
+    def noted(name: str) -> Callable[[SlurmSweep, list[Cell]], object]:
+        plain = getattr(SlurmSweep, name)
+
+        def call(asked: SlurmSweep, cells: list[Cell]) -> object:
+            events.append(f"{name} {'locked' if lock.is_file() else 'open'}")
+            return plain(asked, cells)
+
+        return call
+
+    for name in ("_in_queue", "_submit"):
+        monkeypatch.setattr(SlurmSweep, name, noted(name))
+    first = sweep._hand_in(cells)
+    assert events == ["_in_queue locked", "_submit locked"]
+    (slurm / "states/7").write_text(f"PENDING|{first['c0'].name}|Resources")
+    assert sweep._hand_in(cells) == first
+    assert len(events) == 3
+    assert not lock.exists()
 
 
 def test_what_was_asked_for_reaches_sbatch(slurm: Path, tmp_path: Path) -> None:
@@ -181,6 +208,13 @@ def test_states_with_and_without_accounting(slurm: Path) -> None:
     }
     (slurm / "down").touch()
     assert job_states({"5_0": "n"}) is None
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "PENDING", "UNKNOWN"])
+def test_a_job_that_only_accounting_takes_for_running_is_lost(slurm: Path, state: str) -> None:
+    """The controller lost its state; accounting never learns the end, and the sweep waited for ever."""
+    (slurm / "accounted").write_text(f"5|{state}|n\n")
+    assert job_states({"5": "n"}) == {}
 
 
 class _Job:

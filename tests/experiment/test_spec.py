@@ -113,3 +113,57 @@ def test_a_missing_file_is_no_preset(path: str) -> None:
 def test_unknown_files_name_the_presets() -> None:
     with pytest.raises(SpecError, match="presets: cpu, nfe, paper, paper-grid, questions, six-models, smoke"):
         read_sweep(Path("nothing.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("count: yes", "count: true .*expected a number"),
+        ("count: 8\nseeds: [no, on]", r"seeds\.0: false .*expected a number"),
+        ("count: 8\nmodels: {edm: {nfe: [on]}}", r"models\.edm\.nfe\.0: true"),
+        ("count: 8\ncells: {no: {kind: real}}", "cells: the name False is read as bool; expected text: put it between"),
+        ("count: 8\ncells: {2024-01-01: {kind: real}}", "cells: the name 2024-01-01 is read as date"),
+        ("count: 8\nmodels: {edm: {nfe: [5], 5: x}}", r"models\.edm: the name 5 is read as int"),
+        ("count: 8\nreference: null", "models, cells: both are empty"),
+    ],
+)
+def test_what_yaml_reads_otherwise_than_it_looks_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    """yes counted as one image, and a cell named no was refused without a word on quotes."""
+    file = tmp_path / "s.yaml"
+    file.write_text(f"real: 501\n{text}\n")
+    with pytest.raises(SpecError, match=f"s.yaml: {message}"):
+        read_sweep(file)
+
+
+def test_compile_is_a_boolean(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text("real: 501\ncount: 1\ncells: {real: {kind: real}}\ncompile: yes\n")
+    assert read_sweep(file).compile is True
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        {"kind": "real", "count": 5},
+        {"kind": "noise", "patients": 3},
+        {"kind": "mix", "base": "b", "count": 5},
+        {"kind": "bmode", "base": "b"},
+        {"kind": "pretrain", "base": "b", "share": 0.5},
+        {"kind": "imported", "dataset": 7, "low_agreement": 0.5},
+    ],
+)
+def test_a_setting_that_a_cell_does_not_have_is_refused(cell: dict[str, object], tmp_path: Path) -> None:
+    """It changed nothing, silently: noise of three patients was noise of all."""
+    file = tmp_path / "s.yaml"
+    file.write_text(yaml.safe_dump({"real": 501, "count": 1, "cells": {"a": cell}}))
+    with pytest.raises(SpecError, match=rf"cells\.a\.{list(cell)[-1]}: .* a cell of kind {cell['kind']} has none, but"):
+        read_sweep(file)
+
+
+def test_a_folder_does_not_hide_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "smoke").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert read_sweep(Path("smoke")).real == 501
+    (tmp_path / "other").mkdir()
+    with pytest.raises(SpecError, match="other: no such file, and no preset of that name"):
+        read_sweep(Path("other"))

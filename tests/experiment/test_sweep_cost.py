@@ -58,6 +58,36 @@ def test_stages_that_have_ended_tell_how_long_the_rest_takes(tmp_path: Path) -> 
     assert cost.money is None
 
 
+def test_what_has_ended_counts_by_its_length(tmp_path: Path) -> None:
+    """A trial of two epochs in the same folder promised 250 epochs in the time of two."""
+    spec = read_sweep(Path("paper"))
+    throughput = read_throughput(write(tmp_path, MODELS))
+    trainer = "nnUNetTrainerEchoSynth"
+
+    def hours(**config: object) -> float:
+        write_json(tmp_path / "sweep/work/segmenter-a/done.json", {"seconds": 3600.0, "config": config})
+        cost = price_sweep(spec, plan_cells(spec, None), throughput, Fleet("gpu", 1), tmp_path / "sweep")
+        return next(p.hours for p in cost.parts if p.name == "segmenters")
+
+    whole = hours(trainer=trainer, epochs=spec.segmenter.epochs if spec.segmenter else None)
+    assert whole == pytest.approx(27)
+    assert hours(trainer=trainer, epochs=1) > 50 * whole
+    assert hours(trainer="nnUNetTrainerGone") == pytest.approx(27)
+
+
+def test_guesses_are_core_hours_however_many_cores_a_process_has(tmp_path: Path) -> None:
+    """They were those of two cores, counted as of one or of sixteen."""
+    spec = read_sweep(Path("paper"))
+    machine = {"accelerator": "cpu", "device": "a CPU"}
+
+    def core_hours(cores: int) -> dict[str, float]:
+        throughput = read_throughput(write(tmp_path / str(cores), MODELS, threads=cores, **machine))
+        cost = price_sweep(spec, plan_cells(spec, None), throughput, Fleet("cpu", cores, cores), tmp_path / "none")
+        return {p.name: p.hours * cores for p in cost.parts if not p.name.startswith("datasets of")}
+
+    assert core_hours(1) == pytest.approx(core_hours(16))
+
+
 def test_only_and_what_the_benchmark_lacks(tmp_path: Path) -> None:
     spec = read_sweep(Path("paper"))
     throughput = read_throughput(write(tmp_path, ("edm-l64",)))
@@ -105,3 +135,12 @@ def test_status_refuses_a_benchmark_that_lacks_a_model(
     assert _run(f"sweep smoke.yaml --status --benchmark {folder}", monkeypatch) == 1
     assert "--models edm-l64" in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("models", ["edm-l64,edm-l64", "edm-l64,"])
+def test_a_benchmark_measures_each_model_once(
+    models: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it left of one that is there twice, plan refused."""
+    assert _run(f"benchmark --models {models} --dry-run", monkeypatch) == 1
+    assert f"--models {models}: expected each model once" in capsys.readouterr().err

@@ -44,7 +44,7 @@ def test_a_far_floor_is_named_and_does_not_flatten_the_rest(dice: float, label: 
 
 
 def test_level_lines_are_found_by_what_a_cell_is() -> None:
-    """Whatever the cells are named, one row a training; few patients, and noise of fewer images, are something else."""
+    """Whatever the cells are named, one row a training; few patients, noise of fewer images, and longer trainings are something else."""
 
     def row(cell: str, dice: float, **what: object) -> dict[str, object]:
         return {"cell": cell, "dice_lv_endo": dice, "dice_lv_endo_low": dice, "dice_lv_endo_high": dice} | what
@@ -54,6 +54,8 @@ def test_level_lines_are_found_by_what_a_cell_is() -> None:
         row("real_train0", 0.92, kind="real", segmenter_seed=0),
         row("real_train1", 0.94, kind="real", segmenter_seed=1),
         row("real25_train0", 0.5, kind="real", patients=25),
+        row("longer_train0", 0.98, kind="real", epochs=26),
+        row("floor_longer", 0.99, kind="noise", count=8, epochs=26),
         row("floor_train0", 0.86, kind="noise", count=8),
         row("floor_train1", 0.88, kind="noise", count=8),
         row("small_floor", 0.1, kind="noise", count=2),
