@@ -157,4 +157,4 @@ def sample_grid(
     images = draw_held_out(chosen.load(), data, rows, samplers, seed)
     labels = ["real", *(f"{n} NFE" for n in budgets)]
     write_bytes(out, png(image_rows({chosen.spec.dataset_name: images}, labels)))
-    done(f"wrote {out}: {count} validation maps, {', '.join(labels)}")
+    done(f"wrote {out}: {len(rows)} validation maps, {', '.join(labels)}")

@@ -37,6 +37,12 @@ class _PlainLoader(yaml.SafeLoader):
         self._depth -= 1
         return node
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        return super().construct_yaml_int(_as_written(node))  # type: ignore[no-untyped-call, no-any-return]
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        return super().construct_yaml_float(_as_written(node))  # type: ignore[no-untyped-call, no-any-return]
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:  # type: ignore[override]
         names = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         seen: set[tuple[str, str]] = set()
@@ -45,6 +51,23 @@ class _PlainLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"'{name[1]:.40}' is there twice", node.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep)
+
+
+for _kind in ("int", "float"):
+    _PlainLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", getattr(_PlainLoader, f"construct_yaml_{_kind}"))
+
+
+def _as_written(node: yaml.ScalarNode) -> yaml.ScalarNode:
+    """The node of a number. Raises ConstructorError for what YAML 1.1 takes for another number than people do: 0501 is 321, 1:30 is 90."""
+    digits = node.value.lstrip("+-")
+    if ":" in digits or (len(digits) > 1 and digits[0] == "0" and digits[1] in "01234567_"):
+        raise yaml.constructor.ConstructorError(
+            None,
+            None,
+            f"{node.value:.20} would be another number; write numbers without leading 0 or colon, and text in quotes",
+            node.start_mark,
+        )
+    return node
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ def need_cases(dataset: RawDataset, split: str) -> None:
 
 
 def held_out_cases(data: Prepared, count: int) -> NDArray[np.intp]:
-    """Positions of `count` validation cases, of which there are some (`need_cases`), spread evenly."""
+    """Positions of `count` validation cases, or of all if there are fewer (some, see `need_cases`), spread evenly."""
     rows = data.rows("val")
-    return np.asarray(rows[np.linspace(0, len(rows) - 1, count).astype(int)])
+    return np.asarray(rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)])
 
 
 def draw_held_out(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from echo_synth import specs
 from echo_synth.data.maps import open_maps
 from echo_synth.errors import DataError, RunError
 from echo_synth.evaluation import solver_study
+from echo_synth.evaluation.held_out_samples import held_out_cases
 from echo_synth.generation.engine import ImageGenerator, default_settings, step_noise
 from echo_synth.generation.solver_choice import choose_solver, solver_for
 from echo_synth.runs.find import find_vae
@@ -127,6 +129,12 @@ def test_pictures_of_held_out_maps(home: Path, tmp_path: Path) -> None:
     assert (tmp_path / "g.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(typer.BadParameter, match="expected positive numbers"):
         inspect_commands.sample_grid("edm-l64", 501, tmp_path / "h.png", "2,x")
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, [5]), (2, [5, 9]), (3, [5, 7, 9]), (4, [5, 7, 9])])
+def test_a_held_out_case_is_shown_once(count: int, expected: list[int]) -> None:
+    cases = SimpleNamespace(rows=lambda _split: np.asarray([5, 7, 9]))
+    assert held_out_cases(cases, count).tolist() == expected  # type: ignore[arg-type]
 
 
 def test_vaes_side_by_side(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
