@@ -326,8 +326,14 @@ def recover(path: Path, mine: Sequence[Path] = ()) -> None:
             _remove(step.old)
         if step.path.exists() and os.path.lexists(step.old):
             raise DataError(f"{step.old}: was replaced by an earlier command and cannot be removed; remove it yourself")
-    for leftover in path.parent.glob(f"{PARTIAL}{escape(path.name)}.[0-9]*"):  # of versions that named them by process
+    for leftover in _of_older_versions(path):
         _remove(leftover)
+
+
+def _of_older_versions(path: Path) -> list[Path]:
+    """What killed commands of versions left that named them by process; never `path.5.new`, which belongs to `path.5`."""
+    start = f"{PARTIAL}{path.name}."
+    return [p for p in path.parent.glob(f"{escape(start)}*") if p.name.removeprefix(start).isdecimal()]
 
 
 def _is_agreed(step: _Step, steps: Sequence[_Step]) -> bool:
