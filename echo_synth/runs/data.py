@@ -63,12 +63,19 @@ def training_data_of(folder: Path) -> TrainingData | None:
         return None
     content = read_json(file)
     try:
-        patients = tuple(content["train"]), tuple(content["val"])
+        patients = _names(content["train"]), _names(content["val"])
         origin = content.get("source", "unknown"), content.get("subject", "")
-        inherited = tuple(content.get("inherited", ()))
+        inherited = _names(content.get("inherited", []))
         data = TrainingData(content["dataset"], content["fingerprint"], *patients, *origin, inherited)
     except (KeyError, TypeError, AttributeError):
         raise RunError(f"{file}: expected dataset, fingerprint, train and val") from None
     if not all(isinstance(v, str) for v in (data.dataset, data.fingerprint, data.source, data.subject, *data.patients)):
         raise RunError(f"{file}: expected names of patients, found something else")
     return data
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """Of a list; a text would fall apart into letters, whom no dataset holds out. Raises TypeError for what is none."""
+    if not isinstance(value, list):
+        raise TypeError(f"a {type(value).__name__}")
+    return tuple(value)

@@ -134,7 +134,7 @@ def _new_folders(stem: str) -> Iterator[Path]:
 
 def _numbered(stem: str) -> dict[int, Path]:
     ends = {f: f.name.rsplit("_", 1)[1] for f in sorted(home.runs().glob(f"{stem}_*"))}
-    return {int(end): f for f, end in ends.items() if end.isdigit()}
+    return {int(end): f for f, end in ends.items() if end.isdecimal()}
 
 
 def _holds_nothing(folder: Path) -> bool:
