@@ -103,6 +103,34 @@ def test_a_folder_of_other_things_is_never_used(runs: Path) -> None:
             choose_run_folder(_request(runs / "photos", **options))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("history.csv", "tensorboard/events"), ("model.json", "samples/cat.jpg"), ("settings.json",), ("averages/1",)],
+)
+def test_files_of_other_programs_that_are_called_like_ours_stay(runs: Path, names: tuple[str, ...]) -> None:
+    """A training replaces history.csv, model.json, settings.json, samples/, tensorboard/, averages/ and finish/ of its folder."""
+    folder = runs / "of-another-program"
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text('{"mine": true}')
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(ExistsError, match="holds other files and no run; choose another --out"):
+            choose_run_folder(_request(folder, **options))
+
+
+def test_what_a_killed_start_leaves_is_no_other_program(runs: Path) -> None:
+    """model.json comes first, then settings.json and the marker, then history.csv and what else a training writes."""
+    folder = runs / "begun"
+    folder.mkdir(parents=True)
+    write_json(folder / DESCRIPTION, describe_vae("gamma-vae-64", "tiny").as_json())
+    assert choose_run_folder(_request(folder)) == folder
+    write_json(folder / "settings.json", {"command": "train-vae"})
+    (folder / "history.csv").touch()
+    assert choose_run_folder(_request(folder)) == folder
+    (folder / DESCRIPTION).write_text("damaged")
+    assert choose_run_folder(_request(folder)) == folder
+
+
 def test_weights_without_a_state_cannot_go_on(runs: Path) -> None:
     folder = put_run(runs / "a", 2)
     (folder / STATE).unlink()
