@@ -116,7 +116,7 @@ class DatasetWriter:
         labels = self.rows.loc[~self._has_label(), "case"]
         lost = [f"imagesTr/{c}_0000{nnunet_raw.ENDING}" for c in images]
         checksums.drop_lines(self.raw, [*lost, *(f"labelsTr/{c}{nnunet_raw.ENDING}" for c in labels)])
-        pictures = self.rows[~self._has_picture()]
+        pictures = self.rows[~(self._has_picture() & self.has_image())]  # those of lost images are drawn again
         names = zip(pictures["split"], pictures["view"], pictures["case"], strict=True)
         checksums.drop_lines(self.classification, [f"{split}/{view}/{case}.png" for split, view, case in names])
 
