@@ -149,8 +149,8 @@ def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Atomic `Path.write_text`, UTF-8."""
-    write_bytes(path, text.encode("utf-8"))
+    """Atomic `Path.write_text`, UTF-8; bytes of a path that are none become \\udcff, which JSON reads back."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, data: Any) -> None:

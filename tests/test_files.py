@@ -9,8 +9,9 @@ import pytest
 
 from echo_synth import files
 from echo_synth.errors import DataError, RunError, SpecError
-from echo_synth.files import disk_error, listed, read_json, read_short
+from echo_synth.files import disk_error, listed, read_json, read_short, write_json
 from echo_synth.folders import maker
+from echo_synth.home import nnunet_folder
 from echo_synth.runs.tensors import load_tensors
 from echo_synth.specs import validate
 
@@ -105,3 +106,20 @@ def test_what_a_shell_hands_over_is_read(tmp_path: Path) -> None:
         assert read_json(Path(f"/dev/fd/{reading}")) == {"a": 1}
     finally:
         os.close(reading)
+
+
+def test_paths_that_are_not_utf8_are_written_and_read_back(tmp_path: Path) -> None:
+    path = os.fsdecode(b"/data/caf\xe9")
+    write_json(tmp_path / "settings.json", {"out": path})
+    assert read_json(tmp_path / "settings.json") == {"out": path}
+    (tmp_path / "settings.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("variable", ["ECHOSYNTH_HOME", "nnUNet_raw"])
+def test_a_home_whose_name_is_not_utf8_is_refused(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As such paths are on the command line; pyarrow, for one, cannot write there."""
+    monkeypatch.setenv(variable, "/data/with space/é")
+    assert str(nnunet_folder("nnUNet_raw")).startswith("/data/with space/é")
+    monkeypatch.setenv(variable, os.fsdecode(b"/data/caf\xe9"))
+    with pytest.raises(DataError, match=rf"{variable}: /data/caf\\udce9 is not a name in UTF-8"):
+        nnunet_folder("nnUNet_raw")
