@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from echo_synth.errors import RunError
-from echo_synth.files import read_json, write_json
+from echo_synth.files import LISTS_CASES, read_json, write_json
 
 DATA = "data.json"
 
@@ -61,7 +61,7 @@ def training_data_of(folder: Path) -> TrainingData | None:
     file = folder / DATA
     if not file.is_file():
         return None
-    content = read_json(file)
+    content = read_json(file, LISTS_CASES)  # of imported images each may be a patient of its own
     try:
         patients = _names(content["train"]), _names(content["val"])
         origin = content.get("source", "unknown"), content.get("subject", "")

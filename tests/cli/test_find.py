@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from echo_synth import doctor, inventory, specs
+from echo_synth.files import write_json
 from echo_synth.runs.folder import Run
 
 
@@ -115,3 +116,16 @@ def test_doctor_goes_on_where_a_run_may_not_be_read(tmp_path: Path, monkeypatch:
     findings = {f.what: f for f in doctor._weights()}
     assert findings["trained edm-l64"].state == doctor.BROKEN
     assert "private/model.safetensors: no permission" in findings["trained edm-l64"].found
+
+
+def test_a_mixture_of_very_many_cases_is_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path))
+    folder = tmp_path / "nnunet/raw/Dataset701_MIX"
+    case = {
+        "images": ["../Dataset601_Noise/imagesTr/" + "x" * 100],
+        "label": "../Dataset601_Noise/labelsTr/" + "x" * 100,
+    }
+    described = {"numTraining": 20000, "dataset": {f"case{i}": case for i in range(20000)}}
+    write_json(folder / "dataset.json", described)
+    write_json(folder / "settings.json", {"command": "mix-datasets"})
+    assert [(e.what, e.count, e.state) for e in inventory.inventory({"datasets"})] == [("mixture", 20000, "")]

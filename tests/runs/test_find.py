@@ -91,3 +91,12 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         save_tensors(tmp_path / "w.safetensors", {"weight": torch.full((1, 1), value), "bias": torch.zeros(1)})
         with pytest.raises(RunError, match="weight holds values that are not finite"):
             load_weights(torch.nn.Linear(1, 1), tmp_path / "w.safetensors")
+
+
+def test_very_many_patients_are_read_back(tmp_path: Path) -> None:
+    """Of images whose names tell no patient each counts as one."""
+    data = TrainingData(
+        "Dataset601_Imported", "abc", tuple(f"foreign{i:06d}" for i in range(300_000)), ("foreign300000",)
+    )
+    write_training_data(tmp_path, data)
+    assert training_data_of(tmp_path) == data

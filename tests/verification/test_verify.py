@@ -223,6 +223,10 @@ def test_converted_datasets_and_mixtures(own_home: Path) -> None:
     image = referred.image_path(str(row.case), "train")
     image.unlink()
     assert _found(mixture) == {("missing", str(image))}
+    with pytest.raises(
+        DataError, match=r"aug\d_seed0_0000\.nii\.gz: missing, although cases\.csv of Dataset601_Noise names"
+    ):
+        mix_datasets(501, 701, synthetic=[601], overwrite=True)
     (mixture / "settings.json").unlink()  # which has no hash itself
     found = verify(mixture)
     assert not found.recorded
