@@ -30,6 +30,7 @@ SUMS = "SHA256SUMS"
 _WITHOUT_LINE = (SUMS, "settings.json")
 Kind = Literal["missing", "altered", "extra", "unreadable"]
 _MOST_BYTES = 1 << 29  # of SHA256SUMS: three files for each of a million images
+_MADE_AGAIN = "remove SHA256SUMS and the command that made the folder writes it again"
 _AT_ONCE = 4096  # files that wait for a thread
 _LINE = re.compile(rb"(\\?)([0-9a-f]{64}) [ *]([^\n]+)")
 _ESCAPES = {b"\\\\": b"\\", b"\\n": b"\n", b"\\r": b"\r"}
@@ -150,8 +151,11 @@ def read(folder: Path) -> dict[str, str] | None:
     for number, line in enumerate(lines, start=1):
         if line:
             name, digest = _parsed(file, number, line)
-            if name not in _WITHOUT_LINE:
-                sums[name] = digest
+            if sums.get(name, digest) != digest:
+                raise DataError(f"{file}, line {number}: names {name[:60]!r} again, with another hash; {_MADE_AGAIN}")
+            sums[name] = digest
+    for name in _WITHOUT_LINE:
+        sums.pop(name, None)
     return sums
 
 
@@ -159,7 +163,7 @@ def _parsed(file: Path, number: int, line: bytes) -> tuple[str, str]:
     match = _LINE.fullmatch(line)
     if match is None:
         raise DataError(
-            f"{file}, line {number}: found {line[:60]!r}, expected 64 hex digits, two spaces and a file name; remove SHA256SUMS and the command that made the folder writes it again"
+            f"{file}, line {number}: found {line[:60]!r}, expected 64 hex digits, two spaces and a file name; {_MADE_AGAIN}"
         )
     escaped, digest, written = match.groups()
     if escaped:

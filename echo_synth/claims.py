@@ -23,12 +23,13 @@ from typing import Any
 from uuid import uuid4
 
 from echo_synth.errors import HeldError
-from echo_synth.files import disk_error
+from echo_synth.files import disk_error, open_file
 
 LOCK = ".echosynth-lock"
 HEARTBEAT_SECONDS = 3.0
 STALE_SECONDS = 30.0
 _POLL_SECONDS = 0.2
+_MOST_BYTES = 1 << 16  # of a lock file
 _CLOCKS_APART = 600.0  # Lustre writes times by the clock of the machine that touches, and machines differ
 _PAUSE_SECONDS = 2.0  # a look that took longer: the file server stood still, and no holder could touch anything
 
@@ -179,7 +180,7 @@ def _is_dead(lock: Path, holder: dict[str, Any]) -> bool:
 def _is_locked(lock: Path) -> bool:
     """Whether a living process has its flock on the file; False also where that cannot be seen (another machine)."""
     try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return False
     try:
@@ -215,7 +216,7 @@ def _stays_untouched(lock: Path) -> bool:
 def _touched(lock: Path) -> int | None:
     """Its time, asked of the file server: opening a file makes an NFS client look again, a mere stat may be answered from memory."""
     try:
-        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except PermissionError:  # of another user, say; its age can be asked for all the same
         try:
             return os.stat(lock).st_mtime_ns
@@ -247,7 +248,8 @@ def _seconds_untouched(lock: Path) -> float:
 def _holder(lock: Path) -> dict[str, Any]:
     """What the lock file says of its holder; empty where it is being written, damaged or gone."""
     try:
-        content = json.loads(lock.read_text(encoding="utf-8"))
+        with open_file(lock) as file:
+            content = json.loads(file.read(_MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) and isinstance(content.get("process"), int) else {}

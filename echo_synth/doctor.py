@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from echo_synth import specs
-from echo_synth.errors import EchoSynthError
+from echo_synth.errors import DataError, EchoSynthError
 from echo_synth.estimate import format_bytes
-from echo_synth.files import listed
-from echo_synth.home import NNUNET_FOLDERS, home, nnunet_folder, plugin_folder
+from echo_synth.files import disk_error, listed
+from echo_synth.home import NNUNET_FOLDERS, home, nnunet_folder, plugin_folder, runs
 from echo_synth.parallel import available_cores, available_memory
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
@@ -119,7 +119,7 @@ def _processor() -> str:
 
 
 def _room() -> Iterator[Finding]:
-    place = next(p for p in (home(), *home().parents) if p.exists())
+    place = next(p for p in (home(), *home().parents) if os.path.exists(p))
     free = shutil.disk_usage(place).free
     few = "" if free >= _LEAST_DISK else f"free some, or set ECHOSYNTH_HOME to a disk with {format_bytes(_LEAST_DISK)}"
     yield Finding("disk", MISSING if few else OK, f"{format_bytes(free)} free at {place}", few)
@@ -137,9 +137,9 @@ def _folders() -> Iterator[Finding]:
 
 def _folder(what: str, path: Path, variable: str) -> Finding:
     given = "" if os.environ.get(variable) else ", by default"
-    if not path.exists():
-        parent = next(p for p in path.parents if p.exists())
-        if os.access(parent, os.W_OK):
+    if not os.path.lexists(path):
+        parent = next(p for p in path.parents if os.path.lexists(p))
+        if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
             return Finding(what, OK, f"{path}{given}: will be made")
         return Finding(
             what, BROKEN, f"{path}{given}: cannot be made in {parent}", f"export {variable}=a folder of yours"
@@ -177,9 +177,18 @@ def _weights() -> Iterator[Finding]:
             yield Finding(f"bundled {model}", OK, f"{run.hash()}, trained on phantoms")
         except EchoSynthError as e:
             yield Finding(f"bundled {model}", BROKEN, str(e).splitlines()[0], "install the package again")
-    trained = {model: run for model in diffusion_models() if (run := newest_run(model))}
+    try:
+        trained = {model: run for model in diffusion_models() if (run := newest_run(model))}
+    except OSError as e:
+        yield Finding("trained models", BROKEN, str(disk_error(e, runs())), "export ECHOSYNTH_HOME=a folder of yours")
+        return
     for model, newest in trained.items():
-        yield Finding(f"trained {model}", OK, f"{newest.folder} ({newest.hash()})")
+        try:
+            yield Finding(f"trained {model}", OK, f"{newest.folder} ({newest.hash()})")
+        except OSError as e:
+            yield Finding(
+                f"trained {model}", BROKEN, str(disk_error(e, newest.weights)), "pass --checkpoint with another run"
+            )
     if not trained:
         yield Finding("trained models", OK, "none yet (optional)", _first_step())
 
@@ -188,7 +197,11 @@ def _first_step() -> str:
     """The command that a training of one's own begins with."""
     from echo_synth.runs.find import newest_run
 
-    datasets = [path.name for path in listed(nnunet_folder("nnUNet_raw"), "Dataset[0-9][0-9][0-9]_*") if path.is_dir()]
+    try:
+        found = listed(nnunet_folder("nnUNet_raw"), "Dataset[0-9][0-9][0-9]_*")
+    except DataError as e:
+        return str(e)
+    datasets = [path.name for path in found if path.is_dir()]
     if not datasets:
         return "to train: echosynth convert-camus FOLDER --dataset-id 501, of CAMUS or of 'echosynth phantom'"
     own = f"--dataset-id {int(datasets[0][7:10])}"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import json
+import math
 import os
+import stat
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from echo_synth.errors import DataError, EchoSynthError
 
@@ -146,8 +149,8 @@ def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Atomic `Path.write_text`, UTF-8."""
-    write_bytes(path, text.encode("utf-8"))
+    """Atomic `Path.write_text`, UTF-8; bytes of a path that are none become \\udcff, which JSON reads back."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -155,10 +158,25 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")
 
 
+_HANDED_OVER = ("/dev/", "/proc/")  # where a shell's <(COMMAND) and standard input are
+
+
+def open_file(path: Path) -> BinaryIO:
+    """`path`, opened to be read. Raises OSError for what is no file: a pipe in its place would be waited for without end."""
+    handed_over = str(path).startswith(_HANDED_OVER)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if handed_over else os.O_NONBLOCK))
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode) and not handed_over:
+        os.close(descriptor)
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(code, os.strerror(code) if code == errno.EISDIR else "not a regular file", str(path))
+    return open(descriptor, "rb")
+
+
 def read_short(path: Path, most: int, expected: str, error: type[EchoSynthError] = DataError) -> bytes:
     """Content of a file of at most `most` bytes. Raises `error` when it cannot be read or is longer than `expected`."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             data = file.read(most + 1)
     except OSError as e:
         raise error(f"{path}: cannot be read ({e.strerror or e})") from None
@@ -182,13 +200,13 @@ def read_json(path: Path, most: int = MOST_JSON) -> Any:
         most: characters; `LISTS_CASES` where a dataset's cases are named.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(most + 1)
+        with open_file(path) as file, io.TextIOWrapper(file, encoding="utf-8") as text_file:
+            text = text_file.read(most + 1)
         if len(text) > most or text.count(",") > most // _CHARACTERS:
             raise DataError(
                 f"{path}: more than {most} characters or {most // _CHARACTERS} values, no such file of ours is that long"
             )
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except FileNotFoundError:
         raise DataError(f"{path}: missing") from None
     except OSError as e:
@@ -199,6 +217,14 @@ def read_json(path: Path, most: int = MOST_JSON) -> Any:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
+
+
+def _finite(text: str) -> float:
+    """Also 1e999 is infinity."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text:.20} is too large")
+    return number
 
 
 def new_array(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memmap[Any, Any]:

@@ -25,7 +25,7 @@ from typing import Any
 from echo_synth import checksums
 from echo_synth.claims import claim, lock_beside
 from echo_synth.errors import DataError, ExistsError, HeldError
-from echo_synth.files import PARTIAL, check_writable, disk_error, write_json
+from echo_synth.files import PARTIAL, check_writable, disk_error, open_file, write_json
 
 MARKER = "echosynth.json"
 _SETTINGS = "settings.json"
@@ -40,7 +40,7 @@ def maker(folder: Path) -> str | None:
     """Which command made `folder`, by its marker, or by what older versions left; None where nothing says."""
     for name, key in ((MARKER, "made_by"), (_SETTINGS, "command")):
         try:
-            with open(folder / name, encoding="utf-8") as file:
+            with open_file(folder / name) as file:
                 content = json.loads(file.read(1 << 20))
             if isinstance(content, dict) and isinstance(content.get(key), str):
                 return str(content[key])
@@ -58,8 +58,8 @@ def _maker_of_older(folder: Path) -> str | None:
         if (folder / name).is_file():
             return command
     try:
-        with open(folder / "cases.csv", encoding="utf-8") as file:
-            columns = file.readline(10000).strip().split(",")
+        with open_file(folder / "cases.csv") as file:
+            columns = file.readline(10000).decode().strip().split(",")
     except (OSError, ValueError):
         return None
     return "convert-camus" if "native_rows" in columns and (folder / "train").is_dir() else None
@@ -326,8 +326,14 @@ def recover(path: Path, mine: Sequence[Path] = ()) -> None:
             _remove(step.old)
         if step.path.exists() and os.path.lexists(step.old):
             raise DataError(f"{step.old}: was replaced by an earlier command and cannot be removed; remove it yourself")
-    for leftover in path.parent.glob(f"{PARTIAL}{escape(path.name)}.[0-9]*"):  # of versions that named them by process
+    for leftover in _of_older_versions(path):
         _remove(leftover)
+
+
+def _of_older_versions(path: Path) -> list[Path]:
+    """What killed commands of versions left that named them by process; never `path.5.new`, which belongs to `path.5`."""
+    start = f"{PARTIAL}{path.name}."
+    return [p for p in path.parent.glob(f"{escape(start)}*") if p.name.removeprefix(start).isdecimal()]
 
 
 def _is_agreed(step: _Step, steps: Sequence[_Step]) -> bool:
@@ -338,9 +344,10 @@ def _is_agreed(step: _Step, steps: Sequence[_Step]) -> bool:
 
 def _read_journal(journal: Path, path: Path) -> list[_Step]:
     try:
-        entries: list[dict[str, Any]] = json.loads(journal.read_text(encoding="utf-8"))
+        with open_file(journal) as file:
+            entries: list[dict[str, Any]] = json.loads(file.read())
         steps = [_Step.of(Path(entry["path"])) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise DataError(f"{journal}: not readable ({e}); it belongs to an interrupted command, remove it") from None
     return steps if path.absolute() in [step.path for step in steps] else []
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from echo_synth.data.nnunet_raw import ENDING
 from echo_synth.errors import EchoSynthError
-from echo_synth.files import disk_error, read_json
+from echo_synth.files import LISTS_CASES, disk_error, read_json
 from echo_synth.home import home, maps, nnunet_folder, runs
 from echo_synth.runs.description import Description
 from echo_synth.runs.folder import read_description
@@ -141,9 +141,9 @@ def _count(folder: Path, ending: str) -> int:
 
 
 def _training_images(folder: Path) -> int:
-    """What dataset.json says of their number."""
+    """What dataset.json says of their number; that of a mixture names every case."""
     file = folder / "dataset.json"
-    content = read_json(file) if file.is_file() else {}
+    content = read_json(file, LISTS_CASES) if file.is_file() else {}
     number = content.get("numTraining") if isinstance(content, dict) else None
     return number if isinstance(number, int) else 0
 

@@ -92,8 +92,10 @@ def _bring_into_place(folder: Path, files: Sequence[str]) -> None:
         return
     if (whole / _NAMES).is_file():
         (folder / last).unlink(missing_ok=True)
-        for name in set(files) - set(read_json(whole / _NAMES)):
-            (folder / name).unlink(missing_ok=True)
+        written = read_json(whole / _NAMES)
+        for name in files:
+            if isinstance(written, list) and name not in written:
+                (folder / name).unlink(missing_ok=True)
         names = [p.name for p in whole.iterdir() if p.name not in (last, _NAMES)]
         for name in (*sorted(names), last):
             if (whole / name).exists():

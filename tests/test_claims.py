@@ -208,3 +208,12 @@ def test_a_lock_that_may_not_be_read_has_an_age(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "open", refuse)
     assert claims._seconds_untouched(lock) > 2e5
+
+
+def test_a_pipe_in_the_place_of_a_lock_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening one to read it would wait without end for somebody who writes."""
+    monkeypatch.setattr(claims, "STALE_SECONDS", 0.5)
+    os.mkfifo(lock_in(tmp_path))
+    assert holder_of(lock_in(tmp_path)) is None
+    with claim(lock_in(tmp_path)):
+        assert lock_in(tmp_path).is_file()

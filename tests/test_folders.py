@@ -228,3 +228,18 @@ def test_a_folder_with_damaged_sums_can_be_replaced(tmp_path: Path) -> None:
     mark(tmp_path / "maps", "make-maps")
     (tmp_path / "maps" / checksums.SUMS).write_bytes(b"\xff no sums")
     check_target(tmp_path / "maps", "make-maps", overwrite=True)
+
+
+def test_names_that_begin_alike_do_not_touch_each_other(tmp_path: Path) -> None:
+    """`ema-0` and `ema-0.05`: what one is at work on, or has replaced, is no leftover of the other."""
+    (tmp_path / ".partial-ema-0.4194305").mkdir()  # of an earlier version's killed command for ema-0
+    former = tmp_path / ".partial-ema-0.1.old"
+    former.mkdir()
+    (former / "word").write_text("the only copy")
+    with new_folder(tmp_path / "ema-0.05", "average-weights", overwrite=False) as longer:
+        (longer / "word").write_text("longer")
+        with new_folder(tmp_path / "ema-0", "average-weights", overwrite=False) as shorter:
+            (shorter / "word").write_text("shorter")
+    assert (tmp_path / "ema-0.05" / "word").read_text() == "longer"
+    assert (tmp_path / "ema-0" / "word").read_text() == "shorter"
+    assert _hidden(tmp_path) == [former.name]

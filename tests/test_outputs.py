@@ -136,3 +136,11 @@ def test_a_kill_at_any_moment_leaves_the_old_results_or_the_new_ones(tmp_path: P
     assert seen in (old, new)
     _write(tmp_path, "last")
     assert _content(tmp_path) == dict.fromkeys(FILES[:2], "last")
+
+
+def test_a_list_of_names_that_is_none_keeps_what_is_there(tmp_path: Path) -> None:
+    write_json(tmp_path / "settings.json", {"command": "quality"})
+    (tmp_path / "quality.csv").write_text("old")
+    for content in ([["quality.csv"]], 7, {"quality.csv": 1}):
+        write_json(tmp_path / ".partial-results" / ".partial-names.json", content)
+        _check(tmp_path, overwrite=True)

@@ -115,6 +115,7 @@ def write(
     for row in table.to_dict("records"):
         source = by_name[row["source"]]
         image, label = source.image_path(row["case"], row["split"]), source.label_path(row["case"], row["split"])
+        _refuse_missing(source, image, label)
         holders[source.name].add(image.parent.parent.name)
         # Relative, so that nnUNet_raw can move.
         files[row["case"]] = {"images": [os.path.relpath(image, path)], "label": os.path.relpath(label, path)}
@@ -128,6 +129,15 @@ def write(
         write_json(folder / "settings.json", {**settings, KEY: _facts(table, sources)})
         mark(folder, MADE_BY)
         checksums.record(folder)
+
+
+def _refuse_missing(source: RawDataset, *files: Path) -> None:
+    """Raise DataError where one is not there: nnU-Net would notice in the middle of its preprocessing."""
+    for file in files:
+        if not file.is_file():
+            raise DataError(
+                f"{file}: missing, although cases.csv of {source.name} names its case; run the command that made {source.name} again"
+            )
 
 
 def _facts(table: pd.DataFrame, sources: Sequence[RawDataset]) -> dict[str, Any]:

@@ -37,17 +37,28 @@ class Shard:
 
 
 WHOLE = Shard(0, 1)
+_SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 _SHARD_LOCK = re.compile(rf"{re.escape(LOCK)}-\d+-of-\d+")
 
 
 def parse_shard(text: str) -> Shard:
-    """Shard of i/n, or for 0/1 the process's place under torchrun. Raises SpecError that names --shard."""
-    if text == "0/1" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return Shard(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-    index, _, count = text.partition("/")
-    if not (index.isascii() and index.isdigit() and count.isascii() and count.isdigit() and int(index) < int(count)):
-        raise SpecError(f"--shard {text}: expected i/n with 0 <= i < n, such as 0/4")
-    return Shard(int(index), int(count))
+    """Shard of i/n, or for 0/1 the process's place under torchrun.
+
+    Raises SpecError that names --shard, or the variables of torchrun.
+    """
+    rank, world = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    place = _SHARD.fullmatch(f"{rank}/{world}")
+    if text == "0/1" and world not in ("", "1"):
+        if place is None or int(place[1]) >= int(place[2]):
+            raise SpecError(
+                f"WORLD_SIZE={world:.20} RANK={rank:.20}: expected numbers with 0 <= RANK < WORLD_SIZE, as torchrun sets them; "
+                "unset both to draw in this process alone"
+            )
+        return Shard(int(place[1]), int(place[2]))
+    asked = _SHARD.fullmatch(text)
+    if asked is None or int(asked[1]) >= int(asked[2]):
+        raise SpecError(f"--shard {text:.80}: expected i/n with 0 <= i < n, such as 0/4")
+    return Shard(int(asked[1]), int(asked[2]))
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from echo_synth import checksums
 from echo_synth.claims import LOCK, claim, lock_in
 from echo_synth.data import nnunet_raw
 from echo_synth.errors import DataError, ExistsError, HeldError
@@ -58,7 +60,7 @@ def choose_target(request: TargetRequest) -> Target:
     raw = _choose_raw(request)
     target = Target(raw, (request.classification or classification() / raw.name).absolute())
     _check_raw(raw, request.identity)
-    _check_classification(target)
+    _check_classification(target, request.identity)
     for folder in (target.raw, target.classification):
         check_writable(folder)
     return target
@@ -80,11 +82,22 @@ def make_target(request: TargetRequest, settings_of: Callable[[Target], Mapping[
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise disk_error(e, target.raw) from e
-        if _identity_of(target.raw) != _as_json(request.identity):
+        settings = _settings_of(target.raw)
+        told = settings.get("identity"), settings.get("classification")
+        if told != (_as_json(request.identity), str(target.classification)):
             write_json(target.raw / _SETTINGS, {**settings_of(target), "identity": dict(request.identity)})
-        if not (target.classification / MARKER).is_file():
-            write_json(target.classification / MARKER, {"made_by": "generate", "dataset": target.raw.name})
+        _mark_pictures(target, request.identity)
     return target
+
+
+def _mark_pictures(target: Target, identity: Mapping[str, Any]) -> None:
+    """Say of the classification folder whose pictures it holds; what is said already, or by an earlier version, stays."""
+    drawn = _drawn_with(target.classification)
+    if (target.classification / MARKER).is_file() and drawn in (None, _digest(identity)):
+        return
+    checksums.forget(target.classification)
+    content = {"made_by": "generate", "dataset": target.raw.name, "settings": _digest(identity)}
+    write_json(target.classification / MARKER, content)
 
 
 def check_ours(target: Target, request: TargetRequest) -> None:
@@ -116,12 +129,17 @@ def _choose_raw(request: TargetRequest) -> Path:
 
 def _identity_of(raw: Path) -> dict[str, Any] | None:
     """Identity of the dataset in `raw`; None where it was not made by generate."""
+    identity = _settings_of(raw).get("identity")
+    return identity if isinstance(identity, dict) else None
+
+
+def _settings_of(raw: Path) -> dict[str, Any]:
+    """settings.json; empty where it is missing or damaged."""
     try:
         settings = read_json(raw / _SETTINGS)
     except DataError:
-        return None
-    identity = settings.get("identity") if isinstance(settings, dict) else None
-    return identity if isinstance(identity, dict) else None
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def _check_raw(raw: Path, identity: Mapping[str, Any]) -> None:
@@ -146,8 +164,8 @@ def _is_empty(raw: Path) -> bool:
     return not is_held(raw) and not any((raw / "imagesTr").glob(f"*{nnunet_raw.ENDING}"))
 
 
-def _check_classification(target: Target) -> None:
-    """Raise ExistsError where pictures would be mixed with other files."""
+def _check_classification(target: Target, identity: Mapping[str, Any]) -> None:
+    """Raise ExistsError where pictures would be mixed with other files, or with those of an earlier dataset of this name."""
     folder = target.classification
     if target.raw == folder or folder.is_relative_to(target.raw) or target.raw.is_relative_to(folder):
         raise ExistsError(f"--classification {folder}: is inside {target.raw} or around it; choose a folder beside it")
@@ -158,12 +176,30 @@ def _check_classification(target: Target) -> None:
         owner = content.get("dataset") if isinstance(content, dict) else None
         ours = owner == target.raw.name
     else:  # of a version without marker, or of a command that was killed before it
-        settings = read_json(target.raw / _SETTINGS) if (target.raw / _SETTINGS).is_file() else {}
-        ours = isinstance(settings, dict) and settings.get("classification") == str(folder)
+        ours = _settings_of(target.raw).get("classification") == str(folder)
     if not ours:
         raise ExistsError(
             f"{folder} holds other files than the pictures of {target.raw.name}; choose another --classification"
         )
+    drawn = _drawn_with(folder)
+    same = drawn == _digest(identity) if drawn else _identity_of(target.raw) == _as_json(identity)
+    if not same and any(folder.rglob("*.png")):
+        raise ExistsError(
+            f"{folder} holds pictures of an earlier {target.raw.name}, drawn with other settings; remove that folder, or choose "
+            "another --classification"
+        )
+
+
+def _drawn_with(folder: Path) -> str | None:
+    """`_digest` of what the pictures in a classification folder were drawn with; None where an earlier version did not say."""
+    content = read_json(folder / MARKER) if (folder / MARKER).is_file() else None
+    drawn = content.get("settings") if isinstance(content, dict) else None
+    return drawn if isinstance(drawn, str) else None
+
+
+def _digest(identity: Mapping[str, Any]) -> str:
+    """First 16 hex digits of a SHA-256."""
+    return hashlib.sha256(json.dumps(_as_json(identity), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _holds_files(folder: Path) -> bool:

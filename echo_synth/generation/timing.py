@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from echo_synth.claims import claim, lock_beside
-from echo_synth.errors import DataError
+from echo_synth.errors import DataError, HeldError
 from echo_synth.files import write_json
 from echo_synth.records import read_json_as
 
@@ -56,12 +57,13 @@ def timing_file(dataset: Path) -> Path:
 
 
 def record_attempt(dataset: Path, attempt: Attempt) -> None:
-    """Add a record; processes that end together take turns. Raises DataError when it cannot be written.
+    """Add a record; processes that end together take turns.
 
-    A damaged file gives way: how long drawing took is not worth losing what was drawn.
+    A damaged file gives way, and one that cannot be written (another user's, in a folder that many share) stays as it is:
+    how long drawing took is not worth losing what was drawn.
     """
     file = timing_file(dataset)
-    with claim(lock_beside(file), wait=60):
+    with suppress(DataError, HeldError), claim(lock_beside(file), wait=60):
         try:
             known = _read(file)
         except DataError:

@@ -29,7 +29,7 @@ from echo_synth.data.nifti import write_image
 from echo_synth.data.png import pack_grey_png
 from echo_synth.data.subject import SUBJECT, Subject, heart, write_subject
 from echo_synth.errors import DataError
-from echo_synth.files import PARTIAL, disk_error, write_bytes
+from echo_synth.files import PARTIAL, disk_error, open_file, write_bytes
 from echo_synth.generation.manifest import MANIFEST, write_manifest
 from echo_synth.generation.shards import WHOLE, Shard, hold_shard, remove_dead_shards
 from echo_synth.parallel import available_cores
@@ -116,7 +116,7 @@ class DatasetWriter:
         labels = self.rows.loc[~self._has_label(), "case"]
         lost = [f"imagesTr/{c}_0000{nnunet_raw.ENDING}" for c in images]
         checksums.drop_lines(self.raw, [*lost, *(f"labelsTr/{c}{nnunet_raw.ENDING}" for c in labels)])
-        pictures = self.rows[~self._has_picture()]
+        pictures = self.rows[~(self._has_picture() & self.has_image())]  # those of lost images are drawn again
         names = zip(pictures["split"], pictures["view"], pictures["case"], strict=True)
         checksums.drop_lines(self.classification, [f"{split}/{view}/{case}.png" for split, view, case in names])
 
@@ -193,7 +193,7 @@ class DatasetWriter:
 def _is_whole(file: Path) -> bool:
     """Whether the file ends as its format says, which tells a cut or emptied one without unpacking it."""
     try:
-        with open(file, "rb") as opened:
+        with open_file(file) as opened:
             opened.seek(-len(_PNG_END), os.SEEK_END)
             end = opened.read()
     except OSError:  # shorter than that, or not readable

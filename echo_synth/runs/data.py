@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from echo_synth.errors import RunError
-from echo_synth.files import read_json, write_json
+from echo_synth.files import LISTS_CASES, read_json, write_json
 
 DATA = "data.json"
 
@@ -61,14 +61,21 @@ def training_data_of(folder: Path) -> TrainingData | None:
     file = folder / DATA
     if not file.is_file():
         return None
-    content = read_json(file)
+    content = read_json(file, LISTS_CASES)  # of imported images each may be a patient of its own
     try:
-        patients = tuple(content["train"]), tuple(content["val"])
+        patients = _names(content["train"]), _names(content["val"])
         origin = content.get("source", "unknown"), content.get("subject", "")
-        inherited = tuple(content.get("inherited", ()))
+        inherited = _names(content.get("inherited", []))
         data = TrainingData(content["dataset"], content["fingerprint"], *patients, *origin, inherited)
     except (KeyError, TypeError, AttributeError):
         raise RunError(f"{file}: expected dataset, fingerprint, train and val") from None
     if not all(isinstance(v, str) for v in (data.dataset, data.fingerprint, data.source, data.subject, *data.patients)):
         raise RunError(f"{file}: expected names of patients, found something else")
     return data
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """Of a list; a text would fall apart into letters, whom no dataset holds out. Raises TypeError for what is none."""
+    if not isinstance(value, list):
+        raise TypeError(f"a {type(value).__name__}")
+    return tuple(value)

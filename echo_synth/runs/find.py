@@ -163,6 +163,14 @@ def find_vae_of(description: DiffusionDescription, vae_model: str, beside: Path)
     folders = [c if c.is_dir() else c.parent for c in candidates]
     folders.append(specs.root() / "bundled" / vae_model)
     for folder in folders:
-        if (folder / WEIGHTS).is_file() and file_hash(folder / WEIGHTS) == wanted:
+        if _hash_of(folder / WEIGHTS) == wanted:
             return open_run(folder, "vae")
     raise RunError(f"{beside}: its Γ-VAE (weights {wanted}) is in no run folder; pass --vae with its folder")
+
+
+def _hash_of(weights: Path) -> str | None:
+    """`file_hash`; None where there are none, or of another user who keeps them to himself."""
+    try:
+        return file_hash(weights) if weights.is_file() else None
+    except PermissionError:
+        return None

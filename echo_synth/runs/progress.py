@@ -59,7 +59,9 @@ def progress_of(folder: Path) -> Progress | None:
         length, step = {**header["identity"], **header}, int(header["step"])
         images, batch = int(length["images"]), int(length["batch"])
         validated = int(header["validated_step"]) == step
-    except (KeyError, TypeError, ValueError):
+        if min(step, images) < 0 or batch < 1:
+            raise ValueError("no position of a training")
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise RunError(f"{folder / STATE}: does not say how far the training is; {TRAIN_AGAIN}") from None
     over = validated and step * batch >= images and _decoder_is_finished(folder)
     return Progress(min(step * batch, images), images, over)

@@ -13,7 +13,7 @@ from typing import Any
 
 from echo_synth import checksums, home
 from echo_synth.claims import LOCK, claim, holder_of, lock_in
-from echo_synth.errors import ExistsError, HeldError, RunError
+from echo_synth.errors import DataError, ExistsError, HeldError, RunError
 from echo_synth.files import PARTIAL, check_writable, disk_error, write_json
 from echo_synth.folders import MARKER, maker, mark
 from echo_synth.runs.data import DATA, TrainingData, write_training_data
@@ -29,6 +29,7 @@ from echo_synth.runs.folder import (
     STUDY_FILES,
     TEXTURE,
     WEIGHTS,
+    read_description,
 )
 from echo_synth.runs.progress import TRAIN_AGAIN, Progress, progress_of, read_state_header
 from echo_synth.specs import Conditions, TrainingSpec
@@ -134,7 +135,7 @@ def _new_folders(stem: str) -> Iterator[Path]:
 
 def _numbered(stem: str) -> dict[int, Path]:
     ends = {f: f.name.rsplit("_", 1)[1] for f in sorted(home.runs().glob(f"{stem}_*"))}
-    return {int(end): f for f, end in ends.items() if end.isdigit()}
+    return {int(end): f for f, end in ends.items() if end.isdecimal()}
 
 
 def _holds_nothing(folder: Path) -> bool:
@@ -143,6 +144,26 @@ def _holds_nothing(folder: Path) -> bool:
     return (
         all(f.name in own or f.name.startswith((LOCK, PARTIAL)) for f in folder.iterdir()) if folder.is_dir() else True
     )
+
+
+def _is_ours(folder: Path, made_by: str) -> bool:
+    """Whether `folder` is empty, holds a run, or what the command `made_by` left before it saved one.
+
+    A model.json, a history.csv or a folder samples, which a training replaces, may be another program's.
+    """
+    if _is_empty(folder):
+        return True
+    if maker(folder) == made_by:
+        return _holds_nothing(folder) or (folder / DESCRIPTION).is_file()
+    try:
+        read_description(folder)
+    except (RunError, DataError):
+        return False
+    return True
+
+
+def _is_empty(folder: Path) -> bool:
+    return not folder.is_dir() or all(f.name.startswith((LOCK, PARTIAL)) for f in folder.iterdir())
 
 
 def unfinished_runs(stem: str) -> dict[Path, Progress]:
@@ -173,7 +194,7 @@ def check_run_folder(folder: Path, request: RunRequest) -> None:
     """Make sure that a run may start or go on in `folder`; raises as `hold_run_folder`."""
     check_writable(folder)
     has_state, has_weights = (folder / STATE).is_file(), (folder / WEIGHTS).is_file()
-    if not _holds_nothing(folder) and not (folder / DESCRIPTION).is_file():
+    if not _is_ours(folder, request.made_by):
         raise ExistsError(f"{folder} holds other files and no run; choose another --out")
     if request.resume and not has_state and has_weights:
         instead = "" if request.made_by == "distill" else "start from them with --init and "

@@ -24,7 +24,7 @@ _PATIENCE = timedelta(hours=24)  # the others wait while the main process prepar
 
 def process_count() -> int:
     """How many processes the launcher started; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("WORLD_SIZE") or "1")
 
 
 def state(device: str) -> PartialState:

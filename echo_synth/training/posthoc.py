@@ -28,7 +28,7 @@ from echo_synth.training.ema import PowerEma, gamma_of_std
 
 STDS = (0.05, 0.10)
 AVERAGED = "average-weights"  # the command whose run folders these are
-_SNAPSHOT = re.compile(r"(\d{1,12})_(0\.\d{1,6})\.safetensors")  # step and width
+_SNAPSHOT = re.compile(r"([0-9]{1,12})_(0\.[0-9]{1,6})\.safetensors")  # step and width
 
 
 class Snapshots:
@@ -94,7 +94,7 @@ def average_of(run: Path, std: float) -> tuple[dict[str, Tensor], int]:
     Raises RunError when the run kept no snapshots, or they are not of one network, or not finite.
     """
     named = {f: _SNAPSHOT.fullmatch(f.name) for f in sorted((run / AVERAGES).glob("*.safetensors"))}
-    snapshots = {f: (int(m[1]), float(m[2])) for f, m in named.items() if m}
+    snapshots = {f: (int(m[1]), float(m[2])) for f, m in named.items() if m and int(m[1]) and float(m[2])}
     if not snapshots:
         raise RunError(f"{run}: no snapshots in {AVERAGES}/; train with --snapshots 8 to choose the average afterwards")
     steps, stds = zip(*snapshots.values(), strict=True)

@@ -61,8 +61,8 @@ def _refuse_busy(folder: Path) -> None:
             raise HeldError(f"{folder}: in use by {holder}; verify it when that has ended")
 
 
-def _check(folder: Path, kind: str, verdict: Verdict) -> None:
-    """One folder: by its SHA256SUMS, or without them as far as it goes."""
+def _check(folder: Path, kind: str, verdict: Verdict, recorded: bool = False) -> None:
+    """One folder: by its SHA256SUMS, or without them as far as it goes; `recorded`: it must have had them."""
     if (folder / SUMS).exists():
         verdict.add(folder, checksums.compare(folder))
         return
@@ -71,7 +71,7 @@ def _check(folder: Path, kind: str, verdict: Verdict) -> None:
     if unfinished:
         verdict.notes.append(f"{folder}: {unfinished}")
         verdict.add(folder, Comparison(faults=[Fault("missing", SUMS, "its command did not come to its end")]))
-    elif _says_recorded(folder, kind):
+    elif recorded or _says_recorded(folder, kind):
         verdict.add(folder, Comparison(faults=[Fault("missing", SUMS, "the folder was made with one")]))
     verdict.notes.append(
         f"{folder}: no {SUMS}, as folders of earlier versions; checked which files are there and whether each can be read "
@@ -129,14 +129,14 @@ def _check_twin(folder: Path, verdict: Verdict) -> None:
             verdict.notes.append(f"{twin}: no classification folder there; not checked")
         return
     _refuse_busy(twin)
-    _check(twin, "pictures", verdict)
+    _check(twin, "pictures", verdict, recorded=(folder / SUMS).exists())  # both get theirs from the same command
 
 
 def _changed_sources(folder: Path, others: Collection[Path]) -> Iterator[Fault]:
     """Of a mixture: datasets that are not those it was made of, by the hashes that its facts hold."""
-    of = _facts(folder).get("of")
+    of = _mixed_from(folder)
     beside = {p.resolve().name: p.resolve() for p in others} | {p.name: p for p in folder.parent.iterdir()}
-    for name, recorded in of.items() if isinstance(of, dict) else ():
+    for name, recorded in of.items():
         source = beside.get(str(name))
         if recorded is None or source is None or not source.is_dir():
             continue  # a missing one is missed file by file
@@ -144,6 +144,12 @@ def _changed_sources(folder: Path, others: Collection[Path]) -> Iterator[Fault]:
         if found != recorded:
             why = "is another dataset than the one that was mixed; run mix-datasets again"
             yield Fault("altered", str(source), why)
+
+
+def _mixed_from(folder: Path) -> dict[str, object]:
+    """Hashes of what a mixture was made of, by name; empty where its settings.json does not say."""
+    of = _facts(folder).get("of")
+    return of if isinstance(of, dict) else {}
 
 
 def _check_references(folder: Path, verdict: Verdict) -> None:
@@ -161,5 +167,13 @@ def _check_references(folder: Path, verdict: Verdict) -> None:
     except DataError as e:
         verdict.notes.append(str(e))
     verdict.faults += [(folder, fault) for fault in _changed_sources(folder, others)]
+    untold = sorted(
+        {p.name for p in others} - {name for name, known in _mixed_from(folder).items() if known is not None}
+    )
+    if untold:
+        verdict.recorded = False
+        verdict.notes.append(
+            f"{folder / _SETTINGS}: holds no hash of {', '.join(untold)}, which may have been replaced since"
+        )
     if others:
         verdict.notes.append(f"refers to files of {', '.join(sorted(str(o) for o in others))}; verify these as well")

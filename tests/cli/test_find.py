@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from echo_synth import doctor, inventory
+from echo_synth import doctor, inventory, specs
+from echo_synth.files import write_json
+from echo_synth.runs.folder import Run
 
 
 def _run(*arguments: str, code: int = 0) -> str:
@@ -83,3 +86,46 @@ def test_doctor_names_what_is_broken_and_the_way_out(tmp_path: Path, monkeypatch
 def test_doctor_names_the_next_step_of_a_first_training(home: Path) -> None:
     findings = {f["what"]: f for f in json.loads(_run("doctor", "--json"))}
     assert findings["trained models"]["mend"] == "to train: echosynth train-vae --model gamma-vae-64 --dataset-id 501"
+
+
+def test_doctor_does_not_promise_folders_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "unmounted").symlink_to(tmp_path / "nowhere" / "disk")
+    for home, told in (
+        (tmp_path / "file/home", f"cannot be made in {tmp_path / 'file'}"),
+        (tmp_path / "unmounted", "no folder that can be written"),
+        (tmp_path / "unmounted/home", f"cannot be made in {tmp_path / 'unmounted'}"),
+    ):
+        monkeypatch.setenv("ECHOSYNTH_HOME", str(home))
+        findings = {f.what: f for f in doctor._folders()}
+        assert (findings["ECHOSYNTH_HOME"].state, told in findings["ECHOSYNTH_HOME"].found) == (doctor.BROKEN, True)
+        assert next(doctor._room()).what == "disk"
+
+
+def test_doctor_goes_on_where_a_run_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path))
+    runs = tmp_path / "runs"
+    shutil.copytree(specs.root() / "bundled" / "edm-l64", runs / "private")
+
+    def hash_(run: Run) -> str:
+        if run.folder == runs / "private":
+            raise PermissionError(13, "Permission denied", str(run.weights))
+        return "abc"
+
+    monkeypatch.setattr(Run, "hash", hash_)
+    findings = {f.what: f for f in doctor._weights()}
+    assert findings["trained edm-l64"].state == doctor.BROKEN
+    assert "private/model.safetensors: no permission" in findings["trained edm-l64"].found
+
+
+def test_a_mixture_of_very_many_cases_is_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path))
+    folder = tmp_path / "nnunet/raw/Dataset701_MIX"
+    case = {
+        "images": ["../Dataset601_Noise/imagesTr/" + "x" * 100],
+        "label": "../Dataset601_Noise/labelsTr/" + "x" * 100,
+    }
+    described = {"numTraining": 20000, "dataset": {f"case{i}": case for i in range(20000)}}
+    write_json(folder / "dataset.json", described)
+    write_json(folder / "settings.json", {"command": "mix-datasets"})
+    assert [(e.what, e.count, e.state) for e in inventory.inventory({"datasets"})] == [("mixture", 20000, "")]

@@ -25,6 +25,7 @@ from echo_synth.generation.request import plan_from
 from echo_synth.generation.shards import WHOLE, Shard, hold_shard
 from echo_synth.generation.targets import PREVIEW, TargetRequest, check_ours, make_target
 from echo_synth.runs.folder import open_run
+from echo_synth.verification.verify import verify
 
 pytestmark = pytest.mark.slow
 
@@ -217,6 +218,47 @@ def test_pictures_are_not_mixed_with_others(home: Path, tmp_path: Path) -> None:
     with pytest.raises(ExistsError, match="is inside"):
         _draw(classification=other.parent / "Dataset601_Noise" / "classes")
     assert not nnunet_raw.existing(601)
+
+
+def test_pictures_of_an_earlier_dataset_of_the_name_are_not_mixed_in(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its raw dataset was removed, or is in another nnUNet_raw; what trains on the folder would take them for these."""
+    folder = _draw(count=4)
+    pictures = home / "datasets" / "classification" / folder.name
+    before = _digest(pictures)
+    shutil.rmtree(folder)
+    with pytest.raises(ExistsError, match=r"Noise holds pictures of an earlier Dataset601_Noise.*remove that folder"):
+        _draw(count=4, seed=1)
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "elsewhere"))
+    with pytest.raises(ExistsError, match="holds pictures of an earlier"):
+        _draw(count=3)
+    assert _digest(pictures) == before
+    again = _draw(count=4)  # the same images
+    assert verify(again).whole
+    assert _digest(pictures) == before
+
+
+def test_pictures_that_are_drawn_again_get_new_lines(home: Path) -> None:
+    """Another machine, or one that is busy otherwise, may round otherwise."""
+    folder = _draw(count=4)
+    picture = next((home / "datasets" / "classification" / folder.name).rglob("*.png"))
+    sums = (picture.parents[2] / "SHA256SUMS").read_text().splitlines()
+    wrong = [f"{'0' * 64}  {line[66:]}" if picture.name in line else line for line in sums]
+    (picture.parents[2] / "SHA256SUMS").write_text("\n".join(wrong) + "\n")
+    (folder / "imagesTr" / f"{picture.stem}_0000.nii.gz").unlink()
+    _draw(count=4)
+    assert verify(folder).whole
+
+
+def test_settings_name_the_folder_that_was_completed_last(home: Path, tmp_path: Path) -> None:
+    folder = _draw(count=4)
+    first = home / "datasets" / "classification" / folder.name
+    next(first.rglob("*.png")).unlink()
+    assert not verify(folder).whole
+    _draw(count=4, classification=tmp_path / "other")
+    assert json.loads((folder / "settings.json").read_text())["classification"] == str(tmp_path / "other")
+    assert verify(folder).whole
 
 
 def test_maps_of_patients_whom_the_models_dataset_holds_out_are_refused(home: Path) -> None:

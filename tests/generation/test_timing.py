@@ -60,3 +60,12 @@ def test_what_is_written_is_counted_wherever_ctrl_c_comes(tmp_path: Path, monkey
     folder = nnunet_raw.find(601).path
     assert len(list((folder / "imagesTr").iterdir())) == 1
     assert [a.images for a in attempts(folder)] == [1]
+
+
+def test_a_record_that_cannot_be_written_costs_no_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """timing.json lies beside the datasets; where many share that folder it may be another user's."""
+    monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path))
+    (tmp_path / "nnunet/raw/timing.json").mkdir(parents=True)
+    noise_dataset(count=2, dataset_id=601)
+    assert (nnunet_raw.find(601).path / "SHA256SUMS").is_file()
+    assert seconds_per_image(nnunet_raw.find(601).path) is None

@@ -156,7 +156,7 @@ def test_weights_of_another_type_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"alpha": 1e999, "beta": 1}', "alpha is inf"),
+        ('{"alpha": 1e999, "beta": 1}', "1e999 is too large"),
         ('{"alpha": "nan", "beta": 1}', "expected numbers"),
         ('{"alpha": true, "beta": 1}', "expected numbers"),
         ('{"alpha": 1, "beta": -1}', "beta is -1"),

@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from echo_synth import specs
 from echo_synth.errors import RunError
 from echo_synth.runs.data import DATA, TrainingData, training_data_of, write_training_data
-from echo_synth.runs.find import describe_choice, find_run, find_vae, newest_run
-from echo_synth.runs.folder import STATE
+from echo_synth.runs.description import describe_diffusion
+from echo_synth.runs.find import describe_choice, find_run, find_vae, find_vae_of, newest_run
+from echo_synth.runs.folder import STATE, WEIGHTS
 from echo_synth.runs.tensors import load_weights, save_tensors
 from tests.runs.test_start import put_run
+
+BUNDLED_VAE = specs.root() / "bundled" / "gamma-vae-64"
 
 
 @pytest.fixture
@@ -53,6 +57,23 @@ def test_a_damaged_neighbour_does_not_matter(runs: Path) -> None:
     assert run.folder.name == "whole"
 
 
+def test_a_neighbour_that_may_not_be_read_does_not_matter(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where several people share ECHOSYNTH_HOME, one keeps his weights to himself."""
+    private, mine, bundled = put_run(runs / "a", 2) / WEIGHTS, runs / "mine", find_vae("gamma-vae-64", BUNDLED_VAE)
+    read = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        if path == private:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    description = describe_diffusion("edm-l64", "tiny", bundled.hash())
+    assert find_vae_of(description, "gamma-vae-64", mine).folder == bundled.folder
+    with pytest.raises(RunError, match="is in no run folder; pass --vae"):
+        find_vae_of(describe_diffusion("edm-l64", "tiny", "0" * 16), "gamma-vae-64", mine)
+
+
 def test_the_patients_of_a_run_are_on_record(tmp_path: Path) -> None:
     assert training_data_of(tmp_path) is None
     data = TrainingData("Dataset501_CAMUS", "abc", ("patient0001",), ("patient0002",))
@@ -70,3 +91,12 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         save_tensors(tmp_path / "w.safetensors", {"weight": torch.full((1, 1), value), "bias": torch.zeros(1)})
         with pytest.raises(RunError, match="weight holds values that are not finite"):
             load_weights(torch.nn.Linear(1, 1), tmp_path / "w.safetensors")
+
+
+def test_very_many_patients_are_read_back(tmp_path: Path) -> None:
+    """Of images whose names tell no patient each counts as one."""
+    data = TrainingData(
+        "Dataset601_Imported", "abc", tuple(f"foreign{i:06d}" for i in range(300_000)), ("foreign300000",)
+    )
+    write_training_data(tmp_path, data)
+    assert training_data_of(tmp_path) == data

@@ -60,6 +60,7 @@ def test_new_runs_are_numbered_and_made(runs: Path) -> None:
 
 def test_a_folder_in_which_nothing_was_saved_is_used_again(runs: Path) -> None:
     (runs / f"{STEM}_03").mkdir(parents=True)
+    (runs / f"{STEM}_²").mkdir()  # a digit, but no number
     write_json(runs / f"{STEM}_03" / DESCRIPTION, {})
     (runs / f"{STEM}_03" / ".partial-7-model.json").touch()
     with hold_run_folder(_request()) as folder:
@@ -100,6 +101,34 @@ def test_a_folder_of_other_things_is_never_used(runs: Path) -> None:
     for options in ({}, {"overwrite": True}, {"resume": True}):
         with pytest.raises(ExistsError, match="holds other files and no run"):
             choose_run_folder(_request(runs / "photos", **options))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("history.csv", "tensorboard/events"), ("model.json", "samples/cat.jpg"), ("settings.json",), ("averages/1",)],
+)
+def test_files_of_other_programs_that_are_called_like_ours_stay(runs: Path, names: tuple[str, ...]) -> None:
+    """A training replaces history.csv, model.json, settings.json, samples/, tensorboard/, averages/ and finish/ of its folder."""
+    folder = runs / "of-another-program"
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text('{"mine": true}')
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(ExistsError, match="holds other files and no run; choose another --out"):
+            choose_run_folder(_request(folder, **options))
+
+
+def test_what_a_killed_start_leaves_is_no_other_program(runs: Path) -> None:
+    """model.json comes first, then settings.json and the marker, then history.csv and what else a training writes."""
+    folder = runs / "begun"
+    folder.mkdir(parents=True)
+    write_json(folder / DESCRIPTION, describe_vae("gamma-vae-64", "tiny").as_json())
+    assert choose_run_folder(_request(folder)) == folder
+    write_json(folder / "settings.json", {"command": "train-vae"})
+    (folder / "history.csv").touch()
+    assert choose_run_folder(_request(folder)) == folder
+    (folder / DESCRIPTION).write_text("damaged")
+    assert choose_run_folder(_request(folder)) == folder
 
 
 def test_weights_without_a_state_cannot_go_on(runs: Path) -> None:
@@ -173,9 +202,20 @@ def test_a_run_knows_the_patients_of_those_that_it_began_with(tmp_path: Path) ->
     assert training_data_of(tmp_path / "child") == own
 
 
+@pytest.mark.parametrize("train", ["patient0001", {"patient0001": 1}, None, 5])
+def test_patients_that_are_no_list_are_refused(tmp_path: Path, train: object) -> None:
+    """A text would fall apart into letters, and no held-out patient be found among them."""
+    write_json(tmp_path / "data.json", {"dataset": "d", "fingerprint": "f", "train": train, "val": []})
+    with pytest.raises(RunError, match=r"data\.json: expected dataset, fingerprint, train and val"):
+        training_data_of(tmp_path)
+
+
 def test_a_state_that_lies_is_named(runs: Path) -> None:
     folder = put_run(runs / "a", 1)
-    for metadata in ([], {"identity": []}, {"identity": {"images": "x"}, "step": 1}):
+    whole = {"identity": {"images": 8, "batch": 4}, "step": 1, "validated_step": 1}
+    lies = [whole | {"step": n, "validated_step": n} for n in (float("inf"), float("nan"), -1)]
+    lies += [whole | {"identity": {"images": 8, "batch": 0}}, whole | {"identity": {"images": -8, "batch": 4}}]
+    for metadata in ([], {"identity": []}, {"identity": {"images": "x"}, "step": 1}, *lies):
         save_tensors(folder / STATE, {"w": torch.zeros(1)}, metadata)  # type: ignore[arg-type]
         with pytest.raises(RunError, match=r"state\.safetensors"):
             progress_of(folder)

@@ -103,3 +103,13 @@ def test_snapshots_that_are_not_finite_or_of_another_network_are_refused(tmp_pat
 def test_a_run_without_snapshots_says_how_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="train with --snapshots"):
         average_of(tmp_path, 0.1)
+
+
+def test_names_without_a_step_or_a_width_are_no_snapshots(tmp_path: Path) -> None:
+    _write_snapshots(tmp_path, 1.0)
+    before = average_of(tmp_path, 0.1)
+    for name in ("000000000_0.050", "000000008_0.000", "000000٣٢_0.050"):
+        save_tensors(tmp_path / "averages" / f"{name}.safetensors", {"weight": torch.zeros(2, 3)})
+    after = average_of(tmp_path, 0.1)
+    assert after[1] == before[1]
+    assert all(torch.equal(after[0][name], value) for name, value in before[0].items())

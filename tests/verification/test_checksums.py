@@ -146,3 +146,13 @@ def test_the_hash_of_a_folder_changes_with_any_file(folder: Path) -> None:
     assert checksums.content_hash(folder) not in (None, before)
     checksums.forget(folder)
     assert checksums.content_hash(folder) is None
+
+
+def test_a_file_with_two_hashes_is_refused(folder: Path) -> None:
+    """`sha256sum --check` compares both; one that is right must not hide another that is not."""
+    right = (folder / SUMS).read_text().splitlines()
+    (folder / SUMS).write_text("\n".join([f"{'0' * 64}{right[0][64:]}", *right]) + "\n")
+    with pytest.raises(DataError, match=r"line 2: names '.*' again, with another hash"):
+        _faults(folder)
+    (folder / SUMS).write_text("\n".join([right[0], *right]) + "\n")
+    assert not _faults(folder)

@@ -145,6 +145,11 @@ def test_a_record_that_was_there_and_is_gone_is_a_fault(dataset: Path) -> None:
     assert _found(dataset) == {("missing", SUMS)}
 
 
+def test_a_record_of_the_pictures_that_is_gone_is_a_fault(dataset: Path) -> None:
+    (_pictures(dataset) / SUMS).unlink()
+    assert _found(dataset) == {("missing", SUMS)}
+
+
 def test_an_interrupted_drawing_is_not_whole(dataset: Path) -> None:
     for name in (SUMS, "manifest.parquet", "preview.png"):
         (dataset / name).unlink()
@@ -218,6 +223,14 @@ def test_converted_datasets_and_mixtures(own_home: Path) -> None:
     image = referred.image_path(str(row.case), "train")
     image.unlink()
     assert _found(mixture) == {("missing", str(image))}
+    with pytest.raises(
+        DataError, match=r"aug\d_seed0_0000\.nii\.gz: missing, although cases\.csv of Dataset601_Noise names"
+    ):
+        mix_datasets(501, 701, synthetic=[601], overwrite=True)
+    (mixture / "settings.json").unlink()  # which has no hash itself
+    found = verify(mixture)
+    assert not found.recorded
+    assert any("holds no hash of Dataset501_PHANTOM, Dataset601_Noise" in note for note in found.notes)
 
 
 def test_a_classification_folder_by_itself(dataset: Path) -> None:
