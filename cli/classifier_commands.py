@@ -60,7 +60,8 @@ def train_classifier(
         ema_std=0.0,
     )
     target = out or runs() / f"classifier_{images.resolve().name}"
-    folder = choose_run_folder(RunRequest("train-classifier", target.name, target, resume, overwrite))
+    request = RunRequest("train-classifier", target.name, target, resume, overwrite)
+    folder = choose_run_folder(request)
     settings = classifier.ClassifierSettings(
         preset.architecture, resolution or preset.resolution, training, seed, precision, device, weights, init
     )
@@ -82,5 +83,5 @@ def train_classifier(
         },
         dry_run,
     )
-    best = classifier.train_classifier(images, folder, settings, resume, resolved)
+    best = classifier.train_classifier(images, request, settings, resolved)
     done("best validation: " + ", ".join(f"{k} {v:.4g}" for k, v in best.items()), f"run folder: {folder}")

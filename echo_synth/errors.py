@@ -1,10 +1,19 @@
 """Errors that a user can act on; the command line prints them in one or two lines, without a traceback."""
 
+import re
+
 _START, _END = 600, 250  # characters of a long message that are shown: what is wrong, and what to do
+_COMMANDS = re.compile(
+    r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+)  # to a terminal; all but the end of a line
 
 
 def shortened(message: str) -> str:
-    """`message`, without its middle where it is so long that nobody would read it: values and paths come from files."""
+    """`message` to be printed: values and paths in it come from files, so it may be very long, or hold what terminals obey.
+
+    The middle of a long one is left out, control characters are written as Python does (\\x1b).
+    """
+    message = _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), message)
     return message if len(message) <= _START + _END else f"{message[:_START]} … {message[-_END:]}"
 
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from echo_synth import checksums
-from echo_synth.claims import claim, lock_in
 from echo_synth.data.augment import ColourRanges, GeometricRanges, colour, draw_affine, draw_colour, warp
 from echo_synth.data.png import read_grey_png
 from echo_synth.data.resize import resize_grey
@@ -28,7 +27,7 @@ from echo_synth.files import listed
 from echo_synth.home import classification
 from echo_synth.runs.description import ClassifierDescription, InitialWeights, build_model, describe_classifier
 from echo_synth.runs.folder import ClassifierRun, file_hash, open_run
-from echo_synth.runs.start import start_run
+from echo_synth.runs.start import RunRequest, hold_run_folder, start_run
 from echo_synth.runs.tensors import load_weights
 from echo_synth.specs import ClassifierArchitecture, TrainingSpec
 from echo_synth.training.loop import Engine
@@ -196,18 +195,19 @@ class ClassifierSettings:
 
 
 def train_classifier(
-    images: Path, folder: Path, settings: ClassifierSettings, resume: bool, resolved: Mapping[str, Any]
+    images: Path, request: RunRequest, settings: ClassifierSettings, resolved: Mapping[str, Any]
 ) -> Mapping[str, float]:
     """Train on IMAGES/train, choose by IMAGES/val; returns the best validation's numbers: loss, accuracy, images.
 
     Args:
-        folder: run folder; a run in it is continued with `resume` and replaced without.
+        request: for the run folder, and whether a run in it is continued or replaced.
         resolved: what settings.json says.
 
     Raises:
         DataError: a split is missing, shares patients with the other, or holds files of other names.
         RunError: the run to be resumed was started with other settings or other images.
-        HeldError: another process trains in `folder`.
+        ExistsError: another process has ended a training in the folder meanwhile, and it was not asked to be replaced.
+        HeldError: another process trains in the folder.
     """
     side, subject = settings.resolution, check_pictures(images)
     train, val = (read_pictures(images / split, side, subject) for split in ("train", "val"))
@@ -221,8 +221,8 @@ def train_classifier(
     if settings.init is not None:
         init = start_from_run(module, description, settings.init)
         description, identity = description.model_copy(update={"init": init}), identity | {"init": init.weights}
-    with claim(lock_in(folder)):
-        start_run(folder, description, resolved, identity, resume)
+    with hold_run_folder(request) as folder:
+        start_run(folder, description, resolved, identity, request.resume)
         module.to(settings.device).to(memory_format=torch.channels_last)
         task = ClassifierTask(train, val, settings.device, settings.seed)
         engine = Engine(
@@ -237,7 +237,7 @@ def train_classifier(
             settings.device,
             validations=10,
         )
-        best = engine.run(resume)
+        best = engine.run(request.resume)
         checksums.record(folder)
         return best
 

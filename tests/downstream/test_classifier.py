@@ -13,8 +13,9 @@ from PIL import Image
 
 from echo_synth import specs
 from echo_synth.downstream import classifier
-from echo_synth.errors import DataError, RunError
+from echo_synth.errors import DataError, ExistsError, RunError
 from echo_synth.runs.folder import open_run
+from echo_synth.runs.start import RunRequest
 
 
 def _pictures(folder: Path, grey: int = 100, names: str = "patient{:04d}_{}_ED") -> Path:
@@ -42,6 +43,10 @@ def _settings(**changes: object) -> classifier.ClassifierSettings:
         "device": "cpu",
     }
     return classifier.ClassifierSettings(architecture=specs.classifier().architecture, **(values | changes))  # type: ignore[arg-type]
+
+
+def _request(folder: Path, resume: bool = False) -> RunRequest:
+    return RunRequest("train-classifier", folder.name, folder, resume)
 
 
 def test_pictures_are_known_by_their_content(tmp_path: Path) -> None:
@@ -95,13 +100,17 @@ def _noting(does: Callable[..., torch.Tensor], seen: list[tuple[str, torch.dtype
 def test_a_training_goes_on_with_its_own_images_and_settings_alone(tmp_path: Path) -> None:
     images, run = _pictures(tmp_path / "images"), tmp_path / "run"
     resolved = {"command": "train-classifier"}
-    classifier.train_classifier(images, run, _settings(), False, resolved)
+    classifier.train_classifier(images, _request(run), _settings(), resolved)
     weights = (run / "model.safetensors").read_bytes()
+    with pytest.raises(
+        ExistsError, match="holds a run"
+    ):  # as if another process had ended it while this one read images
+        classifier.train_classifier(images, _request(run), _settings(), resolved)
     with pytest.raises(RunError, match="seed = 0"):
-        classifier.train_classifier(images, run, _settings(seed=1), True, resolved)
+        classifier.train_classifier(images, _request(run, resume=True), _settings(seed=1), resolved)
     _pictures(images, grey=90)
     with pytest.raises(RunError, match="pictures"):
-        classifier.train_classifier(images, run, _settings(), True, resolved)
+        classifier.train_classifier(images, _request(run, resume=True), _settings(), resolved)
     assert (run / "model.safetensors").read_bytes() == weights
 
 
@@ -112,9 +121,9 @@ def test_a_training_starts_from_another_run_and_says_so(tmp_path: Path) -> None:
 
     images, resolved = _pictures(tmp_path / "images"), {"command": "train-classifier"}
     first, second, scratch = (tmp_path / name for name in ("first", "second", "scratch"))
-    classifier.train_classifier(images, first, _settings(), False, resolved)
-    classifier.train_classifier(images, second, _settings(seed=1, init=first), False, resolved)
-    classifier.train_classifier(images, scratch, _settings(seed=1), False, resolved)
+    classifier.train_classifier(images, _request(first), _settings(), resolved)
+    classifier.train_classifier(images, _request(second), _settings(seed=1, init=first), resolved)
+    classifier.train_classifier(images, _request(scratch), _settings(seed=1), resolved)
     start, tuned, new = (load_file(run / "model.safetensors") for run in (first, second, scratch))
     apart = [sum(float((w[k] - start[k]).abs().sum()) for k in start if k.endswith("weight")) for w in (tuned, new)]
     assert 0 < apart[0] < 0.1 * apart[1]
@@ -122,9 +131,9 @@ def test_a_training_starts_from_another_run_and_says_so(tmp_path: Path) -> None:
     assert described.init is not None
     assert described.init.weights == open_run(first).hash()
     with pytest.raises(RunError, match="init"):
-        classifier.train_classifier(images, second, _settings(seed=1), True, resolved)
+        classifier.train_classifier(images, _request(second, resume=True), _settings(seed=1), resolved)
     header = (first / "model.json").read_text(encoding="utf-8")
     (first / "model.json").write_text(header.replace('"2CH",\n    "4CH"', '"4CH",\n    "2CH"'), encoding="utf-8")
     with pytest.raises(RunError, match=r"--init .*first: its classes is .*expected"):
-        classifier.train_classifier(images, tmp_path / "third", _settings(init=first), False, resolved)
+        classifier.train_classifier(images, _request(tmp_path / "third"), _settings(init=first), resolved)
     assert torch.isfinite(tuned["classifier.weight"]).all()
