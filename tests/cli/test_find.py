@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from echo_synth import doctor, inventory, specs
 from echo_synth.files import write_json
+from echo_synth.home import plugin_folder
 from echo_synth.runs.folder import Run
 
 
@@ -81,6 +83,13 @@ def test_doctor_names_what_is_broken_and_the_way_out(tmp_path: Path, monkeypatch
     assert "export nnUNet_raw=a folder of yours" in text
     assert "broken  no-such-package: not installed" in text
     assert 'eval "$(echosynth env)"' in text
+
+
+def test_doctor_takes_trainers_of_ones_own_beside_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the FAQ has it: nnUNet_extTrainer may name several folders."""
+    for beside, state in ((str(plugin_folder()), doctor.OK), (str(tmp_path / "others"), doctor.MISSING)):
+        monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join([beside, str(tmp_path)]))
+        assert doctor._plugin().state == state
 
 
 def test_doctor_names_the_next_step_of_a_first_training(home: Path) -> None:
