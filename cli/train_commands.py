@@ -1,4 +1,4 @@
-"""Commands that make generators: train-vae, train, import-edmlx."""
+"""Commands that make generators: train-vae, train, average-weights, import-edmlx."""
 
 from __future__ import annotations
 
