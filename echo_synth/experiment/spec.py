@@ -118,7 +118,7 @@ class ExtraCell(Strict):
     )
     count: Count | None = Field(default=None, description="bmode and noise: images; None: as many as the grid's")
     low_agreement: Share = Field(
-        default=0.7, description="filtered: images below this Dice with their map are left out"
+        default=0.7, description="filtered: images below this Dice with their map are left out, and near copies"
     )
 
 
