@@ -60,6 +60,24 @@ def test_what_is_not_whole_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     _run("list")
 
 
+def test_sweeps_are_listed_with_how_far_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path))
+    for name, states in (("begun", []), ("half", ["done", "2/5"]), ("whole", ["done", "done"])):
+        folder = tmp_path / "sweeps" / name
+        folder.mkdir(parents=True)
+        (folder / "settings.json").write_text('{"command": "sweep", "spec": {"real": 501}, "maps": "made/maps/MAPS"}')
+        if states:
+            rows = "".join(f"c{i},{state}\n" for i, state in enumerate(states))
+            (folder / "results.csv").write_text(f"cell,state\n{rows}")
+    found = {e.name: e for e in inventory.inventory(["results"])}
+    assert {(e.what, e.made_from) for e in found.values()} == {("sweep", "MAPS")}
+    assert {name: e.state for name, e in found.items()} == {
+        "begun": "unfinished: no cell is done",
+        "half": "unfinished: 1 of 2 cells",
+        "whole": "",
+    }
+
+
 def test_doctor_finds_a_whole_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path / "home"))
     findings = {f["what"]: f for f in json.loads(_run("doctor", "--json"))}
