@@ -72,7 +72,7 @@ class ClassifierSettings(Strict):
     """View classifier of every cell; None keeps the preset's number."""
 
     epochs: Count | None = None
-    resolution: int | None = Field(default=None, ge=32, le=4096)
+    resolution: int | None = Field(default=None, ge=32, le=512)
     lr: float | None = Field(default=None, gt=0, le=100, allow_inf_nan=False)
 
 
@@ -151,7 +151,7 @@ class SweepSpec(Strict):
     segmenter: SegmenterSettings | None = SegmenterSettings()
     classifier: ClassifierSettings | None = ClassifierSettings()
     quality: QualitySettings | None = None
-    repeats: int = Field(default=1000, ge=10, le=1_000_000)
+    repeats: int = Field(default=1000, ge=10, le=100_000)
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     compile: bool = False
 

@@ -76,6 +76,7 @@ def test_mistakes_in_a_spec_are_named(change: dict[str, object], message: str, t
         ({"seeds": [2**63]}, "seeds"),
         ({"seeds": [1, 1]}, "seeds"),
         ({"repeats": 0}, "repeats"),
+        ({"repeats": 100_001}, "repeats"),  # bootstrap-eval takes no more
         ({"batch": 0}, "batch"),
         ({"count": 10**9}, "count"),
         ({"real": 0}, "real"),
@@ -88,6 +89,7 @@ def test_mistakes_in_a_spec_are_named(change: dict[str, object], message: str, t
         ({"cells": {"real": {"kind": "mix", "share": float("nan")}}}, "share"),
         ({"classifier": {"lr": float("inf")}}, "lr"),
         ({"classifier": {"resolution": 31}}, "resolution"),
+        ({"classifier": {"resolution": 513}}, "resolution"),  # train-classifier takes 512 at most
         ({"segmenter": {"epochs": 0}}, "epochs"),
         ({"quality": {"count": 1}}, "count"),
         ({"quality": {"rate": 0.9}}, "rate"),
