@@ -112,7 +112,9 @@ class ExtraCell(Strict):
     epochs: Count | None = Field(
         default=None, description="of this cell's segmenter (pretrain: after it); None: the sweep's"
     )
-    share: Share | None = Field(default=None, description="mix: part of the training images that is synthetic")
+    share: float | None = Field(
+        default=None, gt=0, lt=1, description="mix: part of the training images that is synthetic; None: half"
+    )
     patients: Count | None = Field(
         default=None, description="real, mix and pretrain: real training patients, None for all"
     )

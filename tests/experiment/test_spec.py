@@ -77,6 +77,11 @@ def test_mistakes_in_a_spec_are_named(change: dict[str, object], message: str, t
         ({"seeds": [1, 1]}, "seeds"),
         ({"repeats": 0}, "repeats"),
         ({"repeats": 100_001}, "repeats"),  # bootstrap-eval takes no more
+        (
+            {"cells": {"m": {"kind": "mix", "base": "edm-l64_nfe5_seed0", "share": 0}}},
+            r"cells\.m\.share",
+        ),  # mix-datasets wants both
+        ({"cells": {"m": {"kind": "mix", "base": "edm-l64_nfe5_seed0", "share": 1}}}, r"cells\.m\.share"),
         ({"batch": 0}, "batch"),
         ({"count": 10**9}, "count"),
         ({"real": 0}, "real"),
