@@ -1,4 +1,4 @@
-"""Commands that make data: convert-camus, phantom, make-maps, fit-prior, mix-datasets, env."""
+"""Commands that make data: convert-camus, phantom, make-maps, mix-datasets; and env."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def make_maps(
 
 
 def mix_datasets(
-    real: Annotated[int, typer.Option("--real", help="Id of the converted CAMUS dataset.")],
+    real: Annotated[int, typer.Option("--real", help="Id of the converted real dataset.")],
     dataset_id: Annotated[int, typer.Option("--dataset-id", help="Id of the mixture, 1 to 999.")],
     synthetic: Annotated[
         list[int] | None, typer.Option("--synthetic", help="Id of a synthetic dataset; repeat the option for several.")

@@ -68,7 +68,7 @@ def import_images(
     source: Annotated[
         str | None,
         typer.Option(
-            help="Training data of the generator: camus, simulated or unknown; default: as --real, else by file names."
+            help="Training data of the generator: camus, simulated, other or unknown; default: as --real, else by file names."
         ),
     ] = None,
     classification: Annotated[

@@ -1,4 +1,4 @@
-"""Commands that make generators: train-vae, train, import-edmlx."""
+"""Commands that make generators: train-vae, train, average-weights, import-edmlx."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ LatentChannels = Annotated[
 Kl = Annotated[
     str | None,
     typer.Option(
-        help="Direction of the KL divergence: prior-posterior (the paper's, default) or posterior-prior (the usual ELBO's)."
+        help="Direction of the KL divergence: prior-posterior (the paper's; default of gamma) or posterior-prior (the usual ELBO's; default of gaussian)."
     ),
 ]
 Prior = Annotated[Path | None, typer.Option(help="gamma_prior.json of fit-prior; default: the paper's Γ(3.75, 10.8).")]

@@ -155,7 +155,7 @@ def _plugin() -> Finding:
     given, ours = os.environ.get("nnUNet_extTrainer"), plugin_folder()  # noqa: SIM112
     if given is None:
         return Finding("nnU-Net's trainers", OK, f"{ours}", 'for nnU-Net\'s own commands: eval "$(echosynth env)"')
-    if Path(given).resolve() == ours.resolve():
+    if ours.resolve() in [Path(folder).resolve() for folder in given.split(os.pathsep) if folder]:
         return Finding("nnU-Net's trainers", OK, f"nnUNet_extTrainer={given}")
     mend = 'eval "$(echosynth env)"'
     return Finding("nnU-Net's trainers", MISSING, f"nnUNet_extTrainer={given}, expected {ours}", mend)

@@ -25,9 +25,9 @@ KINDS = (DATASETS, MAPS, RUNS, SEGMENTERS, PREDICTIONS, RESULTS)
 _RESULT_FILES = {
     "metrics.json": "evaluation",
     "quality.json": "quality",
-    "sweep.yaml": "sweep",
     "report.html": "report",
 }
+_SWEEP, _CELLS = "sweep", "results.csv"
 _ABSENT = (OSError, EchoSynthError)
 
 
@@ -208,7 +208,21 @@ def _predictions(folder: Path) -> _Said | None:
 
 
 def _result(folder: Path) -> _Said | None:
+    settings = _settings(folder)
+    is_sweep = settings.get("command") == _SWEEP  # begun, whether or not a cell of it is done
     kinds = [kind for file, kind in _RESULT_FILES.items() if (folder / file).is_file()]
-    if not kinds:
+    if not (kinds or is_sweep):
         return None
-    return _Said(", ".join(kinds), _named(_settings(folder), "predictions", "dataset", "synthetic", "spec"))
+    made_from = _named(settings, "predictions", "dataset", "maps")
+    return _Said(", ".join([*([_SWEEP] if is_sweep else []), *kinds]), made_from, _cells(folder) if is_sweep else "")
+
+
+def _cells(sweep: Path) -> str:
+    """How many cells of a sweep are done, where not all are. Raises DataError for a damaged results.csv."""
+    if not (sweep / _CELLS).is_file():
+        return "unfinished: no cell is done"
+    from echo_synth.report.reading import read_sweep_results
+
+    states = read_sweep_results(sweep / _CELLS)["state"]
+    done = int((states == "done").sum())
+    return "" if done == len(states) else f"unfinished: {done} of {len(states)} cells"

@@ -15,7 +15,7 @@ def reading_loss(reader: nn.Module, fields: Tensor, tissues: Tensor, sector: Ten
     The least that it can be, the entropy of mixed cells, is taken off: 0 is a map that is read exactly.
 
     Args:
-        fields: (N, 1, R, R) in [−1, 1].
+        fields: (N, C, R, R) in [−1, 1].
         tissues: (N, 5, R, R), shares of tissues in each cell.
         sector: (N, 1, R, R), 0 or 1.
     """

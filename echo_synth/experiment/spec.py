@@ -72,7 +72,7 @@ class ClassifierSettings(Strict):
     """View classifier of every cell; None keeps the preset's number."""
 
     epochs: Count | None = None
-    resolution: int | None = Field(default=None, ge=32, le=4096)
+    resolution: int | None = Field(default=None, ge=32, le=512)
     lr: float | None = Field(default=None, gt=0, le=100, allow_inf_nan=False)
 
 
@@ -112,13 +112,15 @@ class ExtraCell(Strict):
     epochs: Count | None = Field(
         default=None, description="of this cell's segmenter (pretrain: after it); None: the sweep's"
     )
-    share: Share | None = Field(default=None, description="mix: part of the training images that is synthetic")
+    share: float | None = Field(
+        default=None, gt=0, lt=1, description="mix: part of the training images that is synthetic; None: half"
+    )
     patients: Count | None = Field(
         default=None, description="real, mix and pretrain: real training patients, None for all"
     )
     count: Count | None = Field(default=None, description="bmode and noise: images; None: as many as the grid's")
     low_agreement: Share = Field(
-        default=0.7, description="filtered: images below this Dice with their map are left out"
+        default=0.7, description="filtered: images below this Dice with their map are left out, and near copies"
     )
 
 
@@ -151,7 +153,7 @@ class SweepSpec(Strict):
     segmenter: SegmenterSettings | None = SegmenterSettings()
     classifier: ClassifierSettings | None = ClassifierSettings()
     quality: QualitySettings | None = None
-    repeats: int = Field(default=1000, ge=10, le=1_000_000)
+    repeats: int = Field(default=1000, ge=10, le=100_000)
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     compile: bool = False
 

@@ -1,6 +1,6 @@
 """Encoder and decoder of the Γ-VAE; attention is MONAI's.
 
-Symmetric, one latent channel; each level halves (or doubles) the grid. The module layout, and
+Symmetric, with one latent channel unless more are asked for; each level halves (or doubles) the grid. The module layout, and
 so the order of its blocks, is that of MONAI's AutoencoderKL, from which the paper started.
 """
 

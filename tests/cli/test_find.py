@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from echo_synth import doctor, inventory, specs
 from echo_synth.files import write_json
+from echo_synth.home import plugin_folder
 from echo_synth.runs.folder import Run
 
 
@@ -58,6 +60,24 @@ def test_what_is_not_whole_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     _run("list")
 
 
+def test_sweeps_are_listed_with_how_far_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path))
+    for name, states in (("begun", []), ("half", ["done", "2/5"]), ("whole", ["done", "done"])):
+        folder = tmp_path / "sweeps" / name
+        folder.mkdir(parents=True)
+        (folder / "settings.json").write_text('{"command": "sweep", "spec": {"real": 501}, "maps": "made/maps/MAPS"}')
+        if states:
+            rows = "".join(f"c{i},{state}\n" for i, state in enumerate(states))
+            (folder / "results.csv").write_text(f"cell,state\n{rows}")
+    found = {e.name: e for e in inventory.inventory(["results"])}
+    assert {(e.what, e.made_from) for e in found.values()} == {("sweep", "MAPS")}
+    assert {name: e.state for name, e in found.items()} == {
+        "begun": "unfinished: no cell is done",
+        "half": "unfinished: 1 of 2 cells",
+        "whole": "",
+    }
+
+
 def test_doctor_finds_a_whole_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ECHOSYNTH_HOME", str(tmp_path / "home"))
     findings = {f["what"]: f for f in json.loads(_run("doctor", "--json"))}
@@ -81,6 +101,13 @@ def test_doctor_names_what_is_broken_and_the_way_out(tmp_path: Path, monkeypatch
     assert "export nnUNet_raw=a folder of yours" in text
     assert "broken  no-such-package: not installed" in text
     assert 'eval "$(echosynth env)"' in text
+
+
+def test_doctor_takes_trainers_of_ones_own_beside_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the FAQ has it: nnUNet_extTrainer may name several folders."""
+    for beside, state in ((str(plugin_folder()), doctor.OK), (str(tmp_path / "others"), doctor.MISSING)):
+        monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join([beside, str(tmp_path)]))
+        assert doctor._plugin().state == state
 
 
 def test_doctor_names_the_next_step_of_a_first_training(home: Path) -> None:

@@ -76,6 +76,12 @@ def test_mistakes_in_a_spec_are_named(change: dict[str, object], message: str, t
         ({"seeds": [2**63]}, "seeds"),
         ({"seeds": [1, 1]}, "seeds"),
         ({"repeats": 0}, "repeats"),
+        ({"repeats": 100_001}, "repeats"),  # bootstrap-eval takes no more
+        (
+            {"cells": {"m": {"kind": "mix", "base": "edm-l64_nfe5_seed0", "share": 0}}},
+            r"cells\.m\.share",
+        ),  # mix-datasets wants both
+        ({"cells": {"m": {"kind": "mix", "base": "edm-l64_nfe5_seed0", "share": 1}}}, r"cells\.m\.share"),
         ({"batch": 0}, "batch"),
         ({"count": 10**9}, "count"),
         ({"real": 0}, "real"),
@@ -88,6 +94,7 @@ def test_mistakes_in_a_spec_are_named(change: dict[str, object], message: str, t
         ({"cells": {"real": {"kind": "mix", "share": float("nan")}}}, "share"),
         ({"classifier": {"lr": float("inf")}}, "lr"),
         ({"classifier": {"resolution": 31}}, "resolution"),
+        ({"classifier": {"resolution": 513}}, "resolution"),  # train-classifier takes 512 at most
         ({"segmenter": {"epochs": 0}}, "epochs"),
         ({"quality": {"count": 1}}, "count"),
         ({"quality": {"rate": 0.9}}, "rate"),
