@@ -274,6 +274,26 @@ def test_images_of_one_size_are_planned_whole(blocks: str) -> None:
     assert whole_images.takes_whole_images(plans, "2d")
 
 
+@pytest.mark.parametrize("size", [(72, 184), (712, 448), (224, 224)])
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerEchoSynth_cpu", "nnUNetTrainerEchoSynth_cpu_pooled"])
+def test_networks_at_half_resolution_take_oblong_images(trainer: str, size: tuple[int, int]) -> None:
+    """nnU-Net plans 712 x 448 with seven halvings down and six across: 448 / 2 cannot be halved six times more."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnunet_plugin import echosynth_trainers
+
+    plans = _plans("n_conv_per_stage")
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["features_per_stage"] = [8] * 4
+    whole_images.plan_whole_images(plans, "2d", size)
+    configuration = PlansManager(plans).get_configuration("2d")
+    patch = configuration.patch_size
+    assert all(side <= p < 2 * side for side, p in zip(size, patch, strict=True))
+    cls = getattr(echosynth_trainers, trainer)
+    network = cls.build_network_architecture(None, configuration, 1, 4, False).eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 1, *patch)).shape == (1, 4, *patch)
+
+
 def test_images_of_many_sizes_keep_nnunets_grid() -> None:
     plans = _plans("n_conv_per_stage")
     whole_images.plan_whole_images(plans, "2d", None)
