@@ -40,9 +40,9 @@ def take_whole_images(plans: Plans, name: str, size: tuple[int, int] | None) -> 
     """
     if takes_whole_images(plans, name):
         return
-    folder = identifier(plans, name)
+    folder = whole_identifier(plans, name)
     plan_whole_images(plans, name, size)
-    plans["configurations"][name]["data_identifier"] = f"{folder}_whole"
+    plans["configurations"][name]["data_identifier"] = folder
 
 
 def takes_whole_images(plans: Plans, name: str) -> bool:
@@ -53,6 +53,12 @@ def takes_whole_images(plans: Plans, name: str) -> bool:
 def identifier(plans: Plans, name: str) -> str:
     """Name of the folder with the preprocessed cases of configuration `name`."""
     return PlansManager(plans).get_configuration(name).data_identifier
+
+
+def whole_identifier(plans: Plans, name: str) -> str:
+    """`identifier` once `take_whole_images` has changed the plans."""
+    folder = identifier(plans, name)
+    return folder if takes_whole_images(plans, name) else f"{folder}_whole"
 
 
 def plan_whole_images(plans: Plans, name: str, size: tuple[int, int] | None) -> None:
