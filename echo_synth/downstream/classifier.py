@@ -35,6 +35,7 @@ from echo_synth.training.streams import Stream, generator, sample_indices
 from echo_synth.types import VIEWS, CaseId
 
 _FRAMEWORK_BYTES = 600 << 20  # torch and its libraries
+_COLOURS = 3
 _BYTES_PER_PIXEL = 2000  # that the backward pass of EfficientNetV2-S keeps of an image
 
 
@@ -292,11 +293,17 @@ def start_from_run(module: nn.Module, description: ClassifierDescription, folder
 
 
 def _load_backbone(module: nn.Module, path: Path) -> None:
-    """Weights of everything but the head, from a local safetensors file with timm's names."""
+    """Weights of everything but the head, from a local safetensors file with timm's names.
+
+    Filters of colours are added up over them: what they answer to a grey image as three equal colours.
+    """
     from echo_synth.runs.tensors import load_tensors
 
     tensors, _ = load_tensors(path)
     own = module.state_dict()
+    for name in own.keys() & tensors.keys():
+        if own[name].ndim == 4 and (own[name].shape[1], tensors[name].shape[1:2]) == (1, (_COLOURS,)):
+            tensors[name] = tensors[name].sum(1, keepdim=True)
     fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
     if len(fitting) < len(own) / 2:
         raise RunError(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from echo_synth import specs
 from echo_synth.downstream import classifier
@@ -94,6 +95,19 @@ def _noting(does: Callable[..., torch.Tensor], seen: list[tuple[str, torch.dtype
         return does(*given)
 
     return noted
+
+
+def test_weights_that_saw_colours_answer_the_same_to_grey(tmp_path: Path) -> None:
+    """Weights from ImageNet have filters of three colours; without them the first layer would be random."""
+
+    def network(channels: int) -> torch.nn.Sequential:
+        return torch.nn.Sequential(torch.nn.Conv2d(channels, 4, 3), torch.nn.Conv2d(4, 4, 3, groups=4))
+
+    coloured, grey = network(3), network(1)
+    save_file(coloured.state_dict(), tmp_path / "weights.safetensors")
+    classifier._load_backbone(grey, tmp_path / "weights.safetensors")
+    image = torch.rand(1, 1, 8, 8)
+    assert torch.allclose(grey(image), coloured(image.expand(-1, 3, -1, -1)), atol=1e-6)
 
 
 @pytest.mark.slow
