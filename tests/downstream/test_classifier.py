@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from safetensors.torch import save_file
 
 from echo_synth import specs
 from echo_synth.downstream import classifier
-from echo_synth.errors import DataError, ExistsError, RunError
+from echo_synth.errors import DataError, ExistsError, LeakageError, RunError
+from echo_synth.files import write_json
 from echo_synth.runs.folder import open_run
 from echo_synth.runs.start import RunRequest
 
@@ -95,6 +97,24 @@ def _noting(does: Callable[..., torch.Tensor], seen: list[tuple[str, torch.dtype
         return does(*given)
 
     return noted
+
+
+def test_test_patients_are_neither_learnt_nor_begun_with(tmp_path: Path) -> None:
+    images = _pictures(tmp_path / "images")
+    shutil.copytree(images / "val", images / "test")
+    with pytest.raises(DataError, match=r"patient\d+ and 1 more are in val and in test"):
+        classifier.check_pictures(images)
+    for path in list((images / "test").rglob("*.png")):
+        path.rename(path.with_name(path.name.replace("patient0", "patient9")))
+    subject = classifier.check_pictures(images)
+    other, run = _pictures(tmp_path / "other", names="patient9{:03d}_{}_ED"), tmp_path / "run"
+    run.mkdir()
+    for learnt in (tmp_path / "removed", images):
+        write_json(run / "settings.json", {"images": str(learnt)})
+        classifier._refuse_leak(run, images, subject)
+    write_json(run / "settings.json", {"images": str(other)})
+    with pytest.raises(LeakageError, match=r"patient9\d+.*training images of --init .*run"):
+        classifier._refuse_leak(run, images, subject)
 
 
 def test_weights_that_saw_colours_answer_the_same_to_grey(tmp_path: Path) -> None:
