@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import SimpleITK as sitk
-from nnunetv2.paths import nnUNet_raw
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
@@ -83,6 +83,26 @@ def content_hash(files: Mapping[str, tuple[Path, Path]]) -> str:
 def source_of(preprocessed: Path) -> dict[str, Any]:
     """What the cases in `preprocessed` were made from; empty for cases that nnU-Net's own command made."""
     return _read(_beside(preprocessed)) if preprocessed.is_dir() else {}
+
+
+def prepared_size(dataset: str, identifier: str) -> tuple[int, int] | None:
+    """(rows, columns) of all images that were preprocessed into `identifier` of a dataset; None where they differed, or it is not noted."""
+    if not nnUNet_preprocessed.is_set():
+        return None
+    size = source_of(Path(str(nnUNet_preprocessed)) / dataset / identifier).get("size")
+    return (int(size[0]), int(size[1])) if size else None
+
+
+def check_prepared(plans: Plans, name: str, folder: Path) -> None:
+    """Raise RuntimeError unless `folder` holds cases prepared as `plans` say; which images they are, only the raw dataset tells."""
+    source = source_of(folder)
+    if not source:
+        raise RuntimeError(f"{folder}: no whole images prepared there, and nnUNet_raw does not hold the dataset")
+    if source.get("configuration") != _essence(PlansManager(plans).get_configuration(name)):
+        raise RuntimeError(
+            f"{folder}: its cases were prepared otherwise than these plans say, and nnUNet_raw does not hold the dataset; "
+            "prepare it again where nnUNet_raw does, by echosynth train-segmenter or by starting this training"
+        )
 
 
 def source_of_training(training: Path) -> dict[str, Any]:
@@ -162,6 +182,7 @@ def preprocess(
                 preprocessor.run_case_save(*task)
         _keep_labels(files, folder.parent / "gt_segmentations", str(dataset_json["file_ending"]))
         source = {"content": content_hash(files), "configuration": _essence(configuration), "cases": len(files)}
+        source["size"] = common_size([image for image, _ in files.values()])
         _beside(folder).unlink(missing_ok=True)  # cases without it count as not made
         shutil.rmtree(folder, ignore_errors=True)
         os.rename(partial, folder)

@@ -76,7 +76,10 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
             )
         self.budget: Budget = budget_of(type(self))
         self.raw_files = cases.current_files(plans["dataset_name"], dataset_json)
-        size = cases.common_size([image for image, _ in self.raw_files.values()])
+        if self.raw_files:
+            size = cases.common_size([image for image, _ in self.raw_files.values()])
+        else:
+            size = cases.prepared_size(plans["dataset_name"], whole_images.whole_identifier(plans, configuration))
         whole_images.take_whole_images(plans, configuration, size)
         super().__init__(plans, configuration, fold, dataset_json, device)
         seed = overrides.seed()
@@ -156,10 +159,7 @@ class nnUNetTrainerEchoSynth(nnUNetTrainer):
         folder = Path(self.preprocessed_dataset_folder)
         plans, name = self.plans_manager.plans, self.configuration_name
         if not self.raw_files:
-            if not cases.source_of(folder):
-                raise RuntimeError(
-                    f"{folder}: no whole images prepared there, and nnUNet_raw does not hold the dataset"
-                )
+            cases.check_prepared(plans, name, folder)
             return
         if not cases.is_preprocessed(self.raw_files, plans, name, folder):
             self.print_to_log_file(f"preprocessing {len(self.raw_files)} whole images into {folder}")

@@ -31,18 +31,19 @@ class Loading:
     Args:
         optimizer: a fresh one.
         folder: of the checkpoint.
-        finished: nothing is trained from the checkpoint, so its state is of no interest, and may be another optimiser's.
+        finished: of a training that ended, which may be validated alone: then its state may be another optimiser's, and is left
+            out. nnU-Net's --c with more epochs trains on from it, with its state.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, folder: Path, finished: bool) -> None:
         self.optimizer, self.folder, self.finished = optimizer, folder, finished
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Raise RuntimeError where `content` is of another kind of optimiser."""
-        if self.finished:
-            return
+        """Raise RuntimeError where `content` is of another kind of optimiser, unless the training ended."""
         own = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         if not set(own[0]) - {"initial_lr"} <= set(content["param_groups"][0]):
+            if self.finished:
+                return
             raise RuntimeError(
                 f"{self.folder}: this training was begun with another optimiser than {type(self.optimizer).__name__}, by an "
                 "earlier version; move the folder away to begin anew (by Adam, as before, with the trainer "

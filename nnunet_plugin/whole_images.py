@@ -18,7 +18,8 @@ trainers change what they are given, so that nnU-Net's own commands train and pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
@@ -39,9 +40,9 @@ def take_whole_images(plans: Plans, name: str, size: tuple[int, int] | None) -> 
     """
     if takes_whole_images(plans, name):
         return
-    folder = identifier(plans, name)
+    folder = whole_identifier(plans, name)
     plan_whole_images(plans, name, size)
-    plans["configurations"][name]["data_identifier"] = f"{folder}_whole"
+    plans["configurations"][name]["data_identifier"] = folder
 
 
 def takes_whole_images(plans: Plans, name: str) -> bool:
@@ -52,6 +53,12 @@ def takes_whole_images(plans: Plans, name: str) -> bool:
 def identifier(plans: Plans, name: str) -> str:
     """Name of the folder with the preprocessed cases of configuration `name`."""
     return PlansManager(plans).get_configuration(name).data_identifier
+
+
+def whole_identifier(plans: Plans, name: str) -> str:
+    """`identifier` once `take_whole_images` has changed the plans."""
+    folder = identifier(plans, name)
+    return folder if takes_whole_images(plans, name) else f"{folder}_whole"
 
 
 def plan_whole_images(plans: Plans, name: str, size: tuple[int, int] | None) -> None:
@@ -71,7 +78,22 @@ def plan_whole_images(plans: Plans, name: str, size: tuple[int, int] | None) -> 
     }
     if size is not None:
         changes |= _on_one_grid(planned, size)
+    whole = dict(planned) | changes
+    changes["patch_size"] = halved_evenly(whole["patch_size"], whole["architecture"]["arch_kwargs"]["strides"])
     plans["configurations"][name].update(changes)
+
+
+def halved_evenly(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> list[int]:
+    """`patch` (rows, columns), enlarged to what a network at half the resolution, without the coarsest stage, can halve.
+
+    nnU-Net halves a long side more often than a short one; then the coarsest stage halves the long side alone, and a patch
+    that suits its network need not suit those of `networks`.
+
+    Args:
+        strides: of every stage of the planned network.
+    """
+    parts = [2 * math.prod(int(stride[axis]) for stride in strides[:-1]) for axis in range(len(patch))]
+    return [-(-int(side) // part) * part for side, part in zip(patch, parts, strict=True)]
 
 
 def _on_one_grid(planned: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:

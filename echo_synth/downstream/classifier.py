@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from echo_synth import checksums
 from echo_synth.data.augment import ColourRanges, GeometricRanges, colour, draw_affine, draw_colour, warp
+from echo_synth.data.leakage import refuse_test_patients
 from echo_synth.data.png import read_grey_png
 from echo_synth.data.resize import resize_grey
 from echo_synth.data.subject import Subject, heart, subject_of
@@ -25,6 +27,7 @@ from echo_synth.errors import DataError, RunError
 from echo_synth.estimate import Estimate, measured_seconds
 from echo_synth.files import listed
 from echo_synth.home import classification
+from echo_synth.records import read_json_as
 from echo_synth.runs.description import ClassifierDescription, InitialWeights, build_model, describe_classifier
 from echo_synth.runs.folder import ClassifierRun, file_hash, open_run
 from echo_synth.runs.start import RunRequest, hold_run_folder, start_run
@@ -35,6 +38,7 @@ from echo_synth.training.streams import Stream, generator, sample_indices
 from echo_synth.types import VIEWS, CaseId
 
 _FRAMEWORK_BYTES = 600 << 20  # torch and its libraries
+_COLOURS = 3
 _BYTES_PER_PIXEL = 2000  # that the backward pass of EfficientNetV2-S keeps of an image
 
 
@@ -66,13 +70,15 @@ def subject_of_pictures(images: Path) -> Subject:
 def check_pictures(images: Path) -> Subject:
     """What a classification folder shows, without reading a pixel.
 
-    Raises DataError when it shows one view alone, a split has no images or training none of a view, a name is no case's, or both
-    splits have images of one patient.
+    Raises DataError when it shows one view alone, a split has no images or training none of a view, a name is no case's, or two
+    splits, that for tests among them, have images of one patient.
     """
     subject = subject_of_pictures(images)
     train, val = (_picture_files(images / split, subject) for split in ("train", "val"))
     names, others = ([path.stem for path, _ in files] for files in (train, val))
     check_patients_apart(names, others, subject, "val")
+    for split, learnt in (("train", names), ("val", others)):
+        check_patients_apart(learnt, _names_in(images, ("test",), subject), subject, "test", split)
     labels = {label for _, label in train}
     if len(labels) < len(subject.views):
         lacking = next(view for label, view in enumerate(subject.views) if label not in labels)
@@ -92,6 +98,12 @@ def _picture_files(folder: Path, subject: Subject) -> list[tuple[Path, int]]:
             f"(by default they are in {classification()})"
         )
     return files
+
+
+def _names_in(images: Path, splits: Sequence[str], subject: Subject) -> list[str]:
+    """Names of the images of some splits, where there are any."""
+    folders = (images / split / view for split in splits for view in subject.views)
+    return [path.stem for folder in folders for path in listed(folder, "*.png")]
 
 
 def read_pictures(folder: Path, resolution: int, subject: Subject | None = None) -> Pictures:
@@ -115,12 +127,14 @@ def patient_of(name: str, subject: Subject) -> str:
         raise DataError(f"{name}.png: {e}; rename the images of the classification folder so") from None
 
 
-def check_patients_apart(train: Sequence[str], other: Sequence[str], subject: Subject, what: str) -> None:
+def check_patients_apart(
+    train: Sequence[str], other: Sequence[str], subject: Subject, what: str, first: str = "train"
+) -> None:
     """Raise DataError when images of both sets, given by their names, are of one patient."""
     shared = {patient_of(name, subject) for name in train} & {patient_of(name, subject) for name in other}
     if shared:
         raise DataError(
-            f"{sorted(shared)[0]} and {len(shared) - 1} more are in train and in {what}; splits must not share patients"
+            f"{sorted(shared)[0]} and {len(shared) - 1} more are in {first} and in {what}; splits must not share patients"
         )
 
 
@@ -204,7 +218,8 @@ def train_classifier(
         resolved: what settings.json says.
 
     Raises:
-        DataError: a split is missing, shares patients with the other, or holds files of other names.
+        DataError: a split is missing, shares patients with another, or holds files of other names.
+        LeakageError: the run to start from learnt from test patients of IMAGES, as far as its images can be found.
         RunError: the run to be resumed was started with other settings or other images.
         ExistsError: another process has ended a training in the folder meanwhile, and it was not asked to be replaced.
         HeldError: another process trains in the folder.
@@ -219,6 +234,7 @@ def train_classifier(
         _load_backbone(module, settings.pretrained)
     identity = _identity(settings, train, val)
     if settings.init is not None:
+        _refuse_leak(settings.init, images, subject)
         init = start_from_run(module, description, settings.init)
         description, identity = description.model_copy(update={"init": init}), identity | {"init": init.weights}
     with hold_run_folder(request) as folder:
@@ -274,6 +290,24 @@ def _identity(settings: ClassifierSettings, train: Pictures, val: Pictures) -> d
     }
 
 
+class _Trained(BaseModel):
+    """Of a run's settings.json: the images that it learnt."""
+
+    images: Path | None = None
+
+
+def _refuse_leak(init: Path, images: Path, subject: Subject) -> None:
+    """Raise LeakageError when the run `init` learnt from test patients of `images`, as far as its own images can be found."""
+    held_out = {patient_of(name, subject) for name in _names_in(images, ("test",), subject)}
+    settings = init / "settings.json"
+    learnt = read_json_as(_Trained, settings, "echosynth train-classifier").images if settings.is_file() else None
+    if learnt is None or not learnt.is_dir():
+        return
+    shown = subject_of(learnt)
+    patients = (patient_of(name, shown) for name in _names_in(learnt, ("train", "val"), shown))
+    refuse_test_patients(patients, held_out, f"training images of --init {init} ({learnt})")
+
+
 def start_from_run(module: nn.Module, description: ClassifierDescription, folder: Path) -> InitialWeights:
     """Give `module` the weights of the classifier in `folder`; returns what model.json says of them.
 
@@ -292,11 +326,17 @@ def start_from_run(module: nn.Module, description: ClassifierDescription, folder
 
 
 def _load_backbone(module: nn.Module, path: Path) -> None:
-    """Weights of everything but the head, from a local safetensors file with timm's names."""
+    """Weights of everything but the head, from a local safetensors file with timm's names.
+
+    Filters of colours are added up over them: what they answer to a grey image as three equal colours.
+    """
     from echo_synth.runs.tensors import load_tensors
 
     tensors, _ = load_tensors(path)
     own = module.state_dict()
+    for name in own.keys() & tensors.keys():
+        if own[name].ndim == 4 and (own[name].shape[1], tensors[name].shape[1:2]) == (1, (_COLOURS,)):
+            tensors[name] = tensors[name].sum(1, keepdim=True)
     fitting = {k: v for k, v in tensors.items() if k in own and own[k].shape == v.shape}
     if len(fitting) < len(own) / 2:
         raise RunError(

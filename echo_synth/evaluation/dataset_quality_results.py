@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -134,9 +135,9 @@ def check_inputs(inputs: QualityInputs) -> None:
     images = int(counts["val"])
     share = inputs.rate / (2 if inputs.classifier is not None else 1)
     if not np.isfinite(privacy.threshold(np.zeros(images), share)):
-        least = inputs.rate / share / (images + 1)
+        least = math.ceil(1000 * inputs.rate / share / (images + 1)) / 1000
         raise DataError(
-            f"--rate {inputs.rate:g}: {images} validation images cannot set such a threshold; use {least:.3f} or more"
+            f"--rate {inputs.rate:g}: {images} validation images cannot set such a threshold; use {least:g} or more"
         )
 
 

@@ -34,12 +34,14 @@ def phantom_case(
     seed: int, number: int, view: str, phase: str
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8], Heart, Quality]:
     """Image, mask, heart and quality of one case; depends on (seed, number, view, phase) only."""
+    # Counted from 1: numpy takes a key that ends in zeros for the shorter one, and the heart would decide on pose and grain.
+    of_view, of_phase = VIEWS.index(view) + 1, PHASES.index(phase) + 1
     person = np.random.default_rng([seed, number])
     heart = draw_heart(person)
-    look = np.random.default_rng([seed, number, VIEWS.index(view)])
+    look = np.random.default_rng([seed, number, of_view])
     pose = draw_pose(look, heart, view)
     quality = QUALITIES[int(look.choice(3, p=[0.45, 0.4, 0.15]))]
-    grain = np.random.default_rng([seed, number, VIEWS.index(view), PHASES.index(phase)])
+    grain = np.random.default_rng([seed, number, of_view, of_phase])
     image, mask = render(heart, pose, view, phase == "ES", quality, grain)
     return image, mask, heart, quality
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from echo_synth import specs
 from echo_synth.downstream import classifier
-from echo_synth.errors import DataError, ExistsError, RunError
+from echo_synth.errors import DataError, ExistsError, LeakageError, RunError
+from echo_synth.files import write_json
 from echo_synth.runs.folder import open_run
 from echo_synth.runs.start import RunRequest
 
@@ -94,6 +97,37 @@ def _noting(does: Callable[..., torch.Tensor], seen: list[tuple[str, torch.dtype
         return does(*given)
 
     return noted
+
+
+def test_test_patients_are_neither_learnt_nor_begun_with(tmp_path: Path) -> None:
+    images = _pictures(tmp_path / "images")
+    shutil.copytree(images / "val", images / "test")
+    with pytest.raises(DataError, match=r"patient\d+ and 1 more are in val and in test"):
+        classifier.check_pictures(images)
+    for path in list((images / "test").rglob("*.png")):
+        path.rename(path.with_name(path.name.replace("patient0", "patient9")))
+    subject = classifier.check_pictures(images)
+    other, run = _pictures(tmp_path / "other", names="patient9{:03d}_{}_ED"), tmp_path / "run"
+    run.mkdir()
+    for learnt in (tmp_path / "removed", images):
+        write_json(run / "settings.json", {"images": str(learnt)})
+        classifier._refuse_leak(run, images, subject)
+    write_json(run / "settings.json", {"images": str(other)})
+    with pytest.raises(LeakageError, match=r"patient9\d+.*training images of --init .*run"):
+        classifier._refuse_leak(run, images, subject)
+
+
+def test_weights_that_saw_colours_answer_the_same_to_grey(tmp_path: Path) -> None:
+    """Weights from ImageNet have filters of three colours; without them the first layer would be random."""
+
+    def network(channels: int) -> torch.nn.Sequential:
+        return torch.nn.Sequential(torch.nn.Conv2d(channels, 4, 3), torch.nn.Conv2d(4, 4, 3, groups=4))
+
+    coloured, grey = network(3), network(1)
+    save_file(coloured.state_dict(), tmp_path / "weights.safetensors")
+    classifier._load_backbone(grey, tmp_path / "weights.safetensors")
+    image = torch.rand(1, 1, 8, 8)
+    assert torch.allclose(grey(image), coloured(image.expand(-1, 3, -1, -1)), atol=1e-6)
 
 
 @pytest.mark.slow

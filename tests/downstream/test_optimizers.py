@@ -48,11 +48,13 @@ def _trained(budget: Budget, rate: float | None = None) -> torch.optim.Optimizer
     return optimizer
 
 
-def test_a_checkpoint_brings_the_state_and_no_settings(tmp_path: Path) -> None:
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_checkpoint_brings_the_state_and_no_settings(finished: bool, tmp_path: Path) -> None:
+    """A finished one too: nnU-Net's --c with more epochs goes on from it."""
     saved, optimizer = _trained(STANDARD, 1e-4), build_optimizer(nn.Linear(4, 4).parameters(), STANDARD, "cpu")
     content, own = saved.state_dict(), {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
     content["param_groups"][0]["of another version"] = 1
-    Loading(optimizer, tmp_path, finished=False).load_state_dict(content)
+    Loading(optimizer, tmp_path, finished).load_state_dict(content)
     assert {k: v for k, v in optimizer.param_groups[0].items() if k != "params"} == own
     kept = [optimizer.state[p] for p in optimizer.param_groups[0]["params"]]
     assert torch.equal(kept[0]["momentum_buffer"], content["state"][0]["momentum_buffer"])

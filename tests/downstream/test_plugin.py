@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from echo_synth.data.nifti import write_image
 from nnunet_plugin import folds, overrides, whole_images
 from nnunet_plugin.augmentation import Ranges, _matrices, augment
 from nnunet_plugin.budgets import budgets
@@ -274,12 +275,68 @@ def test_images_of_one_size_are_planned_whole(blocks: str) -> None:
     assert whole_images.takes_whole_images(plans, "2d")
 
 
+@pytest.mark.parametrize("size", [(72, 184), (712, 448), (224, 224)])
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerEchoSynth_cpu", "nnUNetTrainerEchoSynth_cpu_pooled"])
+def test_networks_at_half_resolution_take_oblong_images(trainer: str, size: tuple[int, int]) -> None:
+    """nnU-Net plans 712 x 448 with seven halvings down and six across: 448 / 2 cannot be halved six times more."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnunet_plugin import echosynth_trainers
+
+    plans = _plans("n_conv_per_stage")
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["features_per_stage"] = [8] * 4
+    whole_images.plan_whole_images(plans, "2d", size)
+    configuration = PlansManager(plans).get_configuration("2d")
+    patch = configuration.patch_size
+    assert all(side <= p < 2 * side for side, p in zip(size, patch, strict=True))
+    cls = getattr(echosynth_trainers, trainer)
+    network = cls.build_network_architecture(None, configuration, 1, 4, False).eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 1, *patch)).shape == (1, 4, *patch)
+
+
 def test_images_of_many_sizes_keep_nnunets_grid() -> None:
     plans = _plans("n_conv_per_stage")
     whole_images.plan_whole_images(plans, "2d", None)
     configuration = plans["configurations"]["2d"]
     assert configuration["patch_size"] == [48, 40]
     assert configuration["normalization_schemes"] == ["RescaleTo01Normalization"]
+
+
+def test_prepared_cases_alone_are_trained_on_as_with_the_raw_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nnU-Net's own plans, on a machine that holds preprocessed cases only: its grid must be that which they were prepared on."""
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    nothing = SimpleNamespace(run_case_save=lambda *_: None)
+    monkeypatch.setattr(ConfigurationManager, "preprocessor_class", property(lambda _: lambda verbose: nothing))
+    described = {"file_ending": ".nii.gz", "labels": {"background": 0, "heart": 1}}
+    raw = tmp_path / "nnUNet_raw/Dataset601_A"
+    for folder, file in (("imagesTr", "a_0000.nii.gz"), ("labelsTr", "a.nii.gz")):
+        (raw / folder).mkdir(parents=True)
+        write_image(raw / folder / file, np.ones((64, 96), np.uint8), (0.5, 0.5))
+    (raw / "dataset.json").write_text(json.dumps(described))
+
+    def trainer() -> nnUNetTrainerEchoSynth:
+        plans = _plans("n_conv_per_stage") | {"dataset_name": raw.name, "plans_name": "P", "continue_training": False}
+        kept = {"preprocessor_name": "D", "spacing": [0.4, 0.4], "resampling_fn_data": "R"}
+        plans["configurations"]["2d"].update(kept)
+        return nnUNetTrainerEchoSynth(plans, "2d", 0, described, torch.device("cpu"))
+
+    with_raw = trainer()
+    with_raw._preprocess_if_needed()
+    raw.rename(tmp_path / "elsewhere")
+    alone = trainer()
+    alone._preprocess_if_needed()
+    assert alone.configuration_manager.configuration == with_raw.configuration_manager.configuration
+    assert alone.configuration_manager.patch_size == [64, 96]
+    (note,) = (tmp_path / "nnUNet_preprocessed/Dataset601_A").glob("*_source.json")
+    note.write_text(json.dumps({k: v for k, v in json.loads(note.read_text()).items() if k != "size"}))
+    with pytest.raises(RuntimeError, match="prepared otherwise than these plans say"):
+        trainer()._preprocess_if_needed()
 
 
 def test_three_dimensions_are_refused() -> None:

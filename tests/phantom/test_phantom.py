@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import ndimage, stats
 
 from echo_synth.data.tissues import sector_mask
+from echo_synth.phantom import dataset
 from echo_synth.phantom.anatomy import contract, draw_heart, volume_ml
 from echo_synth.phantom.bmode import Probe, lateral_width_mm, polar_grid, scan_convert, speckle
 from echo_synth.phantom.dataset import phantom_case, split_patients
+from echo_synth.types import PHASES, VIEWS
 from tests.analytic import count_holes_and_components
 
 PROBE = Probe()
@@ -90,6 +95,29 @@ def test_a_case_depends_on_its_own_numbers_only() -> None:
     a, b = phantom_case(1, 7, "4CH", "ES"), phantom_case(1, 7, "4CH", "ES")
     assert np.array_equal(a[0], b[0])
     assert not np.array_equal(a[0], phantom_case(2, 7, "4CH", "ES")[0][: a[0].shape[0], : a[0].shape[1]])
+
+
+def test_heart_pose_and_grain_are_drawn_from_streams_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one stream, hearts of low ejection fraction would all lie near the probe in one view."""
+    streams: list[int] = []
+
+    def noted(module: Any, name: str, place: int) -> None:
+        original = getattr(module, name)
+
+        def call(*given: Any) -> Any:
+            streams.append(given[place].bit_generator.state["state"]["state"])
+            return original(*given)
+
+        monkeypatch.setattr(module, name, call)
+
+    noted(dataset, "draw_heart", 0)
+    noted(dataset, "draw_pose", 0)
+    noted(dataset, "render", 5)
+    for view, phase in itertools.product(VIEWS, PHASES):
+        phantom_case(0, 1, view, phase)
+    hearts, poses, grains = (streams[k::3] for k in range(3))
+    assert (len(set(hearts)), len(set(poses)), len(set(grains))) == (1, 2, 4)
+    assert len(set(streams)) == 7
 
 
 def test_splits_hold_everyone_once() -> None:
