@@ -79,7 +79,10 @@ def how_many_trainings(entry: Mapping[str, Any] | None) -> str:
     count = len(entry["folders"])
     if count == 1:
         return "One training: the intervals know patients alone, not how another training would differ."
-    seeds = f"{entry['generator_seeds']} generator and {entry['segmenter_seeds']} segmenter seeds"
+    if entry["generator_seeds"] == entry["segmenter_seeds"] == count:  # or their folders' names do not tell of seeds
+        seeds = "each independent of the others"
+    else:
+        seeds = f"{entry['generator_seeds']} generator and {entry['segmenter_seeds']} segmenter seeds"
     return f"Mean of {count} trainings ({seeds}); the intervals know patients and trainings."
 
 
