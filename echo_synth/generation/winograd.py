@@ -7,6 +7,8 @@ their size). In bf16 the same transforms lose 3 % of it, so there this is not us
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,8 +33,9 @@ _FILTER = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 2
 _OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 
 
+@cache
 def _both_ways(rows: tuple[tuple[int, ...], ...]) -> Tensor:
-    """Matrix of the transform along height and width of flattened windows, float32."""
+    """Matrix of the transform along height and width of flattened windows, float32; one for all layers."""
     one = torch.tensor(rows, dtype=torch.float32, device="cpu")
     return torch.kron(one, one)
 
