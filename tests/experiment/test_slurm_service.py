@@ -30,8 +30,9 @@ def service() -> Iterator[Service]:
         yield running
 
 
-def _sweep(service: Service, home: Path, out: Path, log: Path) -> subprocess.Popen[bytes]:
+def _sweep(service: Service, home: Path, out: Path, log: Path, *more: str) -> subprocess.Popen[bytes]:
     words = ["sweep", "smoke", "--cluster", "slurm", "--hours", "1", "--cpus", "1", "--at-once", "1", "--out", str(out)]
+    words += more
     environment = service.environment | {"ECHOSYNTH_HOME": str(home), "PYTHONPATH": str(ROOT)}
     environment.pop("OMP_NUM_THREADS", None)  # jobs keep to their core by themselves
     with open(log, "ab") as output:
@@ -86,3 +87,22 @@ def test_a_sweep_survives_a_requeue_a_killed_job_and_a_killed_controller(
     assert again.wait(3600) == 0, log.read_text()[-3000:]
     assert (pd.read_csv(out / "results.csv")["state"] == "done").all()
     assert before.items() <= {f: f.stat().st_mtime_ns for f in out.glob("work/*/done.json")}.items()
+
+
+def test_a_job_computes_on_when_the_daemon_of_its_node_dies(service: Service, own_home: Path, tmp_path: Path) -> None:
+    out, log = tmp_path / "sweep", tmp_path / "log.txt"
+    log.touch()
+    sweep = _sweep(service, own_home, out, log, "--only", "noise")
+    try:
+        _until(lambda: any(out.glob("work/segmenter-*/log.txt")) and service.running(), sweep, log)
+        job = service.running()
+        service.kill("slurmd")
+        time.sleep(20)  # without a daemon
+        service.start("slurmd", "-D")
+        assert sweep.wait(3600) == 0, log.read_text()[-3000:]
+    finally:
+        sweep.kill()
+    table = pd.read_csv(out / "results.csv")
+    assert table.loc[table["cell"].str.startswith("noise"), "state"].tolist() == ["done"]
+    submitted = {f.name.partition("_")[0] for f in out.glob("jobs/*_log.out")}
+    assert submitted == {job[0].partition("_")[0]}  # no second job did its work again
