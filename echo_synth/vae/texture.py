@@ -38,7 +38,8 @@ class Texture:
     Attributes:
         deviation: (LEVELS, CONTRASTS) float32, standard deviation of the residual by grey level and by `local_contrast`
             of the decoded image, in grey levels / 255.
-        spectrum: (256, 97) float32, power of the unit residual, half of POLAR's 2-D transform; its inverse at lag 0 is 1.
+        spectrum: (256, 97) float32, power of the noise to draw, half of POLAR's 2-D transform; its inverse at lag 0 is 1.
+            Interpolated linearly, this noise has the spectrum of the unit residual.
     """
 
     deviation: NDArray[np.float32]
@@ -147,8 +148,18 @@ def fit_texture(pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8]]]) ->
     power = [p for p in (_polar_power(image, drawn, deviation) for image, drawn in kept) if p is not None]
     if not power:
         raise ValueError("no image whose sector is a fan")
-    spectrum = np.mean(power, axis=0)
+    spectrum = np.mean(power, axis=0) / _kept_between_samples()
     return Texture(deviation, (spectrum / fft.irfft2(spectrum, POLAR)[0, 0]).astype(np.float32))
+
+
+def _kept_between_samples() -> NDArray[np.float64]:
+    """(256, 97), the share of its power that each frequency of POLAR keeps when a draw is interpolated linearly.
+
+    At a place t between two samples, a wave of ω radians a sample keeps (1 - t)² + t² + 2t(1 - t) cos ω of its power; with t
+    evenly spread that is 2/3 + cos ω / 3. Without it fine grain is lost, and what is left reaches too far.
+    """
+    depth, beam = (2 / 3 + np.cos(2 * np.pi * f) / 3 for f in (np.fft.fftfreq(POLAR[0]), np.fft.rfftfreq(POLAR[1])))
+    return np.asarray(depth[:, None] * beam)
 
 
 def _smooth(squares: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float32]:
