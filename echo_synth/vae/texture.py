@@ -158,7 +158,7 @@ def _kept_between_samples() -> NDArray[np.float64]:
     At a place t between two samples, a wave of ω radians a sample keeps (1 - t)² + t² + 2t(1 - t) cos ω of its power; with t
     evenly spread that is 2/3 + cos ω / 3. Without it fine grain is lost, and what is left reaches too far.
     """
-    depth, beam = (2 / 3 + np.cos(2 * np.pi * f) / 3 for f in (np.fft.fftfreq(POLAR[0]), np.fft.rfftfreq(POLAR[1])))
+    depth, beam = (2 / 3 + np.cos(2 * np.pi * f) / 3 for f in (fft.fftfreq(POLAR[0]), fft.rfftfreq(POLAR[1])))
     return np.asarray(depth[:, None] * beam)
 
 
