@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
-from echo_synth.errors import EchoSynthError
+from echo_synth.errors import EchoSynthError, SpecError
 
 if TYPE_CHECKING:
     from accelerate import PartialState
     from torch.distributed import ProcessGroup
 
 T = TypeVar("T")
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 # A process that died or hangs is noticed after this long, not after the wait that follows. Nothing but the steps of a
 # training and what the main process does between them (a validation, a preview, a checkpoint) falls into it.
 _COLLECTIVES = timedelta(minutes=30)
@@ -23,8 +25,13 @@ _PATIENCE = timedelta(hours=24)  # the others wait while the main process prepar
 
 
 def process_count() -> int:
-    """How many processes the launcher started; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE") or "1")
+    """How many processes the launcher started; 1 without one. Raises SpecError for a WORLD_SIZE that is no number above 0."""
+    world = os.environ.get("WORLD_SIZE") or "1"
+    if not _NUMBER.fullmatch(world):
+        raise SpecError(
+            f"WORLD_SIZE={world:.20}: expected a number above 0, as torchrun sets it; unset it to train in this process alone"
+        )
+    return int(world)
 
 
 def state(device: str) -> PartialState:

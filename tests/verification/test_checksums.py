@@ -96,6 +96,15 @@ def test_a_link_to_a_folder_is_extra_and_not_followed(folder: Path) -> None:
     assert _faults(folder) == [Fault("extra", "loop")]
 
 
+def test_a_link_to_nothing_does_not_count(folder: Path) -> None:
+    (folder / "leftover").symlink_to(folder / "gone")
+    checksums.record(folder)
+    assert _faults(folder) == []
+    (folder / "a.bin").unlink()
+    (folder / "a.bin").symlink_to(folder / "gone")
+    assert _faults(folder) == [Fault("missing", "a.bin")]
+
+
 def test_a_later_record_does_not_take_damage_for_what_was_made(folder: Path) -> None:
     _flip(folder / "a.bin")
     (folder / "inner/b.bin").write_bytes(b"written anew")
