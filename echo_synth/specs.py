@@ -194,6 +194,9 @@ class DiffusionSpec(Strict):
     dataset_name: str
     resolution: int
     precond: Literal["edm", "ve", "vp", "iddpm"]
+    precond_arguments: dict[str, int | float] = Field(
+        default={}, description="of the formulation where not as published, such as EDM's p_mean and p_std"
+    )
     network: Literal["adm", "ddpmpp", "ncsnpp"]
     vae: str | None
     solvers: dict[int, str] = Field(default={}, description="nearest solver by NFE, as study-solvers found it")

@@ -351,6 +351,7 @@ def describe_diffusion(
         size=size,
         resolution=spec.resolution,
         precond=spec.precond,
+        precond_arguments=spec.precond_arguments,
         architecture=spec.network,
         network=network,
         vae=vae,
