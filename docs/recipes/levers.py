@@ -129,7 +129,10 @@ def judge(name: str, run: Path, options: argparse.Namespace) -> dict[str, Any]:
         "val_loss": float(last["value"]),
         "images_per_second": float(paces.median()),
     }
-    return {"lever": name, **facts, **agreement(cases, masks), "seconds_per_image": seconds}
+    read = {
+        key: value for key, value in agreement(cases, masks).items() if not np.isnan(value)
+    }  # few have no small cavity
+    return {"lever": name, **facts, **read, "seconds_per_image": seconds}
 
 
 def main() -> None:
