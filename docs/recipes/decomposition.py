@@ -2,11 +2,11 @@
 
     python docs/recipes/decomposition.py --dataset-id 501 --maps MAPS --out FOLDER [--run RUN] [--nfe 10] [--count 200]
 
-Stages: real images of the validation patients; their Γ-VAE's reconstructions from E[z], without and with the texture; images
-drawn on their masks, without and with the texture; images drawn on the deformed maps of MAPS, with it. Each is read by a
-segmenter trained on real images (`train-segmenter --dataset-id 501 --trainer nnUNetTrainerEchoSynth_cpu`), and a small network learns to tell it from the real images
-(two folds of patients; area under the ROC curve, 0.5 where it cannot). FOLDER gets stages.csv and a sheet of 4 x 8 images a
-stage, real ones above. What is there already is not made again.
+Stages: real images of the validation patients; their Γ-VAE's reconstructions from E[z], by its decoder as trained, by the finished one, and
+with the texture; images drawn on their masks in these three ways; images drawn on the deformed maps of MAPS, with the texture. Each is read by a
+segmenter trained on real images (`train-segmenter --dataset-id 501 --trainer nnUNetTrainerEchoSynth_cpu`), and a small network learns to tell it from the real images,
+and what is drawn from the reconstructions in the same way, too (two folds of patients; area under the ROC curve, 0.5 where it cannot). FOLDER gets stages.csv and
+a sheet of 4 x 8 images a stage, real ones above. What is there already is not made again. decomposition_taught.py trains a segmenter on each stage.
 """
 
 from __future__ import annotations
@@ -34,18 +34,21 @@ from echo_synth.evaluation.image_sets import ImageSet
 from echo_synth.evaluation.real_or_synthetic import told_apart
 from echo_synth.generation.engine import ImageGenerator
 from echo_synth.generation.request import sampler_for
-from echo_synth.generation.sources import SampledImages, choose_model
+from echo_synth.generation.sources import SampledImages, TrainedModel, choose_model
 from echo_synth.metrics.overlap import dice, structure_mask
 from echo_synth.metrics.speckle import speckle
 from echo_synth.types import frame_number
+from echo_synth.vae.codec import LatentCodec
 
 Pixels = NDArray[np.uint8]
 BATCH = 8
 STAGES = {
     "real": "real images of the validation patients",
-    "decoded": "their reconstructions from E[z]",
+    "decoded-as-trained": "their reconstructions from E[z], decoder as trained",
+    "decoded": "the same, decoder finished",
     "decoded-textured": "the same with the texture",
-    "drawn": "drawn on their masks",
+    "drawn-as-trained": "drawn on their masks, decoder as trained",
+    "drawn": "the same, decoder finished",
     "drawn-textured": "the same with the texture",
     "deformed-textured": "drawn on deformed maps, with the texture",
 }
@@ -74,11 +77,11 @@ class Cases:
     real: Pixels
 
 
-def of_validation(dataset: nnunet_raw.RawDataset, count: int) -> Cases:
-    """At most `count` images of the validation patients with their masks."""
+def of_patients(dataset: nnunet_raw.RawDataset, count: int, split: str = "val") -> Cases:
+    """At most `count` images of the validation patients, or of another split's, with their masks."""
     cases = dataset.cases()
-    rows = evenly(cases[cases["split"] == "val"], count)
-    parts = [nnunet_raw.derive(dataset, case, "val", 256) for case in rows["case"]]
+    rows = evenly(cases[cases["split"] == split], count)
+    parts = [nnunet_raw.derive(dataset, case, split, 256) for case in rows["case"]]
     frames = np.array([frame_number(v, p) for v, p in zip(rows["view"], rows["phase"], strict=True)], np.uint8)
     return Cases(
         list(rows["case"]),
@@ -109,6 +112,22 @@ def of_maps(folder: Path, count: int, real: Pixels) -> Cases:
 
 def evenly(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     return rows.iloc[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+
+
+def generators(chosen: TrainedModel) -> dict[str, ImageGenerator]:
+    """By the end of a stage's name: the decoder as trained, finished (""), and with the texture."""
+    vae = chosen.vae.load_as_trained() if chosen.vae else None
+    plain = chosen.with_texture("off")
+    made = {"as-trained": plain.load(), "textured": chosen.with_texture("on").load(), "": plain.load()}
+    codec = made["as-trained"].codec
+    if vae is None or not isinstance(codec, LatentCodec):
+        raise SystemExit("the run has no Γ-VAE whose decoder was finished; train-vae keeps the one as trained")
+    codec.vae.load_state_dict(vae.state_dict())
+    return made
+
+
+def generator_of(stage: str, made: dict[str, ImageGenerator]) -> ImageGenerator:
+    return next(model for end, model in made.items() if stage.endswith(end))
 
 
 def images_of(stage: str, cases: Cases, model: ImageGenerator, source: SampledImages) -> Iterator[Pixels]:
@@ -180,9 +199,9 @@ def grain(images: Pixels, spacing: NDArray[np.float64]) -> dict[str, float]:
     return {key: float(np.median([getattr(m, key) for m in measured])) for key in ("grain", "axial_mm", "lateral_mm")}
 
 
-def auroc_of(masks: Cases, cases: Cases, images: Pixels) -> float:
-    """How well a network tells images of `cases` from the real ones of `masks`."""
-    real = ImageSet(masks.real, pd.DataFrame({"patient": masks.patients}), masks.spacing)
+def auroc_of(masks: Cases, known: Pixels, cases: Cases, images: Pixels) -> float:
+    """How well a network tells images of `cases` from the `known` ones of `masks`."""
+    real = ImageSet(known, pd.DataFrame({"patient": masks.patients}), masks.spacing)
     others = ImageSet(images, pd.DataFrame({"patient": cases.patients}), cases.spacing)
     found = told_apart(real, others, 0)
     return float(found["auroc"]) if found else float("nan")
@@ -211,23 +230,24 @@ def main() -> None:
     parser.add_argument("--trainer", default="nnUNetTrainerEchoSynth_cpu")
     options = parser.parse_args()
     chosen = choose_model(options.model, options.run, None, "auto", "auto")
-    plain = chosen.with_texture("off").load()
-    textured = chosen.with_texture("on").load()
+    made = generators(chosen)
     settings = sampler_for(chosen, options.nfe, "auto")
-    masks = of_validation(nnunet_raw.find(options.dataset_id), options.count)
+    masks = of_patients(nnunet_raw.find(options.dataset_id), options.count)
     maps = of_maps(options.maps, options.count, masks.real)
-    table = []
+    table, done = [], {}
     for stage, what in STAGES.items():
         cases = maps if stage.startswith("deformed") else masks
-        model = textured if stage.endswith("textured") else plain
+        model = generator_of(stage, made)
         source = SampledImages(model, settings, chosen.precision)
         folder = options.out / stage
-        images = written(folder / "images", cases, partial(images_of, stage, cases, model, source))
+        images = done[stage] = written(folder / "images", cases, partial(images_of, stage, cases, model, source))
         read_by_segmenter(folder / "images", folder / "masks", options.dataset_id, options.trainer)
         row = {"stage": what, **agreement(cases, folder / "masks"), **grain(images, cases.spacing)}
         if stage != "real":
-            row["told apart"] = auroc_of(masks, cases, images)
+            row["told from real"] = auroc_of(masks, masks.real, cases, images)
             sheet(masks.real, images, options.out / f"{stage}.png")
+        if stage.startswith("drawn"):
+            row["told from reconstructions"] = auroc_of(masks, done[stage.replace("drawn", "decoded")], cases, images)
         table.append(row)
         print(", ".join(f"{k} {v:.3f}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)
         pd.DataFrame(table).to_csv(options.out / "stages.csv", index=False)
