@@ -199,12 +199,13 @@ def grain(images: Pixels, spacing: NDArray[np.float64]) -> dict[str, float]:
     return {key: float(np.median([getattr(m, key) for m in measured])) for key in ("grain", "axial_mm", "lateral_mm")}
 
 
-def auroc_of(masks: Cases, known: Pixels, cases: Cases, images: Pixels) -> float:
-    """How well a network tells images of `cases` from the `known` ones of `masks`."""
-    real = ImageSet(known, pd.DataFrame({"patient": masks.patients}), masks.spacing)
+def told_from(what: str, masks: Cases, known: Pixels, cases: Cases, images: Pixels) -> dict[str, float]:
+    """How well a network tells images of `cases` from the `known` ones of `masks`, and its interval over patients."""
+    of_known = ImageSet(known, pd.DataFrame({"patient": masks.patients}), masks.spacing)
     others = ImageSet(images, pd.DataFrame({"patient": cases.patients}), cases.spacing)
-    found = told_apart(real, others, 0)
-    return float(found["auroc"]) if found else float("nan")
+    found = told_apart(of_known, others, 0)
+    names = (f"told from {what}", f"told from {what}, low", f"told from {what}, high")
+    return dict(zip(names, (found["auroc"], *found["ci95"]), strict=True)) if found else {}
 
 
 def sheet(real: Pixels, others: Pixels, file: Path) -> None:
@@ -244,10 +245,11 @@ def main() -> None:
         read_by_segmenter(folder / "images", folder / "masks", options.dataset_id, options.trainer)
         row = {"stage": what, **agreement(cases, folder / "masks"), **grain(images, cases.spacing)}
         if stage != "real":
-            row["told from real"] = auroc_of(masks, masks.real, cases, images)
+            row |= told_from("real", masks, masks.real, cases, images)
             sheet(masks.real, images, options.out / f"{stage}.png")
         if stage.startswith("drawn"):
-            row["told from reconstructions"] = auroc_of(masks, done[stage.replace("drawn", "decoded")], cases, images)
+            decoded_ones = done[stage.replace("drawn", "decoded")]
+            row |= told_from("reconstructions", masks, decoded_ones, cases, images)
         table.append(row)
         print(", ".join(f"{k} {v:.3f}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)
         pd.DataFrame(table).to_csv(options.out / "stages.csv", index=False)
