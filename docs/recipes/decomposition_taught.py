@@ -39,6 +39,8 @@ def write_dataset(folder: Path, cases: Cases, images: Iterator[Pixels]) -> None:
             write_image(folder / "labelsTr" / f"{cases.names[at]}.nii.gz", cases.labels[at], spacing)
             at += 1
     table = pd.DataFrame({"case": cases.names, "split": "train", "patient": cases.patients})
+    tenth = sorted(set(cases.patients))[::10]  # nnU-Net's trainer wants validation patients; nothing is chosen by them
+    table.loc[table["patient"].isin(tenth), "split"] = "val"
     table["view"] = [VIEWS[f % 2] for f in cases.frames]
     table["phase"] = [PHASES[f // 2] for f in cases.frames]
     nnunet_raw.write_index(folder, table)  # last: a folder with it is whole
