@@ -43,7 +43,7 @@ from echo_synth.vae.codec import LatentCodec
 Pixels = NDArray[np.uint8]
 BATCH = 8
 STAGES = {
-    "real": "real images of the validation patients",
+    "real": "real images",
     "decoded-as-trained": "their reconstructions from E[z], decoder as trained",
     "decoded": "the same, decoder finished",
     "decoded-textured": "the same with the texture",
