@@ -219,14 +219,20 @@ def evenly_of(images: Pixels) -> Pixels:
     return images[np.linspace(0, len(images) - 1, min(16, len(images))).astype(int)]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset-id", type=int, required=True, help="of the real data; its segmenter is trained")
+def run_parser(text: str | None) -> argparse.ArgumentParser:
+    """Options that say what is drawn, of this recipe and of decomposition_taught.py."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset-id", type=int, required=True, help="of the real data")
     parser.add_argument("--maps", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="edm-l64")
     parser.add_argument("--run", type=Path, help="default: the newest")
     parser.add_argument("--nfe", type=int, default=10)
+    return parser
+
+
+def main() -> None:
+    parser = run_parser(__doc__)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--trainer", default="nnUNetTrainerEchoSynth_cpu")
     options = parser.parse_args()

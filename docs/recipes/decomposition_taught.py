@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from decomposition import STAGES, Cases, Pixels, generator_of, generators, images_of, of_maps, of_patients
+from decomposition import STAGES, Cases, Pixels, generator_of, generators, images_of, of_maps, of_patients, run_parser
 
 from echo_synth.data import nnunet_raw
 from echo_synth.data.nifti import write_image
@@ -94,13 +94,7 @@ def evaluated(stage: str, predictions: Path, real: Path, references: Path, out: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset-id", type=int, required=True, help="of the real data")
-    parser.add_argument("--maps", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--model", default="edm-l64")
-    parser.add_argument("--run", type=Path, help="default: the newest")
-    parser.add_argument("--nfe", type=int, default=10)
+    parser = run_parser(__doc__)
     parser.add_argument("--count", type=int, default=600)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
